@@ -1,0 +1,1 @@
+"""One bench file per op; each declares its workloads and nothing else."""

@@ -1,0 +1,67 @@
+#include "core/dispatch.h"
+#include "core/tensor.h"
+#include "ops/roi_align/roi_align.h"
+
+namespace py = pybind11;
+
+namespace fastcv {
+namespace {
+
+RoiAlignParams make_params(const TensorView& features, const TensorView& pooled, const TensorView& boxes,
+                           double spatial_scale, int64_t sampling_ratio, bool aligned) {
+  check_shape({features, "input"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
+  check_floating({features, "input"});
+  check_shape({boxes, "boxes"}, {kAny, 5}, "(K, 5)");
+  check_dtype({boxes, "boxes"}, accumulate_dtype(features.dtype));
+  check_contiguous({boxes, "boxes"});
+  check_shape({pooled, "output"}, {boxes.shape[0], features.shape[1], kAny, kAny}, "(K, C, P, Q)");
+  check_same_dtype({pooled, "output"}, {features, "input"});
+  check_same_device({boxes, "boxes"}, {features, "input"});
+  check_same_device({pooled, "output"}, {features, "input"});
+  if (sampling_ratio > kMaxRoiGrid) {
+    throw py::value_error("sampling_ratio must be at most 65536, got " + std::to_string(sampling_ratio));
+  }
+  RoiAlignParams params{};
+  params.features = features.data;
+  params.pooled = pooled.data;
+  params.boxes = boxes.data;
+  params.dtype = features.dtype;
+  params.batch = features.shape[0];
+  params.channels = features.shape[1];
+  params.height = features.shape[2];
+  params.width = features.shape[3];
+  params.rois = boxes.shape[0];
+  params.sampling = {pooled.shape[2], pooled.shape[3], sampling_ratio, aligned};
+  params.spatial_scale = spatial_scale;
+  for (int i = 0; i < 4; ++i) {
+    params.feature_strides[i] = features.strides[i];
+    params.pooled_strides[i] = pooled.strides[i];
+  }
+  return params;
+}
+
+void roi_align_forward(const TensorView& output, const TensorView& input, const TensorView& boxes,
+                       double spatial_scale, int64_t sampling_ratio, bool aligned) {
+  RoiAlignParams params = make_params(input, output, boxes, spatial_scale, sampling_ratio, aligned);
+  check_dense({output, "output"}, params.pooled_strides);
+  if (output.elements() == 0) return;
+  FASTCV_RUN(roi_align_forward, params, input);
+}
+
+void roi_align_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& boxes,
+                        double spatial_scale, int64_t sampling_ratio, bool aligned) {
+  RoiAlignParams params = make_params(grad_input, grad_output, boxes, spatial_scale, sampling_ratio, aligned);
+  check_dense({grad_input, "grad_input"}, params.feature_strides);
+  check_dense({grad_output, "grad_output"}, params.pooled_strides);
+  if (grad_input.elements() == 0) return;
+  FASTCV_RUN(roi_align_backward, params, grad_input);
+}
+
+}  // namespace
+
+void bind_roi_align(py::module_& module) {
+  module.def("roi_align_forward", &roi_align_forward);
+  module.def("roi_align_backward", &roi_align_backward);
+}
+
+}  // namespace fastcv

@@ -1,0 +1,37 @@
+"""The command line's frame: global options, and the list of subcommands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fastcv.cli.demo import demo
+from fastcv.cli.info import info
+
+app = typer.Typer(
+    help="Computer-vision operators for PyTorch: what is installed, and what it does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(info)
+app.command()(demo)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        import fastcv
+
+        typer.echo(f"fastcv {fastcv.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def frame(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Computer-vision operators for PyTorch: what is installed, and what it does."""

@@ -1,0 +1,84 @@
+"""``fastcv info``: what one pastes into a bug report. Needs nothing but torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+
+def info() -> None:
+    """Print versions, machine and build: what belongs into a bug report."""
+    print("\n".join(info_lines()))
+
+
+def info_lines() -> list[str]:
+    """Lines of plain text, labels in one column and values in another, without colours or frames."""
+    facts = [*build_facts(), *package_facts(), *gpu_facts(), *machine_facts()]
+    width = max(len(label) for label, _ in facts)
+    return [f"{label:<{width}}  {value}" for label, value in facts]
+
+
+def package_facts() -> list[tuple[str, str]]:
+    """Versions of what runs."""
+    python = f"{platform.python_version()} ({platform.python_implementation()})"
+    facts = [("Python", python), ("torch", torch.__version__)]
+    try:
+        facts.append(("torchvision", version("torchvision")))
+    except PackageNotFoundError:
+        facts.append(("torchvision", "not installed"))
+    return facts
+
+
+def machine_facts() -> list[tuple[str, str]]:
+    """The machine that it runs on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [
+        ("platform", platform.platform()),
+        ("CPU", cpu_name()),
+        ("cores", f"{usable} usable of {os.cpu_count()}"),
+        ("threads", str(torch.get_num_threads())),
+    ]
+
+
+def build_facts() -> list[tuple[str, str]]:
+    """How the native module was built, and which of its variants this CPU gets."""
+    from fastcv.ops import build_info
+
+    build = build_info()
+    cuda = f"CUDA {build['cuda_version']}, architectures {build['cuda_architectures']}" if build["cuda"] else "no CUDA"
+    return [
+        ("fastcv", str(build["version"])),
+        ("compiler", str(build["compiler"])),
+        ("CPU variant", f"{build['cpu_variant']} (available: {', '.join(build['cpu_variants'])})"),
+        ("OpenMP", "yes" if build["openmp"] else "no"),
+        ("fastcv with", cuda),
+    ]
+
+
+def gpu_facts() -> list[tuple[str, str]]:
+    """What torch knows of CUDA, and the GPUs that it sees."""
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    facts = [("torch with", built)]
+    if not torch.cuda.is_available():
+        return [*facts, ("GPUs", "none that torch can use")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        capability = f"{properties.major}.{properties.minor}"
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        facts.append((f"GPU {index}", f"{properties.name}, compute capability {capability}, {memory}"))
+    return facts
+
+
+def cpu_name() -> str:
+    """The processor as people know it, where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        if match:
+            return match[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,129 @@
+"""The demo's contact sheet: a photograph with numbered boxes, and what was cut out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN, GAP, FRAME, CAPTION = 28, 14, 5, 34
+PAPER, INK = (250, 249, 246), (70, 70, 70)
+WIDEST = 1.6  # a photograph wider than this, over the sheet's height, is shown smaller
+
+Colour = tuple[int, int, int]
+Box = tuple[int, int, int, int]
+
+PALETTE: tuple[Colour, ...] = (
+    (31, 119, 180),
+    (255, 127, 14),
+    (44, 160, 44),
+    (214, 39, 40),
+    (148, 103, 189),
+    (23, 190, 207),
+    (227, 119, 194),
+    (140, 86, 75),
+    (242, 194, 0),
+    (38, 65, 143),
+    (155, 211, 31),
+    (160, 0, 100),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies on the sheet, in pixels."""
+
+    sheet: tuple[int, int]
+    photo: Box
+    tiles: tuple[Box, ...]
+
+
+def plan(photo_size: tuple[int, int], count: int, size: int) -> Layout:
+    """Place a photograph at the left and ``count`` tiles of side ``size`` at its right, equally high."""
+    columns = max(1, round(sqrt(count)))
+    rows = ceil(count / columns)
+    step = size + 2 * FRAME + GAP
+    grid_width, grid_height = columns * step - GAP, rows * step - GAP
+    width, height = photo_size
+    scale = min(grid_height / height, WIDEST * grid_height / width)
+    shown = max(1, round(width * scale)), max(1, round(height * scale))
+    top = MARGIN + (grid_height - shown[1]) // 2
+    left = MARGIN + shown[0] + 2 * GAP
+    tiles = []
+    for index in range(count):
+        x = left + index % columns * step + FRAME
+        y = MARGIN + index // columns * step + FRAME
+        tiles.append((x, y, x + size, y + size))
+    sheet = (left + grid_width + MARGIN, MARGIN + grid_height + CAPTION + MARGIN // 2)
+    return Layout(sheet, (MARGIN, top, MARGIN + shown[0], top + shown[1]), tuple(tiles))
+
+
+def colour_of(index: int) -> Colour:
+    """Colour of a region; after a dozen they come round again, with the number to tell them apart."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def draw_sheet(
+    photo: Image.Image, regions: Sequence[Sequence[float]], tiles: Sequence[Image.Image], note: str
+) -> Image.Image:
+    """Compose the sheet.
+
+    Parameters
+    ----------
+    photo
+        The photograph.
+    regions
+        Boxes x1, y1, x2, y2 in the photograph's pixels.
+    tiles
+        What was cut out there; square, all of one size.
+    note
+        Caption, one line.
+    """
+    layout = plan(photo.size, len(tiles), tiles[0].width)
+    sheet = Image.new("RGB", layout.sheet, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    left, top, right, bottom = layout.photo
+    sheet.paste(photo.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
+    scale = (right - left) / photo.width
+    placed = [
+        (index + 1, on_sheet(region, layout.photo, scale), colour_of(index)) for index, region in enumerate(regions)
+    ]
+    for _, box, colour in placed:
+        outline(draw, box, colour)
+    for number, box, colour in placed:  # after all boxes, so that no line runs through a number
+        badge(draw, (box[0], box[1]), number, colour)
+    for (number, _, colour), tile, place in zip(placed, tiles, layout.tiles, strict=True):
+        frame = (place[0] - FRAME, place[1] - FRAME, place[2] + FRAME - 1, place[3] + FRAME - 1)
+        draw.rectangle(frame, fill=colour)
+        sheet.paste(tile, place[:2])
+        badge(draw, (frame[0], frame[1]), number, colour)
+    draw.text((MARGIN, layout.sheet[1] - CAPTION), note, fill=INK, font=ImageFont.load_default(15))
+    return sheet
+
+
+def on_sheet(region: Sequence[float], photo: Box, scale: float) -> Box:
+    """A region of the photograph, in the sheet's pixels."""
+    x1, y1, x2, y2 = (round(value * scale) for value in region)
+    return photo[0] + x1, photo[1] + y1, photo[0] + x2 - 1, photo[1] + y2 - 1
+
+
+def outline(draw: ImageDraw.ImageDraw, box: Box, colour: Colour) -> None:
+    """A box that shows on any ground: the colour, with a dark line inside."""
+    draw.rectangle(box, outline=colour, width=4)
+    inner = (box[0] + 4, box[1] + 4, box[2] - 4, box[3] - 4)
+    if inner[2] > inner[0] and inner[3] > inner[1]:
+        draw.rectangle(inner, outline=(30, 30, 30), width=1)
+
+
+def badge(draw: ImageDraw.ImageDraw, corner: tuple[int, int], number: int, colour: Colour) -> None:
+    """A number on its colour, in the top left corner of what it belongs to."""
+    text = str(number)
+    font = ImageFont.load_default(16)
+    x, y = corner
+    width, height = max(22, 12 + round(draw.textlength(text, font=font))), 22
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 150
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    draw.text((x + width / 2, y + height / 2), text, fill=ink, font=font, anchor="mm")

@@ -1,0 +1,103 @@
+"""How fast ``roi_align`` is here, against torchvision's where that is installed."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROUNDS = 7
+Operator = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Median seconds of both contenders at one workload and thread count."""
+
+    workload: str
+    threads: int
+    ours: float
+    theirs: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster fastcv is."""
+        return self.theirs / self.ours
+
+
+def load_torchvision() -> Operator | str:
+    """torchvision's roi_align, or the reason why there is none."""
+    try:
+        roi_align = importlib.import_module("torchvision.ops").roi_align
+    except ImportError:
+        return "torchvision is not installed"
+    except (OSError, RuntimeError) as error:
+        return f"torchvision does not load ({str(error).splitlines()[0]})"
+    # It also imports where its extension does not fit the installed torch, and only its calls fail then.
+    if not hasattr(torch.ops.torchvision, "roi_align"):
+        return "torchvision's compiled ops do not load with this torch"
+    assert callable(roi_align)
+    return roi_align  # type: ignore[no-any-return]
+
+
+def detector_workload() -> tuple[Tensor, Tensor]:
+    """Features (2, 256, 50, 84) of two 800x1333 images at stride 16, and (1000, 5) boxes in them."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 256, 50, 84, generator=generator)
+    sides = 4 + 200 * torch.rand(1000, 2, generator=generator)
+    corner = torch.rand(1000, 2, generator=generator) * (torch.tensor([1333.0, 800.0]) - sides)
+    image = torch.randint(2, (1000, 1), generator=generator).float()
+    return features, torch.cat([image, corner, corner + sides], dim=1)
+
+
+def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list[Speed]:
+    """Measure the demo's own task and a detector's, on one thread and on all.
+
+    Parameters
+    ----------
+    photo
+        (3, H, W).
+    regions
+        (K, 4).
+    size
+        Side of the cut-outs.
+    theirs
+        The other roi_align.
+    """
+    from fastcv.ops import roi_align as ours
+
+    features, boxes = detector_workload()
+    rois = torch.cat([torch.zeros(len(regions), 1), regions], dim=1)
+    workloads: Mapping[str, Callable[[Operator], Any]] = {
+        f"this demo: {len(regions)} regions to {size}x{size}": lambda op: op(photo[None], rois, size, 1.0, -1, True),
+        "a detector: 1000 RoIs of 256 channels": lambda op: op(features, boxes, 7, 1 / 16, 2),
+    }
+    all_threads = torch.get_num_threads()
+    results = []
+    try:
+        for name, run in workloads.items():
+            for threads in sorted({1, all_threads}):
+                torch.set_num_threads(threads)
+                seconds = take_turns([lambda run=run: run(ours), lambda run=run: run(theirs)])  # type: ignore[misc]
+                results.append(Speed(name, threads, *seconds))
+    finally:
+        torch.set_num_threads(all_threads)
+    return results
+
+
+def take_turns(actions: list[Callable[[], Any]]) -> list[float]:
+    """Median seconds of each action; they alternate, so that a slow moment of the machine falls on all alike."""
+    times: list[list[float]] = [[] for _ in actions]
+    for round_ in range(ROUNDS + 1):
+        for action, taken in zip(actions, times, strict=True):
+            start = time.perf_counter()
+            action()
+            if round_ > 0:  # the first round warms up
+                taken.append(time.perf_counter() - start)
+    return [median(taken) for taken in times]

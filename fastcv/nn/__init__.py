@@ -1,0 +1,5 @@
+"""Layers made of the operators. Where torchvision has the layer, name and arguments are its own."""
+
+from fastcv.nn.roi_align import RoIAlign
+
+__all__ = ["RoIAlign"]

@@ -1,0 +1,89 @@
+"""Backends: every op test runs on each CPU variant, on the emulated CUDA kernels and, where there is one, on a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+
+import fastcv.ops
+from fastcv.ops import build_info
+
+CPU_VARIANTS = ("baseline", "avx2", "avx512")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where an op runs in a test."""
+
+    name: str
+    device: str
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the CUDA kernels run: on a GPU or in the emulator."""
+        return self.name in ("cuda", "emulated")
+
+
+def _native_modules() -> Iterator[ModuleType]:
+    """The modules of fastcv.ops, each of which calls the compiled module through its own name ``_C``."""
+    for info in pkgutil.iter_modules(fastcv.ops.__path__):
+        module = importlib.import_module(f"fastcv.ops.{info.name}")
+        if hasattr(module, "_C"):
+            yield module
+
+
+@pytest.fixture(scope="session")
+def emulated_module() -> ModuleType:
+    """The test-only build of the bindings whose CUDA kernels run on the CPU."""
+    from emulator.build import MODULE_NAME, build_module
+
+    spec = importlib.util.spec_from_file_location(MODULE_NAME, build_module())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(
+    params=[*(f"cpu-{variant}" for variant in CPU_VARIANTS), "emulated", pytest.param("cuda", marks=pytest.mark.cuda)]
+)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    name: str = request.param
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no NVIDIA GPU")
+        if not build_info()["cuda"]:
+            pytest.fail("there is a GPU, but fastcv was built without CUDA")
+        yield Backend(name, "cuda")
+    elif name == "emulated":
+        emulated = request.getfixturevalue("emulated_module")
+        for module in _native_modules():
+            monkeypatch.setattr(module, "_C", emulated)
+        yield Backend(name, "cpu")
+    else:
+        variant = name.removeprefix("cpu-")
+        before = build_info()["cpu_variant"]
+        if variant not in build_info()["cpu_variants"]:
+            pytest.skip(f"this processor has no {variant}")
+        fastcv.ops._build._C.set_cpu_variant(variant)
+        yield Backend(name, "cpu")
+        fastcv.ops._build._C.set_cpu_variant(before)
+
+
+@pytest.fixture
+def torchvision_ops() -> ModuleType:
+    """torchvision.ops, whose values the RoI, box and suppression ops share."""
+    try:
+        ops = importlib.import_module("torchvision.ops")
+        ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision's operators do not load here: {str(error).splitlines()[0]}")
+    return ops

@@ -1,0 +1,239 @@
+"""Builds the CUDA kernels as plain C++ on the emulator: the test module `_C_emulated`, and the emulator's own cases.
+
+`python tests/emulator/build.py [--sanitize=address]` prints the path of the module. Objects are kept by a hash of all
+that goes into them, under `~/.cache/fastcv-emulator` or `FASTCV_EMULATOR_CACHE`; `MAX_JOBS` limits the compilers that
+run at once. Nothing here needs a CUDA toolkit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+EMULATOR = ROOT / "tests" / "emulator"
+MODULE_NAME = "_C_emulated"
+KEEP_DAYS = 14
+
+# Loops of kernels are short here and compiling is most of the time: -O1. No contraction, as nvcc is told.
+COMMON_FLAGS = (
+    *("-std=c++17", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
+    *("-Wall", "-Wextra", "-Wno-unknown-pragmas"),
+    *("-DFASTCV_EMULATED", f"-I{CSRC}", f"-I{EMULATOR.parent}"),
+)
+SANITIZER_FLAGS = {
+    "": (),
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"),
+    "thread": ("-fsanitize=thread",),
+}
+
+
+class BuildError(RuntimeError):
+    """A compiler or the linker failed; the message holds its command and output."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One source file, and what its object depends on besides."""
+
+    source: Path
+    flags: tuple[str, ...]
+    headers: tuple[Path, ...]
+
+
+def build_module(sanitize: str = "") -> Path:
+    """Returns the shared object of `_C_emulated`, whose "cuda" kernels take CPU tensors.
+
+    With `sanitize="address"` it holds AddressSanitizer and UBSan: start Python with `LD_PRELOAD` set to
+    `sanitizer_preload()`.
+    """
+    rooms = sorted(path.name for path in (CSRC / "ops").iterdir() if path.is_dir())
+    generated = cache_folder() / ("generated-" + _digest(rooms))
+    flags = (
+        *(f"-I{generated}", f"-isystem{_package_folder('pybind11')}/include", *_dlpack_flags()),
+        *(f"-isystem{sysconfig.get_path('include')}", f"-DFASTCV_MODULE_NAME={MODULE_NAME}"),
+        *('-DFASTCV_VERSION="emulated"', "-fopenmp"),
+    )
+    core_headers = _files(CSRC / "core", "**/*.h", "**/*.cuh")
+    units = [Unit(CSRC / "module.cpp", flags, (generated / "rooms.inc",))]
+    units += [Unit(source, flags, core_headers) for source in _files(CSRC / "core", "*.cpp")]
+    for room in rooms:
+        # A room includes the core and itself, no other room.
+        headers = (*core_headers, *_files(CSRC / "ops" / room, "*.h", "*.cuh"), *_files(EMULATOR, "*.h"))
+        units += [Unit(source, flags, headers) for source in _files(CSRC / "ops" / room, "*_bind.cpp", "*_cuda.cu")]
+    units += _emulator_units(sanitize)
+
+    with _lock():
+        generated.mkdir(exist_ok=True)
+        rooms_inc = generated / "rooms.inc"
+        text = "".join(f"FASTCV_ROOM({room})\n" for room in rooms)
+        if not rooms_inc.exists() or rooms_inc.read_text() != text:
+            rooms_inc.write_text(text)
+        name = MODULE_NAME + str(sysconfig.get_config_var("EXT_SUFFIX"))
+        return _build(units, name, ("-shared", "-fopenmp"), sanitize)
+
+
+def build_cases(sanitize: str = "", extra_flags: tuple[str, ...] = ()) -> Path:
+    """Returns the program that runs the kernels of `kernels/`: `<program> <case> [first seed] [number of seeds]`."""
+    kernels = EMULATOR / "kernels"
+    headers = (*_files(CSRC / "core", "*.h", "cuda/*"), *_files(EMULATOR, "*.h"), *_files(kernels, "*.h"))
+    units = [Unit(source, extra_flags, headers) for source in _files(kernels, "*.cpp", "*.cu")]
+    units += [Unit(unit.source, (*unit.flags, *extra_flags), unit.headers) for unit in _emulator_units(sanitize)]
+    with _lock():
+        return _build(units, "cases", (), sanitize)
+
+
+def sanitizer_preload(sanitize: str = "address") -> str:
+    """The value of `LD_PRELOAD` under which Python can load a module built with that sanitizer."""
+    library = {"address": "libasan.so", "thread": "libtsan.so"}[sanitize]
+    paths = [_run([*_compiler(), f"-print-file-name={name}"]).strip() for name in (library, "libstdc++.so")]
+    return " ".join(paths)
+
+
+def cache_folder() -> Path:
+    """Where objects are kept."""
+    return Path(os.environ.get("FASTCV_EMULATOR_CACHE", "~/.cache/fastcv-emulator")).expanduser()
+
+
+def _emulator_units(sanitize: str) -> list[Unit]:
+    # ThreadSanitizer is to judge the kernels and not the scheduler, which is told to call its fiber interface instead.
+    flags = ("-fno-sanitize=all", "-DFASTCV_EMULATOR_TSAN") if sanitize == "thread" else ()
+    headers = (*_files(EMULATOR, "*.h"), *_files(CSRC / "core" / "cuda", "*.h"))
+    return [Unit(source, flags, headers) for source in _files(EMULATOR, "*.cpp")]
+
+
+def _build(units: list[Unit], name: str, link_flags: tuple[str, ...], sanitize: str) -> Path:
+    """Compiles what is missing and links. The caller holds the lock."""
+    sanitizer = SANITIZER_FLAGS[sanitize]
+    commands: list[list[str]] = []
+    objects: list[Path] = []
+    for unit in units:
+        arguments = [*COMMON_FLAGS, *sanitizer, *unit.flags, "-x", "c++", "-c", str(unit.source)]
+        target = cache_folder() / "objects" / f"{unit.source.stem}-{_unit_digest(unit, arguments)}.o"
+        objects.append(target)
+        if not _still_there(target):
+            commands.append([*_compiler(), *arguments, "-o", str(target)])
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count() or 1) as pool:
+        list(pool.map(_run_for_last_argument, commands))
+
+    link = [*_compiler(), *sanitizer, *link_flags, *map(str, objects)]
+    output = cache_folder() / "linked" / _digest(link) / name
+    if not _still_there(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _run_for_last_argument([*link, "-o", str(output)])
+    _forget_old_files()
+    return output
+
+
+def _run_for_last_argument(command: list[str]) -> None:
+    """Runs a command whose last argument is its output file, which appears only when it is whole."""
+    target = Path(command[-1])
+    partial = target.with_name(target.name + ".partial")
+    _run([*command[:-1], str(partial)])
+    partial.replace(target)
+
+
+def _run(command: list[str]) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"{shlex.join(command)}\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+@functools.cache
+def _compiler() -> tuple[str, ...]:
+    command = shlex.split(os.environ.get("CXX", "g++"))
+    if shutil.which(command[0]) is None:
+        raise BuildError(f"the C++ compiler {command[0]!r} was not found; set CXX")
+    return tuple(command)
+
+
+@functools.cache
+def _compiler_version() -> str:
+    return _run([*_compiler(), "--version"])
+
+
+def _unit_digest(unit: Unit, arguments: list[str]) -> str:
+    contents = [_file_digest(path) for path in (unit.source, *unit.headers)]
+    return _digest([_compiler_version(), *_compiler(), *arguments, *contents])
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _files(folder: Path, *patterns: str) -> tuple[Path, ...]:
+    return tuple(sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}))
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise BuildError(f"the Python package {package} was not found")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _dlpack_flags() -> tuple[str, ...]:
+    """dlpack.h comes with several packages; the last place searched, for their folders hold much else."""
+    for package, folder in (("tvm_ffi", "include/dlpack"), ("tvm_ffi", "include"), ("torch", "include/ATen")):
+        with contextlib.suppress(BuildError):
+            include = _package_folder(package) / folder
+            if (include / "dlpack.h").exists():
+                return ("-idirafter", str(include))
+    raise BuildError("dlpack.h was not found: install apache-tvm-ffi or torch")
+
+
+def _still_there(path: Path) -> bool:
+    """Whether the file exists; if so it counts as used today."""
+    if not path.exists():
+        return False
+    os.utime(path)
+    return True
+
+
+def _forget_old_files() -> None:
+    oldest = time.time() - KEEP_DAYS * 86400
+    for path in (*_files(cache_folder() / "objects", "*"), *_files(cache_folder() / "linked", "*/*")):
+        if path.stat().st_mtime < oldest:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """One build at a time: test workers that come together wait for the first and find its objects."""
+    (cache_folder() / "objects").mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Build the emulated module and print its path.")
+    parser.add_argument("--sanitize", choices=sorted(SANITIZER_FLAGS), default="")
+    sanitize = parser.parse_args().sanitize
+    print(build_module(sanitize))
+    if sanitize:
+        print(f"LD_PRELOAD={sanitizer_preload(sanitize)!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,492 @@
+"""roi_align against the reference and torchvision, on every backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastcv import reference
+from fastcv.nn import RoIAlign
+from fastcv.ops import roi_align
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def random_boxes(count: int, batch: int, height: float, width: float, seed: int = 0) -> Tensor:
+    """Boxes of all sizes, some of them partly or wholly outside the image."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 4, generator=generator, dtype=torch.float64) * 1.4 - 0.2
+    corners *= torch.tensor([width, height, width, height], dtype=torch.float64)
+    low, high = torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])
+    index = torch.randint(0, batch, (count, 1), generator=generator).double()
+    return torch.cat([index, low, high], dim=1)
+
+
+def random_input(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+SPECIAL_BOXES = {
+    "degenerate": [[0, 3, 3, 3, 3], [0, 2, 5, 9, 5]],
+    "whole image": [[0, 0, 0, 40, 32]],
+    "far outside": [[0, 500, 500, 600, 600], [0, -300, -300, -200, -200]],
+    "half outside": [[0, -20, -20, 12, 12], [0, 30, 22, 60, 50]],
+    "huge": [[0, -3000, -2000, 5000, 4000]],
+    "smaller than a pixel": [[0, 8.2, 8.3, 8.4, 8.5]],
+    "on the border": [[0, -1, -1, 0, 0], [0, 40, 32, 41, 33], [0, 36, 28, 40, 32]],
+    "inverted": [[0, 20, 20, 10, 10], [0, 5, 20, 15, 10]],
+    "not finite": [
+        [0, float("nan"), 1, 5, 5],
+        [0, 1, float("inf"), 5, float("inf")],
+        [0, -float("inf"), 0, float("inf"), 5],
+    ],
+    "overflowing": [[0, -1e308, 0, 1e308, 10]],
+}
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [-1, 0, 1, 2, 3])
+def test_values_and_gradient_equal_the_reference(backend: Any, sampling_ratio: int, aligned: bool) -> None:
+    input = random_input(2, 5, 8, 10).requires_grad_()
+    boxes = random_boxes(6, 2, 32, 40)
+    expected = reference.roi_align(input, boxes, (3, 2), 0.25, sampling_ratio, aligned)
+    weight = random_input(*expected.shape, seed=1)
+    (expected_gradient,) = torch.autograd.grad(expected, input, weight)
+    moved = input.detach().to(backend.device).requires_grad_()
+    actual = roi_align(moved, boxes.to(backend.device), (3, 2), 0.25, sampling_ratio, aligned)
+    (gradient,) = torch.autograd.grad(actual, moved, weight.to(backend.device))
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient.cpu(), expected_gradient, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("kind", SPECIAL_BOXES)
+def test_special_boxes(backend: Any, kind: str, aligned: bool) -> None:
+    boxes = torch.tensor(SPECIAL_BOXES[kind], dtype=torch.float64)
+    input = random_input(1, 3, 8, 10).requires_grad_()
+    for sampling_ratio in (-1, 2):
+        if kind == "huge" and sampling_ratio == -1:
+            expected = reference.roi_align(input, boxes, 7, 0.05, sampling_ratio, aligned)
+            actual_scale = 0.05
+        else:
+            expected = reference.roi_align(input, boxes, 7, 0.25, sampling_ratio, aligned)
+            actual_scale = 0.25
+        moved = input.detach().to(backend.device).requires_grad_()
+        actual = roi_align(moved, boxes.to(backend.device), 7, actual_scale, sampling_ratio, aligned)
+        torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=1e-12)
+        (expected_gradient,) = torch.autograd.grad(expected.sum() + 0 * input.sum(), input)
+        (gradient,) = torch.autograd.grad(actual.sum(), moved)
+        torch.testing.assert_close(gradient.cpu(), expected_gradient, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [-1, 0, 1, 2, 3])
+def test_agrees_with_torchvision(backend: Any, torchvision_ops: Any, sampling_ratio: int, aligned: bool) -> None:
+    input = random_input(2, 19, 20, 25, dtype=torch.float32).requires_grad_()
+    boxes = random_boxes(12, 2, 80, 100).float()
+    special = [row for kind, rows in SPECIAL_BOXES.items() for row in rows if kind in ("degenerate", "half outside")]
+    outside = [row for kind in ("far outside", "whole image", "on the border") for row in SPECIAL_BOXES[kind]]
+    boxes = torch.cat([boxes, torch.tensor(special + outside, dtype=torch.float32)])
+    boxes = torch.cat([boxes, torch.tensor([[1.0, -2000, -1000, 3000, 1500]])])  # huge
+    expected = torchvision_ops.roi_align(input, boxes, (7, 5), 0.25, sampling_ratio, aligned)
+    weight = random_input(*expected.shape, seed=1, dtype=torch.float32)
+    (expected_gradient,) = torch.autograd.grad(expected, input, weight)
+    moved = input.detach().to(backend.device).requires_grad_()
+    actual = roi_align(moved, boxes.to(backend.device), (7, 5), 0.25, sampling_ratio, aligned)
+    (gradient,) = torch.autograd.grad(actual, moved, weight.to(backend.device))
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient.cpu(), expected_gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_list_of_boxes_equals_rows_with_batch_index(backend: Any) -> None:
+    input = random_input(3, 4, 8, 10).to(backend.device)
+    per_image = [random_boxes(n, 1, 32, 40, seed=n)[:, 1:].to(backend.device) for n in (2, 0, 3)]
+    rows = torch.cat([torch.nn.functional.pad(b, (1, 0), value=float(i)) for i, b in enumerate(per_image)])
+    assert torch.equal(roi_align(input, per_image, 2, 0.25), roi_align(input, rows, 2, 0.25))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 16, 31, 64, 130])
+def test_dtypes_layouts_and_channel_counts(
+    backend: Any, dtype: torch.dtype, channels_last: bool, channels: int
+) -> None:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    input = random_input(2, channels, 9, 17, dtype=dtype).to(memory_format=layout)
+    for count in (2, 40):  # few RoIs pack windows, many pack the map
+        boxes = random_boxes(count, 2, 36, 68).to(torch.promote_types(dtype, torch.float32))
+        slice_of_channels = slice(0, channels, max(1, channels // 3))
+        few = min(count, 4)
+        expected = reference.roi_align(input.double()[:, slice_of_channels], boxes[:few].double(), (4, 5), 0.25, 2, True)
+        moved = input.to(backend.device).requires_grad_()
+        actual = roi_align(moved, boxes.to(backend.device), (4, 5), 0.25, 2, True)
+        assert actual.dtype is dtype
+        assert actual.is_contiguous(memory_format=layout)
+        chosen = actual[:few, slice_of_channels].double().cpu()
+        torch.testing.assert_close(chosen, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+        weight = random_input(*actual.shape, seed=1, dtype=dtype).to(memory_format=layout)
+        (gradient,) = torch.autograd.grad(actual, moved, weight.to(backend.device))
+        # The transpose of a linear map: <grad_output, op(v)> = <grad_input, v>.
+        probe = random_input(*input.shape, seed=2, dtype=dtype).to(memory_format=layout)
+        left = (weight.double() * roi_align(probe.double(), boxes.double(), (4, 5), 0.25, 2, True)).sum()
+        right = (gradient.double().cpu() * probe.double()).sum()
+        scale = (weight.double().abs() * roi_align(probe.double().abs(), boxes.double(), (4, 5), 0.25, 2, True)).sum()
+        assert abs(left - right) <= TOLERANCE[dtype] * scale
+
+
+def test_strided_input(backend: Any) -> None:
+    wide = random_input(4, 24, 20, 22).to(backend.device)
+    boxes = random_boxes(30, 2, 40, 44).to(backend.device)
+    views = {
+        "sliced": wide[1:3, 2:20, 3:15, 5:20],
+        "every second": wide[::2, ::2, ::2, ::2],
+        "transposed": wide.transpose(2, 3)[:2],
+        "expanded": wide[:1, :1].expand(2, 7, 20, 22),
+        "channels_last slice": wide.to(memory_format=torch.channels_last)[:2, 3:21],
+    }
+    for name, view in views.items():
+        expected = roi_align(view.contiguous(), boxes, 3, 0.5, 2)
+        torch.testing.assert_close(roi_align(view, boxes, 3, 0.5, 2), expected, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_strided_gradient(backend: Any) -> None:
+    input = random_input(2, 5, 8, 10).to(backend.device).requires_grad_()
+    boxes = random_boxes(4, 2, 32, 40).to(backend.device)
+    output = roi_align(input, boxes, (3, 4), 0.25, 2)
+    for weight in (torch.ones((), device=output.device).double().expand(output.shape), output.detach().mT.clone().mT):
+        (gradient,) = torch.autograd.grad(output, input, weight, retain_graph=True)
+        (expected,) = torch.autograd.grad(output, input, weight.contiguous(), retain_graph=True)
+        torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rois"), [((2, 3, 8, 8), 0), ((0, 3, 8, 8), 0), ((2, 0, 8, 8), 4), ((1, 3, 0, 8), 2), ((1, 3, 8, 0), 2)]
+)
+def test_empty(backend: Any, shape: tuple[int, ...], rois: int) -> None:
+    input = torch.zeros(shape, device=backend.device, requires_grad=True)
+    boxes = torch.tensor([[0.0, 1, 1, 4, 4]]).repeat(rois, 1).to(backend.device)
+    output = roi_align(input, boxes, (2, 3))
+    assert output.shape == (rois, shape[1], 2, 3)
+    assert not output.any()
+    (gradient,) = torch.autograd.grad(output.sum(), input)
+    assert gradient.shape == input.shape
+    assert not gradient.any()
+
+
+def test_empty_list_of_boxes(backend: Any) -> None:
+    input = torch.zeros(2, 3, 8, 8, device=backend.device)
+    assert roi_align(input, [input.new_zeros(0, 4)] * 2, 2).shape == (0, 3, 2, 2)
+    assert roi_align(input[:0], [], 2).shape == (0, 3, 2, 2)
+
+
+@pytest.mark.parametrize("index", [-1.0, 2.0, 1e30, float("nan"), float("inf")])
+def test_batch_index_outside(backend: Any, index: float) -> None:
+    input = random_input(2, 3, 8, 10).to(backend.device).requires_grad_()
+    boxes = torch.tensor([[0.0, 1, 1, 5, 5], [index, 1, 1, 5, 5]], dtype=torch.float64, device=backend.device)
+    if not backend.is_cuda:
+        with pytest.raises(ValueError, match=r"boxes\[1\] has batch index .* outside \[0, 2\)"):
+            roi_align(input, boxes, 2)
+        return
+    output = roi_align(input, boxes, 2)
+    assert output[0].any()
+    assert not output[1].any()
+    (gradient,) = torch.autograd.grad(output[1].sum(), input)
+    assert not gradient.any()
+
+
+def test_nothing_is_left_over_from_uninitialised_memory(backend: Any) -> None:
+    """Outputs are written whole: two calls into recycled memory full of NaN agree."""
+    input = random_input(1, 33, 16, 17, dtype=torch.float32).to(backend.device).requires_grad_()
+    boxes = torch.tensor([[0.0, 1, 1, 5, 5], [0, 9, 9, 2, 2], [0, 400, 400, 500, 500]], device=backend.device)
+    for _ in range(2):
+        del_me = [torch.full((3, 33, 7, 7), float("nan"), device=backend.device) for _ in range(8)]
+        del del_me
+        output = roi_align(input, boxes, 7, aligned=True)
+        (gradient,) = torch.autograd.grad(output.sum(), input)
+        assert torch.isfinite(output).all()
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("output_size", [1, 31, 32, 33, (2, 70)])
+def test_sizes_around_the_edges_of_tiles(backend: Any, output_size: Any) -> None:
+    for height, width in ((1, 1), (7, 9), (8, 8), (16, 33)):
+        input = random_input(1, 2, height, width).to(backend.device).requires_grad_()
+        boxes = random_boxes(2, 1, height, width, seed=height).to(backend.device)
+        output = roi_align(input, boxes, output_size, 1.0, 1)
+        expected = reference.roi_align(input, boxes, output_size, 1.0, 1)
+        torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+        (gradient,) = torch.autograd.grad(output.square().sum(), input)
+        (expected_gradient,) = torch.autograd.grad(expected.square().sum(), input)
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-11, atol=1e-11)
+
+
+def test_many_samples_per_bin(backend: Any) -> None:
+    """More taps than the fixed tables of the CUDA kernel hold."""
+    input = random_input(1, 2, 90, 100).to(backend.device)
+    boxes = torch.tensor([[0, -5.0, -5.0, 99.0, 88.0]], dtype=torch.float64, device=backend.device)
+    for size, ratio in ((1, -1), (2, 300), (7, 40)):
+        expected = _by_interpolation_matrices(input, boxes, size, ratio)
+        torch.testing.assert_close(roi_align(input, boxes, size, 1.0, ratio), expected, rtol=1e-10, atol=1e-10)
+
+
+def _by_interpolation_matrices(input: Tensor, boxes: Tensor, size: int, ratio: int) -> Tensor:
+    """The pooled value as a product of one interpolation matrix per axis: quick for many samples."""
+
+    def axis(low: float, high: float, pixels: int) -> Tensor:
+        length = max(high - low, 1.0)
+        grid = ratio if ratio > 0 else -int(-length // size)
+        position = low + (torch.arange(size * grid, dtype=torch.float64) + 0.5) * length / (size * grid)
+        inside = (position >= -1) & (position <= pixels)
+        position = position.clamp(0, pixels - 1)
+        distance = (position[:, None] - torch.arange(pixels, dtype=torch.float64)).abs()
+        weight = (1 - distance).clamp(min=0) * inside[:, None]
+        return weight.reshape(size, grid, pixels).mean(1).to(input.device)
+
+    pooled = []
+    for index, x1, y1, x2, y2 in boxes.tolist():
+        rows, columns = axis(y1, y2, input.shape[2]), axis(x1, x2, input.shape[3])
+        pooled.append(rows @ input[int(index)] @ columns.T)
+    return torch.stack(pooled)
+
+
+def test_offsets_beyond_32_bits(backend: Any) -> None:
+    """Element offsets above 2^31, in a view of memory that is mostly never touched."""
+    apart = 2**31 + 4096
+    storage = torch.empty(apart + 4096, dtype=torch.float16, device=backend.device)
+    input = storage.as_strided((2, 3, 8, 9), (apart, 100, 10, 1))
+    input.copy_(random_input(2, 3, 8, 9, dtype=torch.float16))
+    boxes = torch.tensor([[1.0, 1, 1, 5, 6], [0.0, 0, 0, 8, 7]], device=backend.device)
+    expected = roi_align(input.contiguous(), boxes, 3)
+    assert torch.equal(roi_align(input, boxes, 3), expected)
+
+
+def test_same_bits_for_every_run_and_thread_count(backend: Any) -> None:
+    input = random_input(2, 40, 13, 21, dtype=torch.float32).to(backend.device).requires_grad_()
+    boxes = random_boxes(37, 2, 52, 84).float().to(backend.device)
+    weight = random_input(37, 40, 7, 7, seed=1, dtype=torch.float32).to(backend.device)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 5, 1):
+            torch.set_num_threads(count)
+            output = roi_align(input, boxes, 7, 0.25, -1, True)
+            results.append((output.detach(), *torch.autograd.grad(output, input, weight)))
+    finally:
+        torch.set_num_threads(threads)
+    for output, gradient in results[1:]:
+        assert torch.equal(output, results[0][0])
+        assert torch.equal(gradient, results[0][1])
+
+
+def test_gradcheck(backend: Any) -> None:
+    input = random_input(2, 2, 4, 5).to(backend.device).requires_grad_()
+    boxes = random_boxes(3, 2, 8, 10).to(backend.device)
+
+    def function(x: Tensor) -> Tensor:
+        return roi_align(x, boxes, 2, 0.5, -1, True)
+
+    assert torch.autograd.gradcheck(function, (input,), check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, (input,), fast_mode=True)
+
+
+def test_gradients_are_not_computed_where_not_needed(backend: Any) -> None:
+    input = random_input(1, 2, 4, 5).to(backend.device)
+    boxes = random_boxes(3, 1, 8, 10).to(backend.device).requires_grad_()
+    assert not roi_align(input, boxes, 2).requires_grad
+    input.requires_grad_()
+    with torch.no_grad():
+        assert not roi_align(input, boxes, 2).requires_grad
+
+
+def test_function_transforms(backend: Any) -> None:
+    input = random_input(3, 2, 2, 6, 7).to(backend.device)
+    boxes = torch.stack([random_boxes(4, 2, 12, 14, seed=s) for s in range(3)]).to(backend.device)
+
+    def function(x: Tensor, b: Tensor) -> Tensor:
+        return roi_align(x, b, 2, 0.5, 2)
+
+    stacked = torch.stack([function(x, b) for x, b in zip(input, boxes, strict=True)])
+    assert torch.equal(torch.vmap(function)(input, boxes), stacked)
+    shared = torch.stack([function(input[0], b) for b in boxes])
+    assert torch.equal(torch.vmap(function, in_dims=(None, 0))(input[0], boxes), shared)
+    batched = torch.vmap(lambda x, b: torch.ops.fastcv.roi_align(x, b, 2, 2, 0.5, 2, False))(input, boxes)
+    assert torch.equal(batched, stacked)
+
+    tangent = random_input(*input[0].shape, seed=3).to(backend.device)
+    value, derivative = torch.func.jvp(lambda x: function(x, boxes[0]), (input[0],), (tangent,))
+    assert torch.equal(value, stacked[0])
+    torch.testing.assert_close(derivative, function(tangent, boxes[0]), rtol=1e-12, atol=1e-12)
+    leaf = input[0].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(function(leaf, boxes[0]).square().sum(), leaf)
+    gradient = torch.func.grad(lambda x: function(x, boxes[0]).square().sum())(input[0])
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+    per_sample = torch.vmap(torch.func.grad(lambda x, b: function(x, b).square().sum()))(input, boxes)
+    torch.testing.assert_close(per_sample[0], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_opcheck(backend: Any) -> None:
+    boxes = random_boxes(3, 2, 12, 14).float().to(backend.device)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        input = random_input(2, 3, 6, 7, dtype=torch.float32).to(backend.device, memory_format=layout).requires_grad_()
+        torch.library.opcheck(torch.ops.fastcv.roi_align.default, (input, boxes, 2, 3, 0.5, 2, True))
+        gradient = random_input(3, 3, 2, 3, dtype=torch.float32).to(backend.device, memory_format=layout)
+        arguments = (gradient.requires_grad_(), boxes, 2, 3, 6, 7, 0.5, 2, True)
+        torch.library.opcheck(torch.ops.fastcv.roi_align_backward.default, arguments)
+
+
+def test_compile_and_export(backend: Any) -> None:
+    module = RoIAlign(3, 0.5, 2, aligned=True)
+    input = random_input(2, 3, 6, 7, dtype=torch.float32).to(backend.device)
+    boxes = random_boxes(5, 2, 12, 14).float().to(backend.device)
+    expected = module(input, boxes)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (5, 2, 3):
+        leaf = input.clone().requires_grad_()
+        output = compiled(leaf, boxes[:count])
+        assert torch.equal(output, expected[:count])
+        (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
+        eager = input.clone().requires_grad_()
+        (expected_gradient,) = torch.autograd.grad(module(eager, boxes[:count]).square().sum(), eager)
+        torch.testing.assert_close(gradient, expected_gradient)
+    assert torch.equal(compiled(input, [boxes[:2, 1:], boxes[2:, 1:]]), module(input, [boxes[:2, 1:], boxes[2:, 1:]]))
+    exported = torch.export.export(module, (input, boxes), strict=False)
+    assert torch.equal(exported.module()(input, boxes), expected)
+
+
+def test_autocast_keeps_the_dtype_of_the_input(backend: Any) -> None:
+    input = random_input(2, 3, 6, 7, dtype=torch.bfloat16).to(backend.device)
+    boxes = random_boxes(5, 2, 12, 14).float().to(backend.device)
+    with torch.autocast(backend.device, dtype=torch.bfloat16):
+        output = roi_align(input, boxes, 2)
+    assert output.dtype is torch.bfloat16
+    assert torch.equal(output, roi_align(input, boxes, 2))
+
+
+def test_dispatch_modes_see_the_operator(backend: Any) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    input = random_input(1, 3, 6, 7, dtype=torch.float32).to(backend.device)
+    boxes = random_boxes(2, 1, 12, 14).float().to(backend.device)
+    with Recorder():
+        output = roi_align(input, boxes, 2)
+    assert "fastcv.roi_align.default" in seen
+    assert torch.equal(output, roi_align(input, boxes, 2))
+    assert roi_align(input.to("meta"), boxes.to("meta"), 2).shape == (2, 3, 2, 2)
+
+
+def test_negative_bit_is_resolved(backend: Any) -> None:
+    base = torch.complex(random_input(1, 2, 4, 5), random_input(1, 2, 4, 5, seed=1)).to(backend.device)
+    view = base.conj().imag
+    assert view.is_neg()
+    boxes = random_boxes(2, 1, 4, 5).to(backend.device)
+    assert torch.equal(roi_align(view, boxes, 2), roi_align(view.resolve_neg(), boxes, 2))
+
+
+GOOD = {"input": torch.zeros(1, 2, 8, 8), "boxes": torch.zeros(1, 5), "output_size": 2}
+BAD_ARGUMENTS = [
+    ({"input": [1.0]}, TypeError, "input must be a torch.Tensor, got list"),
+    ({"input": torch.zeros(2, 8, 8)}, ValueError, r"input must have shape \(N, C, H, W\), got \(2, 8, 8\)"),
+    ({"input": torch.zeros(1, 2, 8, 8, dtype=torch.int32)}, TypeError, "input must be float16, .* got int32"),
+    ({"input": torch.zeros(1, 2, 8, 8, dtype=torch.complex64)}, TypeError, "input must be float16"),
+    ({"boxes": torch.zeros(3, 4)}, ValueError, r"boxes must have shape \(K, 5\).*got \(3, 4\)"),
+    ({"boxes": torch.zeros(5)}, ValueError, r"boxes must have shape \(K, 5\).*got \(5,\)"),
+    ({"boxes": torch.zeros(1, 5, dtype=torch.int64)}, TypeError, "boxes must be of a floating dtype.*int64"),
+    ({"boxes": torch.zeros(1, 5, dtype=torch.float64)}, TypeError, "boxes must be of a floating dtype not wider.*float64"),
+    ({"boxes": "all"}, TypeError, r"boxes must be a \(K, 5\) tensor or a list .* got str"),
+    ({"boxes": [torch.zeros(1, 4)] * 2}, ValueError, "input has 1 images, boxes 2"),
+    ({"boxes": [torch.zeros(1, 5)]}, ValueError, r"boxes\[0\] must have shape \(L, 4\), got \(1, 5\)"),
+    ({"boxes": [torch.zeros(1, 4, dtype=torch.int32)]}, TypeError, r"boxes\[0\] must be of a floating dtype"),
+    ({"boxes": torch.zeros(1, 5, device="meta")}, ValueError, r"boxes must be on the device of input"),
+    ({"output_size": 0}, ValueError, "output_size must be positive, got 0"),
+    ({"output_size": (2, -1)}, ValueError, r"output_size must be positive, got \(2, -1\)"),
+    ({"output_size": (2, 2, 2)}, TypeError, "output_size must be an int or two ints"),
+    ({"output_size": 2.5}, TypeError, "output_size must be an int or two ints"),
+    ({"sampling_ratio": 10**6}, ValueError, "sampling_ratio must be at most 65536, got 1000000"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {
+        name: value.to(backend.device) if isinstance(value, Tensor) and value.device.type != "meta" else value
+        for name, value in {**GOOD, **changed}.items()
+    }
+    with pytest.raises(error, match=message):
+        roi_align(**arguments)
+
+
+def test_bad_input_does_not_end_the_process() -> None:
+    """The worst of them in a process of its own, where a crash would show as a signal."""
+    script = textwrap.dedent("""
+        import torch
+        from fastcv import _C
+        from fastcv.ops import roi_align
+        x = torch.randn(2, 3, 8, 8)
+        nan, inf = float("nan"), float("inf")
+        for value in (nan, inf, -inf, 1e38, -1e38, 3e9, -1.0, 2.0):
+            for column in range(5):
+                for aligned in (False, True):
+                    for ratio in (-1, 2):
+                        box = torch.tensor([[0.0, 1, 1, 5, 5]])
+                        box[0, column] = value
+                        try:
+                            roi_align(x.requires_grad_(), box, 2, 1.0, ratio, aligned).sum().backward()
+                        except ValueError:
+                            assert column == 0
+        wrong = [x.detach(), x.detach()[0], x.detach().double(), x.detach().int(), torch.zeros(1, 5), torch.zeros(0), None, 3]
+        refused = 0
+        for a in wrong:
+            for b in wrong:
+                for c in wrong:
+                    for call in (_C.roi_align_forward, _C.roi_align_backward):
+                        try:
+                            call(a, b, c, 1.0, 2, False)
+                        except (TypeError, ValueError):
+                            refused += 1
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        with FakeTensorMode():
+            fake = torch.zeros(1, 2, 8, 8)
+        for tensor in (fake, torch.zeros(1, 2, 8, 8, device="meta"), torch.zeros(1, 2, 8, 8).to_sparse()):
+            try:
+                _C.roi_align_forward(tensor, tensor, torch.zeros(1, 5), 1.0, 2, False)
+            except Exception as error:
+                refused += 1
+                print(type(error).__name__, error)
+        print("refused", refused)
+    """)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "refused 1027" in result.stdout, result.stdout
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_shape_equals_the_reference(backend: Any, data: st.DataObject) -> None:
+    draw = data.draw
+    batch, channels = draw(st.integers(1, 3)), draw(st.integers(1, 20))
+    height, width = draw(st.integers(1, 12)), draw(st.integers(1, 40))
+    coordinate = st.floats(-20, 60, width=32)
+    rows = draw(st.lists(st.tuples(st.integers(0, batch - 1), *[coordinate] * 4), max_size=3))
+    boxes = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
+    size = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    scale, ratio = draw(st.sampled_from([1.0, 0.5, 0.0625])), draw(st.integers(-1, 3))
+    aligned = draw(st.booleans())
+    input = random_input(batch, channels, height, width)
+    expected = reference.roi_align(input, boxes, size, scale, ratio, aligned)
+    actual = roi_align(input.to(backend.device), boxes.to(backend.device), size, scale, ratio, aligned)
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-11, atol=1e-11)
