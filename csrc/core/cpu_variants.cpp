@@ -57,7 +57,9 @@ bool is_available(CpuVariant variant) {
 #endif
 }
 
-CpuVariant cpu_variant() { return current_variant(); }
+CpuVariant cpu_variant() {
+  return current_variant();
+}
 
 void set_cpu_variant(CpuVariant variant) {
   if (!is_available(variant)) {

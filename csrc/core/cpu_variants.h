@@ -18,14 +18,14 @@ void set_cpu_variant(CpuVariant variant);
 
 }  // namespace fastcv
 
-#define FASTCV_DECLARE_KERNEL(name, Params)  \
-  namespace baseline {                       \
-  void name##_cpu(const Params& params);     \
-  }                                          \
-  namespace avx2 {                           \
-  void name##_cpu(const Params& params);     \
-  }                                          \
-  namespace avx512 {                         \
-  void name##_cpu(const Params& params);     \
-  }                                          \
+#define FASTCV_DECLARE_KERNEL(name, Params) \
+  namespace baseline {                      \
+  void name##_cpu(const Params& params);    \
+  }                                         \
+  namespace avx2 {                          \
+  void name##_cpu(const Params& params);    \
+  }                                         \
+  namespace avx512 {                        \
+  void name##_cpu(const Params& params);    \
+  }                                         \
   void name##_cuda(const Params& params, Stream stream)

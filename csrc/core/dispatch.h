@@ -11,16 +11,16 @@
 // The test build: the .cu files compiled as plain C++; CPU tensors play device memory.
 #define FASTCV_RUN_CPU(name, params) name##_cuda(params, Stream{0, nullptr})
 #elif defined(FASTCV_X86_VARIANTS)
-#define FASTCV_RUN_CPU(name, params)       \
-  switch (cpu_variant()) {                 \
-    case CpuVariant::kAvx512:              \
-      avx512::name##_cpu(params);          \
-      break;                               \
-    case CpuVariant::kAvx2:                \
-      avx2::name##_cpu(params);            \
-      break;                               \
-    default:                               \
-      baseline::name##_cpu(params);        \
+#define FASTCV_RUN_CPU(name, params) \
+  switch (cpu_variant()) {           \
+    case CpuVariant::kAvx512:        \
+      avx512::name##_cpu(params);    \
+      break;                         \
+    case CpuVariant::kAvx2:          \
+      avx2::name##_cpu(params);      \
+      break;                         \
+    default:                         \
+      baseline::name##_cpu(params);  \
   }
 #else
 #define FASTCV_RUN_CPU(name, params) baseline::name##_cpu(params)
@@ -29,20 +29,20 @@
 #if defined(FASTCV_WITH_CUDA)
 #define FASTCV_RUN_CUDA(name, params, stream) name##_cuda(params, stream)
 #else
-#define FASTCV_RUN_CUDA(name, params, stream)                                                                      \
-  throw std::runtime_error(                                                                                        \
+#define FASTCV_RUN_CUDA(name, params, stream)                                                                          \
+  throw std::runtime_error(                                                                                            \
       "this fastcv was built without CUDA and cannot use a CUDA tensor; rebuild where nvcc is installed (pip install " \
       "with -C cmake.define.FASTCV_CUDA=ON), or move the tensors to the CPU")
 #endif
 
-#define FASTCV_RUN(name, params, tensor)                      \
-  do {                                                        \
-    if ((tensor).on_cuda) {                                   \
+#define FASTCV_RUN(name, params, tensor)                       \
+  do {                                                         \
+    if ((tensor).on_cuda) {                                    \
       [[maybe_unused]] Stream stream = current_stream(tensor); \
-      pybind11::gil_scoped_release release;                   \
-      FASTCV_RUN_CUDA(name, params, stream);                  \
-    } else {                                                  \
-      pybind11::gil_scoped_release release;                   \
-      FASTCV_RUN_CPU(name, params);                           \
-    }                                                         \
+      pybind11::gil_scoped_release release;                    \
+      FASTCV_RUN_CUDA(name, params, stream);                   \
+    } else {                                                   \
+      pybind11::gil_scoped_release release;                    \
+      FASTCV_RUN_CPU(name, params);                            \
+    }                                                          \
   } while (false)

@@ -21,8 +21,7 @@ namespace FASTCV_VARIANT {
 template <class Body>
 void parallel_for(int64_t count, int64_t grain, const Body& body) {
   parallel_for_range(
-      count, grain,
-      [](void* context, int64_t begin, int64_t end) { (*static_cast<const Body*>(context))(begin, end); },
+      count, grain, [](void* context, int64_t begin, int64_t end) { (*static_cast<const Body*>(context))(begin, end); },
       const_cast<Body*>(&body));
 }
 

@@ -1,8 +1,8 @@
 // Tensors as the bindings see them: a borrowed view through the DLPack C exchange API, and the checks at the boundary.
 //
-// torch >= 2.10 publishes a table of C functions as type(tensor).__dlpack_c_exchange_api__. One of them fills a DLTensor
-// (pointer, shape, strides, dtype, device) from a Python object without touching reference counts, another names the
-// stream that torch would launch on. Nothing here needs a torch header, so one build serves every torch.
+// torch >= 2.10 publishes a table of C functions as type(tensor).__dlpack_c_exchange_api__. One of them fills a
+// DLTensor (pointer, shape, strides, dtype, device) from a Python object without touching reference counts, another
+// names the stream that torch would launch on. Nothing here needs a torch header, so one build serves every torch.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -54,14 +54,16 @@ void check_shape(Argument argument, std::initializer_list<int64_t> shape, const 
 void check_dtype(Argument argument, DType expected);
 void check_floating(Argument argument);
 void check_contiguous(Argument argument);
-// A 4-D tensor must be dense: contiguous or channels_last. Writes the strides that its shape gives for that layout, with
-// no arbitrary values for axes of size one.
+// A 4-D tensor must be dense: contiguous or channels_last. Writes the strides that its shape gives for that layout,
+// with no arbitrary values for axes of size one.
 void check_dense(Argument argument, int64_t (&strides)[4]);
 void check_same_dtype(Argument argument, Argument other);
 void check_same_device(Argument argument, Argument other);
 
 // The dtype that sums of `dtype` are kept in: float64 for float64, else float32.
-inline DType accumulate_dtype(DType dtype) { return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32; }
+inline DType accumulate_dtype(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
 
 const char* name_of(DType dtype);
 

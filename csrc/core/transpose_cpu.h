@@ -59,7 +59,8 @@ void transpose(const From* source, int64_t source_stride, To* target, int64_t ta
   // moved back to end at the border and repeats some of the one before it.
   if (rows % kSide <= kSide / 8) {
     const int64_t whole = rows / kSide * kSide;
-    transpose_scalar(source + whole * source_stride, source_stride, target + whole, target_stride, rows - whole, columns);
+    transpose_scalar(source + whole * source_stride, source_stride, target + whole, target_stride, rows - whole,
+                     columns);
     rows = whole;
   }
   for (int64_t block_j = 0; block_j < columns; block_j += kSide) {

@@ -46,10 +46,16 @@ FASTCV_HD To bit_cast(From from) {
   return to;
 }
 
-FASTCV_HD float to_float(float value) { return value; }
-FASTCV_HD double to_float(double value) { return value; }
+FASTCV_HD float to_float(float value) {
+  return value;
+}
+FASTCV_HD double to_float(double value) {
+  return value;
+}
 
-FASTCV_HD float to_float(bfloat16 value) { return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+FASTCV_HD float to_float(bfloat16 value) {
+  return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
 
 FASTCV_HD float to_float(float16 value) {
 #if defined(__CUDA_ARCH__)
@@ -60,8 +66,8 @@ FASTCV_HD float to_float(float16 value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = value.bits & 0x7fffu;
   if (magnitude >= 0x7c00u) return bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));  // Inf, NaN
-  if (magnitude >= 0x0400u) return bit_cast<float>(sign | ((magnitude << 13) + (112u << 23)));           // normal
-  const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;                        // x 2^-24
+  if (magnitude >= 0x0400u) return bit_cast<float>(sign | ((magnitude << 13) + (112u << 23)));          // normal
+  const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;                       // x 2^-24
   return sign != 0 ? -subnormal : subnormal;
 #endif
 }

@@ -84,13 +84,20 @@ class Operator:
         self.name = schema[: schema.index("(")]
         parsed = torch._C.parse_schema(f"fastcv::{schema}")
         names = [argument.name for argument in parsed.arguments]
-        self._tensors = tuple(i for i, a in enumerate(parsed.arguments) if re.match(r"(Optional\[)?Tensor", str(a.type)))
+        self._tensors = tuple(
+            i for i, a in enumerate(parsed.arguments) if re.match(r"(Optional\[)?Tensor", str(a.type))
+        )
         self._forward = forward
         self._differentiable = tuple(names.index(name) for name in gradient.arguments) if gradient else ()
         self._register(schema, forward, self._on_one_device(fake, names), gradient, len(names))
 
     def _register(
-        self, schema: str, forward: Callable[..., Outputs], fake: Callable[..., Outputs], gradient: Gradient | None, arity: int
+        self,
+        schema: str,
+        forward: Callable[..., Outputs],
+        fake: Callable[..., Outputs],
+        gradient: Gradient | None,
+        arity: int,
     ) -> None:
         qualified = f"fastcv::{self.name}"
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -104,9 +111,7 @@ class Operator:
         if gradient is None:
             return
         rules = _Rules(gradient, self._differentiable, arity)
-        torch.library.register_autograd(
-            qualified, rules.backward, setup_context=rules.setup_context, lib=_LIBRARY
-        )
+        torch.library.register_autograd(qualified, rules.backward, setup_context=rules.setup_context, lib=_LIBRARY)
         self._eager = rules.eager_function(self.name, forward).apply
         self._transformed = rules.transform_function(self.name, self).apply
 

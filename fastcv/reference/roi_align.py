@@ -60,7 +60,7 @@ def _positions(start: Tensor, size: Tensor, bins: int, sampling_ratio: int) -> T
 
 
 def _bilinear(image: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
-    """Interpolate (C, H, W) at each y and each x -> (C, ys, xs). Up to a pixel beyond the border counts as the border."""
+    """Interpolate (C, H, W) at each y and x -> (C, ys, xs). Up to a pixel beyond the border counts as the border."""
     height, width = image.shape[1:]
     inside_y, inside_x = (ys >= -1) & (ys <= height), (xs >= -1) & (xs <= width)
     ys, xs = ys.clamp(0, height - 1), xs.clamp(0, width - 1)

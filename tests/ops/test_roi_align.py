@@ -125,7 +125,9 @@ def test_dtypes_layouts_and_channel_counts(
         boxes = random_boxes(count, 2, 36, 68).to(torch.promote_types(dtype, torch.float32))
         slice_of_channels = slice(0, channels, max(1, channels // 3))
         few = min(count, 4)
-        expected = reference.roi_align(input.double()[:, slice_of_channels], boxes[:few].double(), (4, 5), 0.25, 2, True)
+        expected = reference.roi_align(
+            input.double()[:, slice_of_channels], boxes[:few].double(), (4, 5), 0.25, 2, True
+        )
         moved = input.to(backend.device).requires_grad_()
         actual = roi_align(moved, boxes.to(backend.device), (4, 5), 0.25, 2, True)
         assert actual.dtype is dtype
@@ -406,7 +408,11 @@ BAD_ARGUMENTS = [
     ({"boxes": torch.zeros(3, 4)}, ValueError, r"boxes must have shape \(K, 5\).*got \(3, 4\)"),
     ({"boxes": torch.zeros(5)}, ValueError, r"boxes must have shape \(K, 5\).*got \(5,\)"),
     ({"boxes": torch.zeros(1, 5, dtype=torch.int64)}, TypeError, "boxes must be of a floating dtype.*int64"),
-    ({"boxes": torch.zeros(1, 5, dtype=torch.float64)}, TypeError, "boxes must be of a floating dtype not wider.*float64"),
+    (
+        {"boxes": torch.zeros(1, 5, dtype=torch.float64)},
+        TypeError,
+        "boxes must be of a floating dtype not wider.*float64",
+    ),
     ({"boxes": "all"}, TypeError, r"boxes must be a \(K, 5\) tensor or a list .* got str"),
     ({"boxes": [torch.zeros(1, 4)] * 2}, ValueError, "input has 1 images, boxes 2"),
     ({"boxes": [torch.zeros(1, 5)]}, ValueError, r"boxes\[0\] must have shape \(L, 4\), got \(1, 5\)"),
@@ -448,7 +454,8 @@ def test_bad_input_does_not_end_the_process() -> None:
                             roi_align(x.requires_grad_(), box, 2, 1.0, ratio, aligned).sum().backward()
                         except ValueError:
                             assert column == 0
-        wrong = [x.detach(), x.detach()[0], x.detach().double(), x.detach().int(), torch.zeros(1, 5), torch.zeros(0), None, 3]
+        x = x.detach()
+        wrong = [x, x[0], x.double(), x.int(), torch.zeros(1, 5), torch.zeros(0), None, 3]
         refused = 0
         for a in wrong:
             for b in wrong:

@@ -40,8 +40,8 @@ RoiAlignParams make_params(const TensorView& features, const TensorView& pooled,
   return params;
 }
 
-void roi_align_forward(const TensorView& output, const TensorView& input, const TensorView& boxes,
-                       double spatial_scale, int64_t sampling_ratio, bool aligned) {
+void roi_align_forward(const TensorView& output, const TensorView& input, const TensorView& boxes, double spatial_scale,
+                       int64_t sampling_ratio, bool aligned) {
   RoiAlignParams params = make_params(input, output, boxes, spatial_scale, sampling_ratio, aligned);
   check_dense({output, "output"}, params.pooled_strides);
   if (output.elements() == 0) return;

@@ -9,13 +9,12 @@
 // Napkin maths, 2 x 256 x 50 x 84 with 1000 RoIs of 7 x 7 bins, float32: 8.6 MB are read and packed, 49 bins x 6 taps x
 // 256 channels x 1000 = 75 MFMA or 4.7 M vector operations (2 ms at one per cycle), 50 MB are written (5 ms at
 // 10 GB/s). So the output's memory traffic is the floor, and its page faults: see advise_huge_pages.
-#include "ops/roi_align/roi_align.h"
-
 #include "core/errors.h"
 #include "core/layout_cpu.h"
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "core/roi_taps_cpu.h"
+#include "ops/roi_align/roi_align.h"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
@@ -183,8 +182,8 @@ void forward_by_window(const RoiAlignParams& p) {
     const Scratch memory(window.rows * window.columns * width * sizeof(A));
     for (int64_t c = 0; c < p.channels; c += width) {
       const int64_t channels = p.channels - c < width ? p.channels - c : width;
-      pack_channels_last(origin + c * stride[1], stride[1], stride[2], stride[3], window.rows, window.columns,
-                         channels, memory.as<A>(), width);
+      pack_channels_last(origin + c * stride[1], stride[1], stride[2], stride[3], window.rows, window.columns, channels,
+                         memory.as<A>(), width);
       pool_channels(memory.as<A>(), taps, channels, width, pooled + c * p.pooled_strides[1], p);
     }
   });
