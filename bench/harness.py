@@ -109,7 +109,7 @@ class CudaTick:
     """A moment on the GPU's own clock. The difference of two ticks waits for the GPU and gives seconds."""
 
     def __init__(self) -> None:
-        self.event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self.event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)
         self.event.record()
 
     def __sub__(self, earlier: CudaTick) -> float:
