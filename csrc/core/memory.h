@@ -15,7 +15,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   template <class T>
-  T* as() const {
+  inline __attribute__((always_inline)) T* as() const {
     return static_cast<T*>(data_);
   }
 

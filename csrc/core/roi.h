@@ -12,7 +12,7 @@ struct RoiSampling {
   int64_t sampling_ratio;
   bool aligned;  // boxes refer to pixel centres: shifted by half a pixel, and of any size from zero up
 
-  constexpr int64_t bins() const { return pooled_height * pooled_width; }
+  FASTCV_HD constexpr int64_t bins() const { return pooled_height * pooled_width; }
 };
 
 constexpr int64_t kMaxRoiGrid = 65536;

@@ -49,10 +49,11 @@ class Gradient:
     jvp: Callable[..., Outputs] | None = None
 
 
-# The guards of the eager way. Two are private to torch: where a torch lacks them, the dispatcher is always right.
+# The guards of the eager way. Two are private to torch: where a torch lacks one, the dispatcher is always right.
 _is_compiling = torch.compiler.is_compiling
-_transforms_active: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
-_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+_HAS_GUARDS = hasattr(torch._C, "_are_functorch_transforms_active") and hasattr(torch._C, "_len_torch_dispatch_stack")
+_transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active if _HAS_GUARDS else lambda: False
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack if _HAS_GUARDS else lambda: 1
 _is_grad_enabled = torch.is_grad_enabled
 _DIRECT_TYPES = frozenset({Tensor, Parameter})
 
