@@ -1,0 +1,84 @@
+"""The registers, shared memory and spills of every CUDA kernel, from ptxas: `csrc/cuda_resources.txt`.
+
+    python .ci/cuda_resources.py            # writes the table
+    python .ci/cuda_resources.py --check    # fails on a spill, or on a table that is out of date
+
+Needs nvcc, no GPU. Numbers depend on the compiler, so the table is compared only under the version that wrote it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "csrc" / "cuda_resources.txt"
+ARCHITECTURE = "sm_90"
+FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-Werror", "all-warnings", "-Icsrc", f"-arch={ARCHITECTURE}"]
+
+
+def nvcc_version() -> str:
+    text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"release ([\d.]+), V([\d.]+)", text)
+    assert match, text
+    return match.group(2)
+
+
+def demangle(name: str) -> str:
+    text = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout.strip()
+    text = re.sub(r"\((anonymous namespace|fastcv::\w+)\)|fastcv::(cuda::)?|\bvoid\b", "", text)
+    return re.sub(r"::|\([^()]*\)$|\((int|bool)\)", "", text).strip()
+
+
+def resources(source: Path) -> list[tuple[str, int, int, int]]:
+    """Compile one file; a row (kernel, registers, static shared bytes, spilled bytes) for each kernel."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["nvcc", *FLAGS, "-Xptxas", "-v", "-c", str(source), "-o", f"{folder}/kernel.o"]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    log = result.stdout + result.stderr
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{log}")
+    rows = []
+    for block in log.split("Compiling entry function '")[1:]:
+        registers, shared = re.search(r"Used (\d+) registers", block), re.search(r"(\d+) bytes smem", block)
+        spills = re.findall(r"(\d+) bytes spill", block)
+        assert registers, block
+        rows.append(
+            (
+                demangle(block[: block.index("'")]),
+                int(registers.group(1)),
+                int(shared.group(1)) if shared else 0,
+                sum(map(int, spills)),
+            )
+        )
+    return sorted(rows)
+
+
+def main() -> None:
+    """Write or check the table."""
+    version = nvcc_version()
+    lines = [
+        f"# nvcc {version}, {ARCHITECTURE}; written by .ci/cuda_resources.py",
+        f"# {'registers':>9} {'shared':>7} {'spilled':>7}  kernel",
+    ]
+    spilling = []
+    for source in sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu")):
+        for kernel, registers, shared, spilled in resources(source):
+            lines.append(f"{registers:11} {shared:7} {spilled:7}  {kernel}")
+            if spilled:
+                spilling.append(lines[-1])
+    text = "\n".join(lines) + "\n"
+    if "--check" not in sys.argv:
+        TABLE.write_text(text)
+    elif version in TABLE.read_text().splitlines()[0] and TABLE.read_text() != text:
+        sys.exit(f"{TABLE.name} is out of date: run python .ci/cuda_resources.py and commit it\n{text}")
+    if spilling:
+        sys.exit("kernels that spill registers:\n" + "\n".join(spilling))
+    print(f"{len(lines) - 2} kernels, no spills (nvcc {version}, {ARCHITECTURE})")
+
+
+if __name__ == "__main__":
+    main()
