@@ -52,14 +52,29 @@ def emulated_module() -> ModuleType:
     return module
 
 
-@pytest.fixture(
-    params=[*(f"cpu-{variant}" for variant in CPU_VARIANTS), "emulated", pytest.param("cuda", marks=pytest.mark.cuda)]
-)
+def _backend_names() -> list[object]:
+    """The backends of this machine; the header of the run says what it lacks."""
+    names: list[object] = [f"cpu-{variant}" for variant in build_info()["cpu_variants"]]
+    names.append("emulated")
+    if torch.cuda.is_available():
+        names.append(pytest.param("cuda", marks=pytest.mark.cuda))
+    return names
+
+
+def pytest_report_header() -> list[str]:
+    missing = [variant for variant in CPU_VARIANTS if variant not in build_info()["cpu_variants"]]
+    lines = [f"fastcv: torch {torch.__version__}, CPU variants {', '.join(build_info()['cpu_variants'])}"]
+    if missing:
+        lines.append(f"fastcv: NOT tested, this processor lacks them: {', '.join(missing)}")
+    if not torch.cuda.is_available():
+        lines.append("fastcv: NOT tested on a GPU, there is none; the CUDA kernels run in the emulator")
+    return lines
+
+
+@pytest.fixture(params=_backend_names())
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     name: str = request.param
     if name == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("no NVIDIA GPU")
         if not build_info()["cuda"]:
             pytest.fail("there is a GPU, but fastcv was built without CUDA")
         yield Backend(name, "cuda")
@@ -71,8 +86,6 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     else:
         variant = name.removeprefix("cpu-")
         before = build_info()["cpu_variant"]
-        if variant not in build_info()["cpu_variants"]:
-            pytest.skip(f"this processor has no {variant}")
         fastcv.ops._build._C.set_cpu_variant(variant)
         yield Backend(name, "cpu")
         fastcv.ops._build._C.set_cpu_variant(before)

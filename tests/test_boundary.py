@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=300,
+        cwd=Path(__file__).parent,  # not the root, whose source folder would shadow the installed package
         env={**os.environ, **environment},
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -436,7 +437,7 @@ def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Except
         roi_align(**arguments)
 
 
-def test_bad_input_does_not_end_the_process() -> None:
+def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
     """The worst of them in a process of its own, where a crash would show as a signal."""
     script = textwrap.dedent("""
         import torch
@@ -476,7 +477,7 @@ def test_bad_input_does_not_end_the_process() -> None:
                 print(type(error).__name__, error)
         print("refused", refused)
     """)
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "refused 1027" in result.stdout, result.stdout
 
