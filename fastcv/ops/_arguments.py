@@ -13,7 +13,7 @@ _INTEGERS = (int, torch.SymInt)
 
 def check_tensor(value: Any, name: str) -> None:
     """Raise TypeError unless ``value`` is a tensor."""
-    if not isinstance(value, Tensor):
+    if type(value) is not Tensor and not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
 
 
@@ -46,9 +46,10 @@ def as_rois(boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
     That is float64 when ``input`` is float64, else float32. A sequence of (L, 4) tensors, one per image, gets its batch
     index column here.
     """
-    if not isinstance(boxes, Tensor):
+    if type(boxes) is not Tensor and not isinstance(boxes, Tensor):
         boxes = _concatenate_boxes(boxes, input)
-    elif boxes.dim() != 2 or boxes.shape[1] != 5:
+    shape = boxes.shape
+    if len(shape) != 2 or shape[1] != 5:
         raise ValueError(
             "boxes must have shape (K, 5), rows of batch index, x1, y1, x2, y2 (or be a list of (L, 4) tensors, one "
             f"per image), got {describe_shape(boxes)}"

@@ -145,7 +145,7 @@ class Operator:
             if tensor is not None and (type(tensor) not in _DIRECT_TYPES or tensor.is_neg()):
                 return self._dispatched(*arguments)
         try:
-            if self._needs_gradient(arguments):
+            if self._differentiable and self._needs_gradient(arguments):
                 return self._eager(*arguments)
             return self._forward(*arguments)
         except RuntimeError:
@@ -155,14 +155,12 @@ class Operator:
         return self._dispatched(*arguments)
 
     def _needs_gradient(self, arguments: Arguments) -> bool:
-        if self._differentiable:
-            if forward_ad._current_level >= 0:
-                return True
-            if _is_grad_enabled():
-                for position in self._differentiable:
-                    tensor = arguments[position]
-                    if tensor is not None and tensor.requires_grad:
-                        return True
+        if forward_ad._current_level >= 0:
+            return True
+        for position in self._differentiable:
+            tensor = arguments[position]
+            if tensor is not None and tensor.requires_grad:
+                return _is_grad_enabled()
         return False
 
 

@@ -15,9 +15,10 @@ __all__ = ["roi_align"]
 
 
 def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
-    if input.dim() != 4:
+    shape = input.shape
+    if len(shape) != 4:
         raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    return new_dense(input, boxes.shape[0], input.shape[1], pooled_height, pooled_width)
+    return new_dense(input, boxes.shape[0], shape[1], pooled_height, pooled_width)
 
 
 def _forward(
