@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,12 +40,24 @@ def _native_modules() -> Iterator[ModuleType]:
             yield module
 
 
-@pytest.fixture(scope="session")
-def emulated_module() -> ModuleType:
-    """The test-only build of the bindings whose CUDA kernels run on the CPU."""
-    from emulator.build import MODULE_NAME, build_module
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--emulator-sanitize",
+        choices=["address"],
+        default="",
+        help="run the emulated CUDA kernels under AddressSanitizer and UBSan; it says which LD_PRELOAD that needs",
+    )
 
-    spec = importlib.util.spec_from_file_location(MODULE_NAME, build_module())
+
+@pytest.fixture(scope="session")
+def emulated_module(request: pytest.FixtureRequest) -> ModuleType:
+    """The test-only build of the bindings whose CUDA kernels run on the CPU."""
+    from emulator.build import MODULE_NAME, build_module, sanitizer_preload
+
+    sanitize = request.config.getoption("--emulator-sanitize")
+    if sanitize and "libasan" not in os.environ.get("LD_PRELOAD", ""):
+        pytest.exit(f"run again with: LD_PRELOAD='{sanitizer_preload(sanitize)}' ASAN_OPTIONS=detect_leaks=0", 4)
+    spec = importlib.util.spec_from_file_location(MODULE_NAME, build_module(sanitize))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
