@@ -6,6 +6,32 @@ from torch import Tensor
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
+def multiscale_roi_align_forward(
+    output: Tensor,
+    features: list[Tensor],
+    boxes: Tensor,
+    scales: list[float],
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_scale: float,
+    canonical_level: int,
+    min_level: int,
+    max_level: int,
+    /,
+) -> None: ...
+def multiscale_roi_align_backward(
+    grad_features: list[Tensor],
+    grad_output: Tensor,
+    boxes: Tensor,
+    scales: list[float],
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_scale: float,
+    canonical_level: int,
+    min_level: int,
+    max_level: int,
+    /,
+) -> None: ...
 def roi_align_forward(
     output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...

@@ -1,5 +1,6 @@
 """Layers made of the operators. Where torchvision has the layer, name and arguments are its own."""
 
+from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 from fastcv.nn.roi_align import RoIAlign
 
-__all__ = ["RoIAlign"]
+__all__ = ["MultiScaleRoIAlign", "RoIAlign"]

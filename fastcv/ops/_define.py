@@ -36,8 +36,9 @@ class Gradient:
     save
         ``save(arguments, outputs) -> (tensors, constants)``: what the derivatives need.
     backward
-        ``backward(tensors, constants, needs, *grad_outputs)``: one gradient (or None) per differentiable argument;
-        ``needs`` says which are wanted. Made of differentiable operations, it gives double backward.
+        ``backward(tensors, constants, needs, *grad_outputs)``: one gradient (or None) per differentiable argument, a
+        list for a list of tensors; ``needs`` says which are wanted. Made of differentiable operations, it gives double
+        backward.
     jvp
         ``jvp(tensors, constants, *tangents)``: the forward-mode derivative, one tangent (or None) per differentiable
         argument. None where there is no such rule.
@@ -45,7 +46,7 @@ class Gradient:
 
     arguments: tuple[str, ...]
     save: Callable[[Arguments, Outputs], tuple[tuple[Tensor, ...], Any]]
-    backward: Callable[..., tuple[Tensor | None, ...]]
+    backward: Callable[..., tuple[Tensor | list[Tensor] | None, ...]]
     jvp: Callable[..., Outputs] | None = None
 
 
@@ -85,9 +86,10 @@ class Operator:
         self.name = schema[: schema.index("(")]
         parsed = torch._C.parse_schema(f"fastcv::{schema}")
         names = [argument.name for argument in parsed.arguments]
-        self._tensors = tuple(
-            i for i, a in enumerate(parsed.arguments) if re.match(r"(Optional\[)?Tensor", str(a.type))
-        )
+        kinds = [str(argument.type) for argument in parsed.arguments]
+        self._tensors = tuple(i for i, kind in enumerate(kinds) if re.match(r"(Optional\[)?Tensor", kind))
+        self._lists = tuple(i for i, kind in enumerate(kinds) if kind == "List[Tensor]")
+        self._returns_list = any(str(returned.type) == "List[Tensor]" for returned in parsed.returns)
         self._forward = forward
         self._differentiable = tuple(names.index(name) for name in gradient.arguments) if gradient else ()
         self._register(schema, forward, self._on_one_device(fake, names), gradient, len(names))
@@ -113,24 +115,34 @@ class Operator:
             return
         rules = _Rules(gradient, self._differentiable, arity)
         torch.library.register_autograd(qualified, rules.backward, setup_context=rules.setup_context, lib=_LIBRARY)
-        self._eager = rules.eager_function(self.name, forward).apply
-        self._transformed = rules.transform_function(self.name, self).apply
+        if self._lists or self._returns_list:
+            rules = _ListRules(gradient, self._differentiable, arity, self._lists, self._returns_list)
+        self._eager = rules.eager_function(self.name, forward)
+        self._transformed = rules.transform_function(self.name, self)
 
     def _on_one_device(self, fake: Callable[..., Outputs], names: list[str]) -> Callable[..., Outputs]:
         """Return ``fake`` with the check that the bindings make for real tensors."""
 
         def checked(*arguments: Any) -> Outputs:
-            first = self._tensors[0]
-            for position in self._tensors[1:]:
-                tensor = arguments[position]
-                if tensor is not None and tensor.device != arguments[first].device:
+            first, *others = self._named_tensors(arguments, names)
+            for name, tensor in others:
+                if tensor.device != first[1].device:
                     raise ValueError(
-                        f"{names[position]} must be on the device of {names[first]} ({arguments[first].device}), "
-                        f"got {tensor.device}"
+                        f"{name} must be on the device of {first[0]} ({first[1].device}), got {tensor.device}"
                     )
             return fake(*arguments)
 
         return checked
+
+    def _named_tensors(self, arguments: Arguments, names: list[str]) -> list[tuple[str, Tensor]]:
+        """Return all tensors among the arguments, in the order of the schema."""
+        named = []
+        for position in sorted(self._tensors + self._lists):
+            if position in self._lists:
+                named += [(f"{names[position]}[{i}]", tensor) for i, tensor in enumerate(arguments[position])]
+            elif arguments[position] is not None:
+                named.append((names[position], arguments[position]))
+        return named
 
     def __call__(self, *arguments: Any) -> Any:
         if _is_compiling():
@@ -144,13 +156,17 @@ class Operator:
             # A tensor with the negative bit set is not what its memory says; the dispatcher resolves it.
             if tensor is not None and (type(tensor) not in _DIRECT_TYPES or tensor.is_neg()):
                 return self._dispatched(*arguments)
+        for position in self._lists:
+            for tensor in arguments[position]:
+                if type(tensor) not in _DIRECT_TYPES or tensor.is_neg():
+                    return self._dispatched(*arguments)
         try:
             if self._differentiable and self._needs_gradient(arguments):
                 return self._eager(*arguments)
             return self._forward(*arguments)
         except RuntimeError:
             # Tensors without memory that the bindings could see, such as meta tensors.
-            if all(a is None or a.is_cpu or a.is_cuda for a in (arguments[position] for position in self._tensors)):
+            if all(a.is_cpu or a.is_cuda for _, a in self._named_tensors(arguments, [""] * len(arguments))):
                 raise
         return self._dispatched(*arguments)
 
@@ -159,7 +175,12 @@ class Operator:
             return True
         for position in self._differentiable:
             tensor = arguments[position]
-            if tensor is not None and tensor.requires_grad:
+            if tensor is None:
+                continue
+            if position in self._lists:
+                if any(element.requires_grad for element in tensor):
+                    return _is_grad_enabled()
+            elif tensor.requires_grad:
                 return _is_grad_enabled()
         return False
 
@@ -168,13 +189,19 @@ def _one_by_one(function: Callable[..., Outputs]) -> Callable[..., tuple[Outputs
     """Return the batching rule that calls ``function`` for each element of the batch, in order."""
 
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Outputs, Any]:
+        def pick(argument: Any, dim: Any, index: int) -> Any:
+            if isinstance(dim, list | tuple):
+                return [pick(element, d, index) for element, d in zip(argument, dim, strict=True)]
+            return argument if dim is None else argument.select(dim, index)
+
         results = [
-            function(*(a if dim is None else a.select(dim, index) for a, dim in zip(arguments, in_dims, strict=True)))
+            function(*(pick(a, dim, index) for a, dim in zip(arguments, in_dims, strict=True)))
             for index in range(info.batch_size)
         ]
-        if not isinstance(results[0], tuple):
+        if isinstance(results[0], Tensor):
             return torch.stack(results), 0
-        return tuple(torch.stack(column) for column in zip(*results, strict=True)), tuple(0 for _ in results[0])
+        kind = type(results[0])
+        return kind(torch.stack(column) for column in zip(*results, strict=True)), kind(0 for _ in results[0])
 
     return vmap
 
@@ -192,11 +219,13 @@ class _Rules:
         ctx.save_for_backward(*tensors)
 
     def backward(self, ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        # An argument that is a list of tensors has a list here.
         needs = tuple(ctx.needs_input_grad[position] for position in self._differentiable)
-        gradients = self._gradient.backward(ctx.saved_tensors, ctx.constants, needs, *grad_outputs)
-        result: list[Tensor | None] = [None] * self._arity
-        for position, value in zip(self._differentiable, gradients, strict=True):
-            result[position] = value
+        wanted = tuple(any(need) if isinstance(need, list | tuple) else need for need in needs)
+        gradients = self._gradient.backward(ctx.saved_tensors, ctx.constants, wanted, *grad_outputs)
+        result: list[Any] = [None] * self._arity
+        for position, value, need in zip(self._differentiable, gradients, needs, strict=True):
+            result[position] = [None] * len(need) if value is None and isinstance(need, list | tuple) else value
         return tuple(result)
 
     def jvp(self, ctx: Any, *tangents: Any) -> Outputs:
@@ -214,7 +243,7 @@ class _Rules:
             ctx.save_for_forward(*tensors)
             return output
 
-        return self._make(f"{name}_eager", forward=forward_with_context)
+        return self._make(f"{name}_eager", forward=forward_with_context).apply
 
     def transform_function(self, name: str, operator: Operator) -> Any:
         """The form with ``setup_context``, which function transforms ask for."""
@@ -225,8 +254,105 @@ class _Rules:
             ctx.save_for_forward(*tensors)
 
         forward = operator.__call__
-        return self._make(f"{name}_transform", forward=forward, setup_context=setup_context, vmap=_one_by_one(forward))
+        methods = {"forward": forward, "setup_context": setup_context, "vmap": _one_by_one(forward)}
+        return self._make(f"{name}_transform", **methods).apply
 
     def _make(self, name: str, **methods: Callable[..., Any]) -> Any:
         methods = {"backward": self.backward, "jvp": self.jvp, **methods}
         return type(name, (torch.autograd.Function,), {key: staticmethod(value) for key, value in methods.items()})
+
+
+class _ListRules(_Rules):
+    """The rules of an operator that takes or returns lists of tensors.
+
+    An ``autograd.Function`` sees tensors only among its direct arguments, so lists are spread out for it: its first
+    argument is their lengths, and its outputs are a tuple.
+    """
+
+    def __init__(
+        self,
+        gradient: Gradient,
+        differentiable: tuple[int, ...],
+        arity: int,
+        lists: tuple[int, ...],
+        returns_list: bool,
+    ) -> None:
+        super().__init__(gradient, differentiable, arity)
+        self._lists = lists
+        self._returns_list = returns_list
+
+    def _spread(self, arguments: Arguments) -> Arguments:
+        spread: list[Any] = [tuple(len(arguments[position]) for position in self._lists)]
+        for position, argument in enumerate(arguments):
+            if position in self._lists:
+                spread.extend(argument)
+            else:
+                spread.append(argument)
+        return tuple(spread)
+
+    def _gather(self, lengths: tuple[int, ...], spread: Sequence[Any]) -> Arguments:
+        arguments: list[Any] = []
+        rest = iter(spread)
+        remaining = iter(lengths)
+        for position in range(self._arity):
+            if position in self._lists:
+                arguments.append([next(rest) for _ in range(next(remaining))])
+            else:
+                arguments.append(next(rest))
+        return tuple(arguments)
+
+    def _as_outputs(self, result: Any) -> Any:
+        return tuple(result) if self._returns_list else result
+
+    def _applied(self, function: Any) -> Callable[..., Outputs]:
+        def apply(*arguments: Any) -> Outputs:
+            result = function.apply(*self._spread(arguments))
+            return list(result) if self._returns_list else result
+
+        return apply
+
+    def _save_context(self, ctx: Any, inputs: Arguments, output: Outputs) -> None:
+        ctx.lengths = inputs[0]
+        tensors, ctx.constants = self._gradient.save(self._gather(ctx.lengths, inputs[1:]), output)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    def _backward_spread(self, ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        needs = self._gather(ctx.lengths, ctx.needs_input_grad[1:])
+        wanted = tuple(any(needs[p]) if p in self._lists else needs[p] for p in self._differentiable)
+        grads = (list(grad_outputs),) if self._returns_list else grad_outputs
+        gradients = self._gradient.backward(ctx.saved_tensors, ctx.constants, wanted, *grads)
+        empty = iter(ctx.lengths)
+        result: list[Any] = [[None] * next(empty) if p in self._lists else None for p in range(self._arity)]
+        for position, value in zip(self._differentiable, gradients, strict=True):
+            if value is not None:
+                result[position] = value
+        return (None, *self._spread(tuple(result))[1:])
+
+    def _jvp_spread(self, ctx: Any, *tangents: Any) -> Outputs:
+        if self._gradient.jvp is None:
+            raise NotImplementedError("this operator has no forward-mode derivative")
+        grouped = self._gather(ctx.lengths, tangents[1:])
+        chosen = (grouped[position] for position in self._differentiable)
+        return self._as_outputs(self._gradient.jvp(ctx.saved_tensors, ctx.constants, *chosen))
+
+    def eager_function(self, name: str, forward: Callable[..., Outputs]) -> Any:
+        """The form with ``forward(ctx, ...)``."""
+
+        def forward_with_context(ctx: Any, lengths: tuple[int, ...], *spread: Any) -> Outputs:
+            output = self._as_outputs(forward(*self._gather(lengths, spread)))
+            self._save_context(ctx, (lengths, *spread), output)
+            return output
+
+        methods = {"backward": self._backward_spread, "jvp": self._jvp_spread}
+        return self._applied(self._make(f"{name}_eager", forward=forward_with_context, **methods))
+
+    def transform_function(self, name: str, operator: Operator) -> Any:
+        """The form with ``setup_context``."""
+
+        def forward(lengths: tuple[int, ...], *spread: Any) -> Outputs:
+            return self._as_outputs(operator(*self._gather(lengths, spread)))
+
+        methods = {"backward": self._backward_spread, "jvp": self._jvp_spread, "vmap": _one_by_one(forward)}
+        made = self._make(f"{name}_transform", forward=forward, setup_context=self._save_context, **methods)
+        return self._applied(made)

@@ -21,26 +21,12 @@
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/roi.h"
-#include "core/types.h"
+#include "core/roi_pyramid.h"
 
 namespace fastcv {
 
-// Forward reads features and writes pooled; backward reads pooled (its gradient) and writes all of features.
-struct RoiAlignParams {
-  void* features;
-  void* pooled;
-  const void* boxes;
-  DType dtype;  // of features and pooled
-  int64_t batch, channels, height, width;
-  int64_t rois;
-  int64_t feature_strides[4];  // n, c, y, x, in elements
-  int64_t pooled_strides[4];   // k, c, p, q
-  double spatial_scale;
-  RoiSampling sampling;
-};
-
-FASTCV_DECLARE_KERNEL(roi_align_forward, RoiAlignParams);
-FASTCV_DECLARE_KERNEL(roi_align_backward, RoiAlignParams);
+// The pyramid has one level.
+FASTCV_DECLARE_KERNEL(roi_align_forward, RoiPyramid);
+FASTCV_DECLARE_KERNEL(roi_align_backward, RoiPyramid);
 
 }  // namespace fastcv

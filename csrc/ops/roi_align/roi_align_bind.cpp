@@ -7,8 +7,8 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-RoiAlignParams make_params(const TensorView& features, const TensorView& pooled, const TensorView& boxes,
-                           double spatial_scale, int64_t sampling_ratio, bool aligned) {
+RoiPyramid make_params(const TensorView& features, const TensorView& pooled, const TensorView& boxes,
+                       double spatial_scale, int64_t sampling_ratio, bool aligned) {
   check_shape({features, "input"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
   check_floating({features, "input"});
   check_shape({boxes, "boxes"}, {kAny, 5}, "(K, 5)");
@@ -21,20 +21,22 @@ RoiAlignParams make_params(const TensorView& features, const TensorView& pooled,
   if (sampling_ratio > kMaxRoiGrid) {
     throw py::value_error("sampling_ratio must be at most 65536, got " + std::to_string(sampling_ratio));
   }
-  RoiAlignParams params{};
-  params.features = features.data;
+  RoiPyramid params{};
+  params.level_count = 1;
+  RoiLevel& level = params.levels[0];
+  level.features = features.data;
+  level.height = features.shape[2];
+  level.width = features.shape[3];
+  level.spatial_scale = spatial_scale;
   params.pooled = pooled.data;
   params.boxes = boxes.data;
   params.dtype = features.dtype;
   params.batch = features.shape[0];
   params.channels = features.shape[1];
-  params.height = features.shape[2];
-  params.width = features.shape[3];
   params.rois = boxes.shape[0];
   params.sampling = {pooled.shape[2], pooled.shape[3], sampling_ratio, aligned};
-  params.spatial_scale = spatial_scale;
   for (int i = 0; i < 4; ++i) {
-    params.feature_strides[i] = features.strides[i];
+    level.strides[i] = features.strides[i];
     params.pooled_strides[i] = pooled.strides[i];
   }
   return params;
@@ -42,7 +44,7 @@ RoiAlignParams make_params(const TensorView& features, const TensorView& pooled,
 
 void roi_align_forward(const TensorView& output, const TensorView& input, const TensorView& boxes, double spatial_scale,
                        int64_t sampling_ratio, bool aligned) {
-  RoiAlignParams params = make_params(input, output, boxes, spatial_scale, sampling_ratio, aligned);
+  RoiPyramid params = make_params(input, output, boxes, spatial_scale, sampling_ratio, aligned);
   check_dense({output, "output"}, params.pooled_strides);
   if (output.elements() == 0) return;
   FASTCV_RUN(roi_align_forward, params, input);
@@ -50,8 +52,8 @@ void roi_align_forward(const TensorView& output, const TensorView& input, const 
 
 void roi_align_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& boxes,
                         double spatial_scale, int64_t sampling_ratio, bool aligned) {
-  RoiAlignParams params = make_params(grad_input, grad_output, boxes, spatial_scale, sampling_ratio, aligned);
-  check_dense({grad_input, "grad_input"}, params.feature_strides);
+  RoiPyramid params = make_params(grad_input, grad_output, boxes, spatial_scale, sampling_ratio, aligned);
+  check_dense({grad_input, "grad_input"}, params.levels[0].strides);
   check_dense({grad_output, "grad_output"}, params.pooled_strides);
   if (grad_input.elements() == 0) return;
   FASTCV_RUN(roi_align_backward, params, grad_input);

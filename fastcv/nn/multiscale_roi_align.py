@@ -1,0 +1,74 @@
+"""RoIAlign from a feature pyramid, as a module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fastcv.ops import multiscale_roi_align
+
+__all__ = ["MultiScaleRoIAlign"]
+
+
+class MultiScaleRoIAlign(nn.Module):
+    """:func:`fastcv.ops.multiscale_roi_align` on a dictionary of feature maps, with scales found from their sizes.
+
+    Parameters
+    ----------
+    featmap_names : list of str
+        Which of the maps to pool from; they count as levels in the order of the dictionary, from the finest on.
+    output_size : int or (int, int)
+        Bins per box, P and Q (height, width).
+    sampling_ratio : int
+        Samples along each axis of a bin; if not positive, ``ceil(box side / bins)`` of them.
+    canonical_scale, canonical_level : int
+        As in :func:`fastcv.ops.multiscale_roi_align`.
+    """
+
+    def __init__(
+        self,
+        featmap_names: list[str],
+        output_size: int | Sequence[int],
+        sampling_ratio: int,
+        *,
+        canonical_scale: int = 224,
+        canonical_level: int = 4,
+    ) -> None:
+        super().__init__()
+        self.featmap_names = featmap_names
+        self.output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+        self.sampling_ratio = sampling_ratio
+        self.canonical_scale = canonical_scale
+        self.canonical_level = canonical_level
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """Pool boxes from the maps, (K, C, P, Q) in the order of the boxes.
+
+        Parameters
+        ----------
+        x : dict of str to Tensor (N, C, H_l, W_l)
+            Feature maps; those that are not named in ``featmap_names`` are passed over.
+        boxes : list of N tensors (L, 4)
+            Boxes of each image: x1, y1, x2, y2 in its pixels.
+        image_shapes : list of (height, width)
+            Sizes of the images before they went into the network. The scale of a map is the power of two nearest to its
+            height over the largest of theirs.
+        """
+        if not image_shapes:
+            raise ValueError("image_shapes must not be empty")
+        features = [feature for name, feature in x.items() if name in self.featmap_names]
+        if not features:
+            raise ValueError(f"x must hold a map of featmap_names {self.featmap_names}, got {list(x)}")
+        height = max(shape[0] for shape in image_shapes)
+        scales = [2.0 ** round(math.log2(feature.shape[2] / height)) for feature in features]
+        dtype = features[0].dtype  # autocast may give levels different ones
+        features = [feature if feature.dtype is dtype else feature.to(dtype) for feature in features]
+        canonical = (self.canonical_scale, self.canonical_level)
+        return multiscale_roi_align(features, boxes, self.output_size, scales, self.sampling_ratio, False, *canonical)
+
+    def extra_repr(self) -> str:
+        return (
+            f"featmap_names={self.featmap_names}, output_size={self.output_size}, sampling_ratio={self.sampling_ratio}"
+        )
