@@ -3,5 +3,6 @@
 from fastcv.ops._build import build_info
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.roi_align import roi_align
+from fastcv.ops.roi_pool import roi_pool
 
-__all__ = ["build_info", "multiscale_roi_align", "roi_align"]
+__all__ = ["build_info", "multiscale_roi_align", "roi_align", "roi_pool"]

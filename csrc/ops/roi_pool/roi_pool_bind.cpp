@@ -1,0 +1,86 @@
+#include "core/dispatch.h"
+#include "core/tensor.h"
+#include "ops/roi_pool/roi_pool.h"
+
+namespace py = pybind11;
+
+namespace fastcv {
+namespace {
+
+RoiPoolParams make_params(const TensorView& features, const TensorView& pooled, const TensorView* argmax,
+                          const TensorView& boxes, double spatial_scale) {
+  check_shape({features, "input"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
+  check_floating({features, "input"});
+  check_shape({boxes, "boxes"}, {kAny, 5}, "(K, 5)");
+  check_dtype({boxes, "boxes"}, accumulate_dtype(features.dtype));
+  check_contiguous({boxes, "boxes"});
+  check_shape({pooled, "output"}, {boxes.shape[0], features.shape[1], kAny, kAny}, "(K, C, P, Q)");
+  check_same_dtype({pooled, "output"}, {features, "input"});
+  check_same_device({boxes, "boxes"}, {features, "input"});
+  check_same_device({pooled, "output"}, {features, "input"});
+  if (features.shape[2] * features.shape[3] > INT32_MAX) {
+    throw py::value_error("input must have at most 2^31 - 1 pixels, got " +
+                          std::to_string(features.shape[2] * features.shape[3]));
+  }
+  RoiPoolParams params{};
+  check_dense({pooled, "output"}, params.pooled_strides);
+  if (argmax != nullptr) {
+    check_shape({*argmax, "argmax"}, {pooled.shape[0], pooled.shape[1], pooled.shape[2], pooled.shape[3]},
+                "(K, C, P, Q)");
+    check_dtype({*argmax, "argmax"}, DType::kInt32);
+    check_same_device({*argmax, "argmax"}, {features, "input"});
+    for (int i = 0; i < 4; ++i) {
+      if (argmax->shape[i] == 1 || argmax->strides[i] == params.pooled_strides[i]) continue;
+      if (argmax->elements() > 0) throw py::value_error("argmax must have the strides of output");
+    }
+    params.argmax = static_cast<int32_t*>(argmax->data);
+  }
+  params.features = features.data;
+  params.pooled = pooled.data;
+  params.boxes = boxes.data;
+  params.dtype = features.dtype;
+  params.batch = features.shape[0];
+  params.channels = features.shape[1];
+  params.height = features.shape[2];
+  params.width = features.shape[3];
+  params.rois = boxes.shape[0];
+  params.pooled_height = pooled.shape[2];
+  params.pooled_width = pooled.shape[3];
+  params.spatial_scale = spatial_scale;
+  for (int i = 0; i < 4; ++i) params.feature_strides[i] = features.strides[i];
+  return params;
+}
+
+void forward(const TensorView& output, const TensorView* argmax, const TensorView& input, const TensorView& boxes,
+             double spatial_scale) {
+  const RoiPoolParams params = make_params(input, output, argmax, boxes, spatial_scale);
+  if (output.elements() == 0) return;
+  FASTCV_RUN(roi_pool_forward, params, input);
+}
+
+void roi_pool_forward(const TensorView& output, const TensorView& argmax, const TensorView& input,
+                      const TensorView& boxes, double spatial_scale) {
+  forward(output, &argmax, input, boxes, spatial_scale);
+}
+
+void roi_pool_values(const TensorView& output, const TensorView& input, const TensorView& boxes, double spatial_scale) {
+  forward(output, nullptr, input, boxes, spatial_scale);
+}
+
+void roi_pool_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& argmax,
+                       const TensorView& boxes, double spatial_scale) {
+  RoiPoolParams params = make_params(grad_input, grad_output, &argmax, boxes, spatial_scale);
+  check_dense({grad_input, "grad_input"}, params.feature_strides);
+  if (grad_input.elements() == 0) return;
+  FASTCV_RUN(roi_pool_backward, params, grad_input);
+}
+
+}  // namespace
+
+void bind_roi_pool(py::module_& module) {
+  module.def("roi_pool_forward", &roi_pool_forward);
+  module.def("roi_pool_values", &roi_pool_values);
+  module.def("roi_pool_backward", &roi_pool_backward);
+}
+
+}  // namespace fastcv

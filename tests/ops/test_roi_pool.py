@@ -1,0 +1,310 @@
+"""roi_pool against the reference and torchvision, on every backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastcv import reference
+from fastcv.nn import RoIPool
+from fastcv.ops import roi_pool
+
+NAN, INF = float("nan"), float("inf")
+
+
+def random_boxes(count: int, batch: int, height: float, width: float, seed: int = 0) -> Tensor:
+    """Boxes of all sizes, some of them partly or wholly outside the image, some on half pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 4, generator=generator, dtype=torch.float64) * 1.4 - 0.2
+    corners *= torch.tensor([width, height, width, height], dtype=torch.float64)
+    corners[::3] = corners[::3].floor() + 0.5
+    low, high = torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])
+    index = torch.randint(0, batch, (count, 1), generator=generator).double()
+    return torch.cat([index, low, high], dim=1)
+
+
+def random_input(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def with_gradient(function: Any, input: Tensor, boxes: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    leaf = input.detach().clone().requires_grad_()
+    output = function(leaf, boxes, *options)
+    weight = random_input(*output.shape, seed=1).to(output)
+    (gradient,) = torch.autograd.grad(output, leaf, weight)
+    assert torch.equal(function(input, boxes, *options).nan_to_num(7), output.detach().nan_to_num(7))
+    return output.detach().cpu(), gradient.cpu()
+
+
+SPECIAL = [
+    *([0, 3, 3, 3, 3], [0, 2, 5, 9, 5], [0, 0, 0, 40, 32], [0, 500, 500, 600, 600], [0, -300, -300, -200, -200]),
+    *([0, -20, -20, 12, 12], [0, 30, 22, 60, 50], [0, -3000, -2000, 5000, 4000], [0, 8.2, 8.3, 8.4, 8.5]),
+    *([0, -1, -1, 0, 0], [0, 40, 32, 41, 33], [0, 20, 20, 10, 10], [0, 5, 20, 15, 10], [0, -0.5, -1.5, 2.5, 3.5]),
+]
+NOT_FINITE = [[0, NAN, 1, 5, 5], [0, 1, INF, 5, INF], [0, -INF, 0, INF, 5], [0, 1, 1, 5, NAN]]
+
+
+@pytest.mark.parametrize("size", [1, (3, 2), 7])
+def test_values_and_gradient_equal_the_reference(backend: Any, size: Any) -> None:
+    input = random_input(2, 5, 8, 10)
+    boxes = torch.cat([random_boxes(8, 2, 32, 40), torch.tensor(SPECIAL + NOT_FINITE, dtype=torch.float64)])
+    expected = with_gradient(reference.roi_pool, input, boxes, size, 0.25)
+    actual = with_gradient(roi_pool, input.to(backend.device), boxes.to(backend.device), size, 0.25)
+    assert torch.equal(actual[0], expected[0])
+    torch.testing.assert_close(actual[1], expected[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [3, 24])
+def test_equals_torchvision(backend: Any, torchvision_ops: Any, count: int, dtype: torch.dtype) -> None:
+    input = (random_input(2, 19, 20, 25, dtype=dtype) * 4).round()  # many equal values: the first counts
+    boxes = torch.cat([random_boxes(count, 2, 80, 100), torch.tensor(SPECIAL, dtype=torch.float64)]).to(dtype)
+    if count == 3:
+        boxes = boxes[:3]
+    for size, scale in (((7, 5), 0.25), (2, 0.3)):
+        expected = with_gradient(torchvision_ops.roi_pool, input, boxes, size, scale)
+        actual = with_gradient(roi_pool, input.to(backend.device), boxes.to(backend.device), size, scale)
+        assert torch.equal(actual[0], expected[0])
+        torch.testing.assert_close(actual[1], expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_special_values_are_compared_as_torchvision_does(backend: Any, torchvision_ops: Any) -> None:
+    input = random_input(1, 18, 12, 12, dtype=torch.float32)
+    choice = torch.randint(0, 4, input.shape, generator=torch.Generator().manual_seed(2))
+    for code, value in ((1, NAN), (2, -INF)):
+        input[choice == code] = value
+    input[:, 0], input[:, 1], input[:, 2] = NAN, -INF, INF
+    boxes = torch.cat([random_boxes(9, 1, 12, 12)] * 3).float()
+    expected = with_gradient(torchvision_ops.roi_pool, input, boxes, 3, 1.0)
+    actual = with_gradient(roi_pool, input.to(backend.device), boxes.to(backend.device), 3, 1.0)
+    assert torch.equal(actual[0], expected[0])
+    torch.testing.assert_close(actual[1], expected[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels", [1, 16, 67])
+def test_dtypes_and_layouts(backend: Any, dtype: torch.dtype, channels_last: bool, channels: int) -> None:
+    """Values are exact in every dtype."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    input = random_input(2, channels, 9, 17, dtype=dtype).to(backend.device, memory_format=layout)
+    for count in (2, 16):
+        boxes = random_boxes(count, 2, 36, 68).to(torch.promote_types(dtype, torch.float32)).to(backend.device)
+        leaf = input.clone(memory_format=torch.preserve_format).requires_grad_()
+        output = roi_pool(leaf, boxes, (4, 5), 0.25)
+        assert output.dtype is dtype
+        assert output.is_contiguous(memory_format=layout)
+        double = input.double().contiguous().requires_grad_()
+        expected = roi_pool(double, boxes.double(), (4, 5), 0.25)
+        assert torch.equal(output.double(), expected)
+        assert torch.equal(roi_pool(input, boxes, (4, 5), 0.25), output)
+        (gradient,) = torch.autograd.grad(output.sum(), leaf)
+        (expected_gradient,) = torch.autograd.grad(expected.sum(), double)
+        assert torch.equal(gradient.double(), expected_gradient)  # small integers
+        odd = torch.ones_like(output, memory_format=torch.contiguous_format)
+        (gradient,) = torch.autograd.grad(roi_pool(leaf, boxes, (4, 5), 0.25), leaf, odd)
+        assert torch.equal(gradient.double(), expected_gradient)
+
+
+def test_strided_input(backend: Any) -> None:
+    wide = random_input(4, 24, 20, 22).to(backend.device)
+    boxes = random_boxes(30, 2, 40, 44).to(backend.device)
+    for view in (
+        wide[1:3, 2:20, 3:15, 5:20],
+        wide[::2, ::2, ::2, ::2],
+        wide.transpose(2, 3)[:2],
+        wide[:1].expand(2, -1, -1, -1),
+    ):
+        assert torch.equal(roi_pool(view, boxes, 3, 0.5), roi_pool(view.contiguous(), boxes, 3, 0.5))
+        assert torch.equal(roi_pool(view, boxes[:1], 3, 0.5), roi_pool(view.contiguous(), boxes[:1], 3, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rois"), [((2, 3, 8, 8), 0), ((0, 3, 8, 8), 0), ((2, 0, 8, 8), 4), ((1, 3, 0, 8), 2), ((1, 3, 8, 0), 2)]
+)
+def test_empty(backend: Any, shape: tuple[int, ...], rois: int) -> None:
+    input = torch.zeros(shape, device=backend.device, requires_grad=True)
+    boxes = torch.tensor([[0.0, 1, 1, 4, 4]]).repeat(rois, 1).to(backend.device)
+    output = roi_pool(input, boxes, (2, 3))
+    assert output.shape == (rois, shape[1], 2, 3)
+    assert not output.any()
+    (gradient,) = torch.autograd.grad(output.sum(), input, create_graph=True)
+    assert gradient.shape == input.shape
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("index", [-1.0, 2.0, 1e30, NAN, INF])
+def test_batch_index_outside(backend: Any, index: float) -> None:
+    input = random_input(2, 3, 8, 10).to(backend.device).requires_grad_()
+    boxes = torch.tensor([[0.0, 1, 1, 5, 5], [index, 1, 1, 5, 5]], dtype=torch.float64, device=backend.device)
+    if not backend.is_cuda:
+        with pytest.raises(ValueError, match=r"boxes\[1\] has batch index .* outside \[0, 2\)"):
+            roi_pool(input, boxes, 2)
+        return
+    output = roi_pool(input, boxes, 2)
+    assert output[0].any()
+    assert not output[1].any()
+    (gradient,) = torch.autograd.grad(output[1].sum(), input)
+    assert not gradient.any()
+
+
+def test_sizes_around_the_edges_of_tiles(backend: Any) -> None:
+    for height, width, size in ((1, 1, 3), (7, 9, 1), (8, 8, 33), (9, 17, 7)):
+        input = random_input(1, 3, height, width)
+        boxes = random_boxes(1, 1, height, width, seed=height)
+        expected = with_gradient(reference.roi_pool, input, boxes, size)
+        actual = with_gradient(roi_pool, input.to(backend.device), boxes.to(backend.device), size)
+        assert torch.equal(actual[0], expected[0])
+        torch.testing.assert_close(actual[1], expected[1], rtol=1e-12, atol=1e-12)
+
+
+def test_offsets_beyond_32_bits(backend: Any) -> None:
+    apart = 2**31 + 4096
+    storage = torch.empty(apart + 4096, dtype=torch.float16, device=backend.device)
+    input = storage.as_strided((2, 3, 8, 9), (apart, 100, 10, 1))
+    input.copy_(random_input(2, 3, 8, 9, dtype=torch.float16))
+    boxes = torch.tensor([[1.0, 1, 1, 5, 6], [0.0, 0, 0, 8, 7]], device=backend.device)
+    assert torch.equal(roi_pool(input, boxes, 3), roi_pool(input.contiguous(), boxes, 3))
+
+
+def test_same_bits_for_every_run_and_thread_count(backend: Any) -> None:
+    input = random_input(2, 40, 13, 21, dtype=torch.float32).to(backend.device).requires_grad_()
+    boxes = random_boxes(37, 2, 52, 84).float().to(backend.device)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5, 1):
+            torch.set_num_threads(count)
+            output = roi_pool(input, boxes, 7, 0.25)
+            results.append((output.detach(), *torch.autograd.grad(output.square().sum(), input)))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_gradcheck(backend: Any) -> None:
+    input = random_input(2, 2, 4, 5).to(backend.device).requires_grad_()
+    boxes = random_boxes(3, 2, 8, 10).to(backend.device)
+
+    def function(x: Tensor) -> Tensor:
+        return roi_pool(x, boxes, 2, 0.5)
+
+    assert torch.autograd.gradcheck(function, (input,), check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: function(x) ** 2, (input,), fast_mode=True)
+
+
+def test_function_transforms(backend: Any) -> None:
+    input = random_input(3, 2, 2, 6, 7).to(backend.device)
+    boxes = random_boxes(4, 2, 12, 14).to(backend.device)
+    stacked = torch.stack([roi_pool(x, boxes, 2, 0.5) for x in input])
+    assert torch.equal(torch.vmap(lambda x: roi_pool(x, boxes, 2, 0.5))(input), stacked)
+    leaf = input[0].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(roi_pool(leaf, boxes, 2, 0.5).square().sum(), leaf)
+    gradient = torch.func.grad(lambda x: roi_pool(x, boxes, 2, 0.5).square().sum())(input[0])
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_opcheck(backend: Any) -> None:
+    boxes = random_boxes(3, 2, 12, 14).float().to(backend.device)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        input = random_input(2, 3, 6, 7, dtype=torch.float32).to(backend.device, memory_format=layout)
+        torch.library.opcheck(torch.ops.fastcv.roi_pool.default, (input.requires_grad_(), boxes, 2, 3, 0.5))
+        output, argmax = torch.ops.fastcv.roi_pool(input, boxes, 2, 3, 0.5)
+        arguments = (output.detach().requires_grad_(), boxes, argmax, 2, 3, 6, 7, 0.5)
+        torch.library.opcheck(torch.ops.fastcv.roi_pool_backward.default, arguments)
+
+
+def test_compile(backend: Any) -> None:
+    module = RoIPool(3, 0.5)
+    input = random_input(2, 3, 6, 7, dtype=torch.float32).to(backend.device)
+    boxes = random_boxes(5, 2, 12, 14).float().to(backend.device)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(input, boxes), module(input, boxes))
+    leaf, eager = input.clone().requires_grad_(), input.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(compiled(leaf, boxes).square().sum(), leaf)
+    (expected,) = torch.autograd.grad(module(eager, boxes).square().sum(), eager)
+    torch.testing.assert_close(gradient, expected)
+    assert repr(module) == "RoIPool(output_size=3, spatial_scale=0.5)"
+    assert module(input.to("meta"), boxes.to("meta")).shape == (5, 3, 3, 3)
+
+
+GOOD = {"input": torch.zeros(1, 2, 8, 8), "boxes": torch.zeros(1, 5), "output_size": 2}
+BAD_ARGUMENTS = [
+    ({"input": [1.0]}, TypeError, "input must be a torch.Tensor, got list"),
+    ({"input": torch.zeros(2, 8, 8)}, ValueError, r"input must have shape \(N, C, H, W\), got \(2, 8, 8\)"),
+    ({"input": torch.zeros(1, 2, 8, 8, dtype=torch.int32)}, TypeError, "input must be float16, .* got int32"),
+    ({"boxes": torch.zeros(3, 4)}, ValueError, r"boxes must have shape \(K, 5\).*got \(3, 4\)"),
+    ({"boxes": torch.zeros(1, 5, dtype=torch.float64)}, TypeError, "boxes must be of a floating dtype not wider"),
+    ({"boxes": [torch.zeros(1, 4)] * 2}, ValueError, "input has 1 images, boxes 2"),
+    ({"output_size": 0}, ValueError, "output_size must be positive, got 0"),
+    ({"output_size": 2.5}, TypeError, "output_size must be an int or two ints"),
+    ({"input": torch.zeros(1, 1, 1, 1).expand(1, 1, 2**16, 2**16)}, ValueError, r"input must have at most 2\^31 - 1"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {
+        name: value.to(backend.device) if isinstance(value, Tensor) else value
+        for name, value in {**GOOD, **changed}.items()
+    }
+    with pytest.raises(error, match=message):
+        roi_pool(**arguments)
+
+
+def test_bad_input_does_not_end_the_process() -> None:
+    script = textwrap.dedent("""
+        import itertools, torch
+        from fastcv import _C
+        from fastcv.ops import roi_pool
+        x = torch.randn(2, 3, 8, 8, requires_grad=True)
+        for value in (float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 3e9, -3e9, -1.0, 2.0):
+            for column in range(5):
+                box = torch.tensor([[0.0, 1, 1, 5, 5]])
+                box[0, column] = value
+                try:
+                    roi_pool(x, box, 2).sum().backward()
+                except ValueError:
+                    assert column == 0
+        wild = torch.full((1, 3, 2, 2), 2**31 - 1, dtype=torch.int32)
+        torch.ops.fastcv.roi_pool_backward(torch.ones(1, 3, 2, 2), torch.zeros(1, 5), wild, 2, 3, 8, 8, 1.0)
+        torch.ops.fastcv.roi_pool_backward(torch.ones(1, 3, 2, 2), torch.zeros(1, 5), -wild, 2, 3, 8, 8, 1.0)
+        x = x.detach()
+        wrong = [x, x[0], x.double(), x.int(), torch.zeros(1, 5), torch.zeros(0), None]
+        refused = 0
+        for a, b, c, d in itertools.product(wrong, repeat=4):
+            for call in (_C.roi_pool_forward, _C.roi_pool_backward):
+                try:
+                    call(a, b, c, d, 1.0)
+                except (TypeError, ValueError):
+                    refused += 1
+        print("refused", refused)
+    """)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "refused 4802" in result.stdout, result.stdout
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_shape_equals_the_reference(backend: Any, data: st.DataObject) -> None:
+    draw = data.draw
+    batch, channels = draw(st.integers(1, 3)), draw(st.integers(1, 20))
+    height, width = draw(st.integers(1, 12)), draw(st.integers(1, 40))
+    coordinate = st.floats(-20, 60, width=32)
+    rows = draw(st.lists(st.tuples(st.integers(0, batch - 1), *[coordinate] * 4), max_size=3))
+    boxes = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
+    size = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    scale = draw(st.sampled_from([1.0, 0.5, 0.0625]))
+    input = random_input(batch, channels, height, width)
+    expected = reference.roi_pool(input, boxes, size, scale)
+    assert torch.equal(roi_pool(input.to(backend.device), boxes.to(backend.device), size, scale).cpu(), expected)
