@@ -6,6 +6,23 @@ from torch import Tensor
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
+
+nms_cpu_sorts: bool
+
+def nms(kept: Tensor, boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float, /) -> int: ...
+def nms_padded(
+    kept: Tensor,
+    count: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor | None,
+    iou_threshold: float,
+    order: Tensor | None,
+    places: Tensor | None,
+    sorted_classes: Tensor | None,
+    workspace: Tensor | None,
+    /,
+) -> None: ...
 def roi_align_forward(
     output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
