@@ -30,6 +30,21 @@ def multiscale_roi_align_backward(
     canonical_level: int,
     min_level: int,
     max_level: int,
+
+nms_cpu_sorts: bool
+
+def nms(kept: Tensor, boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float, /) -> int: ...
+def nms_padded(
+    kept: Tensor,
+    count: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor | None,
+    iou_threshold: float,
+    order: Tensor | None,
+    places: Tensor | None,
+    sorted_classes: Tensor | None,
+    workspace: Tensor | None,
     /,
 ) -> None: ...
 def roi_align_forward(

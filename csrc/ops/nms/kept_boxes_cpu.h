@@ -1,0 +1,116 @@
+// The boxes kept so far, in blocks that vectors can be loaded from, and the question whether one of them suppresses a
+// given box. CPU translation units only.
+#pragma once
+
+#include "core/simd.h"
+#include "ops/nms/nms.h"
+
+namespace fastcv::FASTCV_VARIANT {
+
+// 64 bytes of each coordinate: one vector of the widest instruction set. Places that hold no box are zero: a box
+// without area at the origin, which intersects nothing.
+template <class A>
+struct KeptBlock {
+  static constexpr int kSize = 64 / static_cast<int>(sizeof(A));
+  A x1[kSize], y1[kSize], x2[kSize], y2[kSize], area[kSize];
+
+  FASTCV_HD void set(int place, const Box<A>& box, A box_area) {
+    x1[place] = box.x1;
+    y1[place] = box.y1;
+    x2[place] = box.x2;
+    y2[place] = box.y2;
+    area[place] = box_area;
+  }
+};
+
+#if defined(__AVX512F__)
+FASTCV_HD Vector<float> smaller(Vector<float> a, Vector<float> b) {
+  return _mm512_min_ps(a, b);
+}
+FASTCV_HD Vector<float> larger(Vector<float> a, Vector<float> b) {
+  return _mm512_max_ps(a, b);
+}
+FASTCV_HD Vector<double> smaller(Vector<double> a, Vector<double> b) {
+  return _mm512_min_pd(a, b);
+}
+FASTCV_HD Vector<double> larger(Vector<double> a, Vector<double> b) {
+  return _mm512_max_pd(a, b);
+}
+FASTCV_HD bool any_at_least(Vector<float> a, Vector<float> b, Vector<float> positive) {
+  return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(positive, Vector<float>{}, _CMP_GT_OQ), a, b, _CMP_GE_OQ) != 0;
+}
+FASTCV_HD bool any_at_least(Vector<double> a, Vector<double> b, Vector<double> positive) {
+  return _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(positive, Vector<double>{}, _CMP_GT_OQ), a, b, _CMP_GE_OQ) != 0;
+}
+FASTCV_HD bool any_above(Vector<float> a, Vector<float> b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
+}
+FASTCV_HD bool any_above(Vector<double> a, Vector<double> b) {
+  return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) != 0;
+}
+#else
+template <class V>
+FASTCV_HD V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+FASTCV_HD V larger(V a, V b) {
+  return a > b ? a : b;
+}
+// Whether a lane of a comparison's result (all ones or all zeros) is set.
+template <class Mask>
+FASTCV_HD bool any_lane(Mask mask) {
+  typedef uint64_t Words __attribute__((vector_size(kVectorBytes)));
+  const Words words = (Words)mask;
+#if defined(__AVX2__)
+  return _mm256_movemask_epi8((__m256i)words) != 0;
+#else
+  return (words[0] | words[1]) != 0;
+#endif
+}
+template <class V>
+FASTCV_HD bool any_at_least(V a, V b, V positive) {
+  return any_lane((a >= b) & (positive > V{}));
+}
+template <class V>
+FASTCV_HD bool any_above(V a, V b) {
+  return any_lane(a > b);
+}
+#endif
+
+// A box under test, spread over vectors.
+template <class A>
+struct Candidate {
+  Vector<A> x1, y1, x2, y2, area;
+  Vector<A> threshold;
+
+  FASTCV_HD Candidate(const Box<A>& box, A box_area, A threshold)
+      : x1(broadcast(box.x1)),
+        y1(broadcast(box.y1)),
+        x2(broadcast(box.x2)),
+        y2(broadcast(box.y2)),
+        area(broadcast(box_area)),
+        threshold(broadcast(threshold)) {}
+
+  // Whether a box of blocks [first, last) has an IoU with this one above the threshold. Division takes longer than all
+  // the rest, so it waits until a product says that it may matter. Rounding keeps order: where the rounded quotient is
+  // above the threshold, so is the true one, and then the intersection is at least the rounded product.
+  FASTCV_HD bool is_suppressed(const KeptBlock<A>* first, const KeptBlock<A>* last) const {
+    for (; first < last; ++first) {
+#pragma GCC unroll 4
+      for (int i = 0; i < KeptBlock<A>::kSize; i += kLanes<A>) {
+        const Vector<A> width = smaller(load(first->x2 + i), x2) - larger(load(first->x1 + i), x1);
+        const Vector<A> height = smaller(load(first->y2 + i), y2) - larger(load(first->y1 + i), y1);
+        const Vector<A> intersection = larger(width, Vector<A>{}) * larger(height, Vector<A>{});
+        const Vector<A> both = load(first->area + i) + area - intersection;
+        if (__builtin_expect(any_at_least(intersection, threshold * both, intersection), 0) &&
+            any_above(intersection / both, threshold)) {
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+};
+
+}  // namespace fastcv::FASTCV_VARIANT

@@ -1,0 +1,42 @@
+"""Greedy non-maximum suppression in plain torch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Return the indices of boxes (N, 4) that no better-scored kept box covers by more than the threshold."""
+    return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    """Return the same where boxes suppress only boxes with their own value of ``idxs``; best score first over all."""
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    # Python's sort is stable; a NaN score comes last.
+    values = scores.tolist()
+    order = sorted(range(len(values)), key=lambda i: (1, 0.0) if math.isnan(values[i]) else (0, -values[i]))
+    dropped = torch.zeros(len(boxes), dtype=torch.bool)
+    kept = []
+    for position, index in enumerate(order):
+        if dropped[index]:
+            continue
+        kept.append(index)
+        later = torch.tensor(order[position + 1 :], dtype=torch.int64)
+        # In double precision: the overlap rounded to the boxes' dtype against the threshold as it was given.
+        covered = _overlap(boxes[index], boxes[later]).double() > iou_threshold
+        dropped[later] |= covered & (idxs[later] == idxs[index])
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+def _overlap(box: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of one box with others (M, 4): NaN where that is 0 / 0."""
+    low, high = torch.maximum(box[:2], others[:, :2]), torch.minimum(box[2:], others[:, 2:])
+    sides = (high - low).clamp(min=0)
+    intersection = sides[:, 0] * sides[:, 1]
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
+    return intersection / (area + areas - intersection)

@@ -1,0 +1,509 @@
+"""nms, batched_nms and batched_nms_padded against the reference and torchvision, on every backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastcv import reference
+from fastcv.ops import batched_nms, batched_nms_padded, nms
+
+NAN, INF = float("nan"), float("inf")
+THRESHOLDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.95, 1.0)
+
+
+def random_boxes(count: int, seed: int, dtype: torch.dtype = torch.float32, side: float = 60) -> tuple[Tensor, Tensor]:
+    """Boxes of all sizes in a crowd, and scores."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator, dtype=torch.float64) * 200 - 100
+    sides = torch.rand(count, 2, generator=generator, dtype=torch.float64) ** 2 * side
+    scores = torch.rand(count, generator=generator, dtype=torch.float64)
+    return torch.cat([corner, corner + sides], dim=1).to(dtype), scores.to(dtype)
+
+
+def hard_problem(seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+    """A problem of few boxes with ties, duplicates, overlaps at the threshold, degenerate and inverted boxes."""
+    generator = torch.Generator().manual_seed(seed)
+    count = int(torch.randint(0, 80, (), generator=generator))
+    kind = seed % 5
+    if kind == 0:  # whole coordinates: overlaps are simple fractions, many exactly at the threshold
+        corner = torch.randint(-6, 6, (count, 2), generator=generator).double()
+        sides = torch.randint(-1, 5, (count, 2), generator=generator).double()
+        threshold = [0.0, 0.25, 1 / 3, 0.5, 0.6][seed // 5 % 5]
+    elif kind == 1:  # neighbours of one box, near the threshold
+        corner = torch.rand(count, 2, generator=generator, dtype=torch.float64) * 2
+        sides = 8 + torch.rand(count, 2, generator=generator, dtype=torch.float64)
+        threshold = 0.6 + 0.02 * (seed // 5 % 10)
+    else:
+        corner = torch.rand(count, 2, generator=generator, dtype=torch.float64) * 60 - 30
+        sides = torch.rand(count, 2, generator=generator, dtype=torch.float64) ** 3 * 50
+        threshold = float(torch.rand((), generator=generator))
+    boxes = torch.cat([corner, corner + sides], dim=1)
+    boxes = boxes * [1.0, 1e-3, 1e5][seed % 3] + [0.0, 1e4, -3e3][seed // 3 % 3]
+    levels = [5, 10**6][seed % 2]
+    scores = torch.randint(0, levels, (count,), generator=generator).double() / levels - 0.3
+    return boxes.to(dtype), scores.to(dtype), threshold
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_agrees_with_torchvision(backend: Any, torchvision_ops: Any, dtype: torch.dtype) -> None:
+    """Index for index on 250 problems made to be hard."""
+    suppressed = 0
+    for seed in range(250):
+        boxes, scores, threshold = hard_problem(seed, dtype)
+        expected = torchvision_ops.nms(boxes, scores, threshold)
+        actual = nms(boxes.to(backend.device), scores.to(backend.device), threshold)
+        assert torch.equal(actual.cpu(), expected), (seed, threshold)
+        suppressed += len(boxes) - len(expected)
+    assert suppressed > 2000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_overlaps_one_step_around_the_threshold(backend: Any, torchvision_ops: Any, dtype: torch.dtype) -> None:
+    """Thresholds that are overlaps of the boxes themselves, and their neighbours in double precision."""
+    boxes, scores = random_boxes(40, 3, dtype, side=400)
+    overlaps = torchvision_ops.box_iou(boxes, boxes)
+    chosen = overlaps[(overlaps > 0.05) & (overlaps < 1)].unique().double()[::3]
+    assert len(chosen) > 20
+    step = torch.tensor([0.0, 2.0], dtype=torch.float64)
+    for value in chosen:
+        for threshold in (value, torch.nextafter(value, step[0]), torch.nextafter(value, step[1])):
+            expected = torchvision_ops.nms(boxes, scores, float(threshold))
+            actual = nms(boxes.to(backend.device), scores.to(backend.device), float(threshold))
+            assert torch.equal(actual.cpu(), expected)
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_boxes(backend: Any, torchvision_ops: Any, dtype: torch.dtype, threshold: float) -> None:
+    """Enough for the grid of the CPU kernel and for several tiles of the CUDA kernel."""
+    count = 1300 if backend.name == "emulated" else 3000
+    boxes, scores = random_boxes(count, 5, dtype)
+    boxes[::7] *= 30  # sizes that differ by far
+    boxes[::11, 2:] = boxes[::11, :2] + 1e-3
+    scores[::13] = scores[0]
+    expected = torchvision_ops.nms(boxes, scores, threshold)
+    assert torch.equal(nms(boxes.to(backend.device), scores.to(backend.device), threshold).cpu(), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e-18, 1e17, 3e18])
+def test_areas_at_the_ends_of_float32(backend: Any, torchvision_ops: Any, scale: float) -> None:
+    """Areas that are subnormal, zero, nearly infinite or infinite."""
+    count = 800
+    boxes, scores = random_boxes(count, 8, torch.float64)
+    boxes = (boxes * scale).float()
+    for threshold in (0.0, 0.4):
+        expected = torchvision_ops.nms(boxes, scores.float(), threshold)
+        actual = nms(boxes.to(backend.device), scores.float().to(backend.device), threshold)
+        assert torch.equal(actual.cpu(), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 511, 512, 513, 640, 641, 1024, 1025])
+def test_sizes_around_the_edges_of_blocks(backend: Any, torchvision_ops: Any, count: int) -> None:
+    boxes, scores = random_boxes(count, count)
+    classes = torch.arange(count) // 65
+    moved = boxes.to(backend.device), scores.to(backend.device)
+    assert torch.equal(nms(*moved, 0.3).cpu(), torchvision_ops.nms(boxes, scores, 0.3))
+    expected = by_class(torchvision_ops, boxes, scores, classes, 0.3)
+    assert torch.equal(batched_nms(*moved, classes.to(backend.device), 0.3).cpu(), expected)
+
+
+def by_class(torchvision_ops: Any, boxes: Tensor, scores: Tensor, idxs: Tensor, threshold: float) -> Tensor:
+    """torchvision's nms for each class, merged by a stable sort (its own loop leaves the order of ties open)."""
+    keep = torch.zeros(len(boxes), dtype=torch.bool)
+    for value in idxs.unique():
+        (members,) = torch.where(idxs == value)
+        keep[members[torchvision_ops.nms(boxes[members], scores[members], threshold)]] = True
+    (kept,) = torch.where(keep)
+    return kept[scores[kept].sort(descending=True, stable=True).indices]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batched_agrees_with_torchvision_class_by_class(backend: Any, torchvision_ops: Any, dtype: torch.dtype) -> None:
+    for seed in range(200):
+        boxes, scores, threshold = hard_problem(seed, dtype)
+        generator = torch.Generator().manual_seed(seed)
+        idxs = torch.randint(-2, 3, (len(boxes),), generator=generator)
+        if seed % 3 == 0:
+            idxs = idxs * (2**40 + 2**33)
+        elif seed % 3 == 1:
+            idxs = idxs.int()
+        expected = by_class(torchvision_ops, boxes, scores, idxs, threshold)
+        moved = (tensor.to(backend.device) for tensor in (boxes, scores, idxs))
+        assert torch.equal(batched_nms(*moved, threshold).cpu(), expected), seed
+
+
+def test_batched_is_right_where_the_offset_trick_is_not(backend: Any, torchvision_ops: Any) -> None:
+    """Negative and huge coordinates; torchvision's own loop over classes is the authority."""
+    from torchvision.ops.boxes import _batched_nms_coordinate_trick, _batched_nms_vanilla
+
+    boxes, scores = random_boxes(300, 1)
+    idxs = torch.arange(300) % 7
+    differs = 0
+    for moved_boxes in (boxes - 500, boxes * 0.01 + torch.tensor([0.0, 0, 0, 0]), boxes + 3e5):
+        moved_boxes[0] = torch.tensor([9e6, 9e6, 9e6 + 64, 9e6 + 64])
+        expected = _batched_nms_vanilla(moved_boxes, scores, idxs, 0.3)
+        actual = batched_nms(moved_boxes.to(backend.device), scores.to(backend.device), idxs.to(backend.device), 0.3)
+        assert torch.equal(actual.cpu(), expected)
+        differs += not torch.equal(_batched_nms_coordinate_trick(moved_boxes, scores, idxs, 0.3), expected)
+    assert differs > 0
+
+
+@pytest.mark.parametrize("classes", [1, 2, 9, 300, 1300])
+def test_class_sizes(backend: Any, torchvision_ops: Any, classes: int) -> None:
+    count = 1300
+    boxes, scores = random_boxes(count, 4)
+    generator = torch.Generator().manual_seed(classes)
+    idxs = (torch.rand(count, generator=generator) ** 2 * classes).long()
+    expected = by_class(torchvision_ops, boxes, scores, idxs, 0.2)
+    actual = batched_nms(boxes.to(backend.device), scores.to(backend.device), idxs.to(backend.device), 0.2)
+    assert torch.equal(actual.cpu(), expected)
+
+
+def test_one_class_longer_than_a_block_takes(backend: Any, torchvision_ops: Any) -> None:
+    """The CUDA kernels treat classes of more than 4096 boxes apart."""
+    boxes, scores = random_boxes(5200, 4)
+    boxes *= 20  # scattered: few pairs, so that the emulator stays quick
+    boxes[:, 2:] = boxes[:, :2] + (boxes[:, 2:] - boxes[:, :2]) / 4
+    idxs = (torch.arange(5200) % 10 == 0).long() * (torch.arange(5200) % 3 + 1)
+    expected = by_class(torchvision_ops, boxes, scores, idxs, 0.3)
+    actual = batched_nms(boxes.to(backend.device), scores.to(backend.device), idxs.to(backend.device), 0.3)
+    assert torch.equal(actual.cpu(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_boxes_are_decided_in_float32(backend: Any, torchvision_ops: Any, dtype: torch.dtype) -> None:
+    for seed in range(20):
+        boxes, scores, threshold = hard_problem(seed * 3 + 2, dtype)
+        boxes = (boxes.float() % 250).to(dtype)
+        idxs = torch.arange(len(boxes)) % 2
+        expected = torchvision_ops.nms(boxes.float(), scores.float(), threshold)
+        moved = boxes.to(backend.device), scores.to(backend.device)
+        assert torch.equal(nms(*moved, threshold).cpu(), expected)
+        assert torch.equal(nms(moved[0], moved[1].double(), threshold).cpu(), expected)
+        expected = by_class(torchvision_ops, boxes.float(), scores.float(), idxs, threshold)
+        assert torch.equal(batched_nms(*moved, idxs.to(backend.device), threshold).cpu(), expected)
+
+
+def test_scores_that_are_not_finite(backend: Any) -> None:
+    """Infinities are numbers like others, NaN comes last, ties and both zeros by index."""
+    boxes = torch.tensor([[0.0, 0, 1, 1]]) + 10 * torch.arange(9)[:, None]
+    scores = torch.tensor([NAN, -INF, 0.0, INF, -NAN, -0.0, -1e30, 1.0, INF])
+    expected = [3, 8, 7, 2, 5, 6, 1, 0, 4]
+    for repeat in (1, 20, 100):
+        many = torch.cat([boxes + 100 * i for i in range(repeat)])
+        actual = nms(many.to(backend.device), scores.repeat(repeat).to(backend.device), 0.5).cpu()
+        order = [i * 9 + e for group in ([3, 8], [7], [2, 5], [6], [1], [0, 4]) for i in range(repeat) for e in group]
+        assert actual.tolist() == order
+    assert nms(boxes.to(backend.device), scores.to(backend.device), 0.5).tolist() == expected
+
+
+@pytest.mark.parametrize("count", [60, 900])
+def test_boxes_that_are_not_finite(backend: Any, count: int) -> None:
+    """NaN boxes stay and leave others alone; infinite ones do what the arithmetic of the reference says."""
+    boxes, scores = random_boxes(count, 6)
+    for i, value in enumerate((NAN, INF, -INF, 3e38, -3e38)):
+        for column in range(4):
+            boxes[5 * column + i, column] = value
+    boxes[20] = torch.tensor([-INF, -INF, INF, INF])
+    for threshold in (0.0, 0.5):
+        expected = reference.nms(boxes, scores, threshold)
+        actual = nms(boxes.to(backend.device), scores.to(backend.device), threshold).cpu()
+        assert torch.equal(actual, expected)
+        assert set(range(0, 20, 5)) <= set(actual.tolist())
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_padded(backend: Any, images: int) -> None:
+    per_image = [random_boxes(70, seed) for seed in range(images)]
+    boxes = torch.stack([b for b, _ in per_image]).to(backend.device)
+    scores = torch.stack([s for _, s in per_image]).to(backend.device)
+    idxs = (torch.arange(70 * images) % 3).reshape(images, 70).to(backend.device)
+    for max_output in (0, 1, 20, 70, 100):
+        indices, count = batched_nms_padded(boxes, scores, idxs, 0.2, max_output)
+        plain, plain_count = batched_nms_padded(boxes, scores, None, 0.2, max_output)
+        assert (indices.shape, count.shape) == ((images, max_output), (images,))
+        for i in range(images):
+            expected = batched_nms(boxes[i], scores[i], idxs[i], 0.2)[:max_output]
+            assert count[i] == len(expected)
+            assert torch.equal(indices[i, : len(expected)], expected)
+            assert (indices[i, len(expected) :] == -1).all()
+            expected = nms(boxes[i], scores[i], 0.2)[:max_output]
+            assert torch.equal(plain[i, : plain_count[i]], expected)
+            single, single_count = batched_nms_padded(boxes[i], scores[i], idxs[i], 0.2, max_output)
+            assert (single.shape, single_count.shape) == ((max_output,), ())
+            assert torch.equal(single, indices[i])
+
+
+def test_empty(backend: Any) -> None:
+    boxes = torch.zeros(0, 4, device=backend.device)
+    scores, idxs = boxes[:, 0], boxes[:, 0].long()
+    assert nms(boxes, scores, 0.5).shape == (0,)
+    assert nms(boxes, scores, 0.5).dtype is torch.int64
+    assert batched_nms(boxes, scores, idxs, 0.5).shape == (0,)
+    indices, count = batched_nms_padded(boxes, scores, idxs, 0.5, 3)
+    assert indices.tolist() == [-1, -1, -1]
+    assert count.item() == 0
+    indices, count = batched_nms_padded(boxes[None].expand(2, 0, 4), scores[None].expand(2, 0), None, 0.5, 2)
+    assert indices.tolist() == [[-1, -1], [-1, -1]]
+    assert count.tolist() == [0, 0]
+    indices, count = batched_nms_padded(boxes.new_zeros(0, 5, 4), boxes.new_zeros(0, 5), None, 0.5, 2)
+    assert (indices.shape, count.shape) == ((0, 2), (0,))
+
+
+def test_strided(backend: Any) -> None:
+    boxes, scores = random_boxes(90, 2)
+    idxs = torch.arange(90) % 4
+    expected = reference.batched_nms(boxes, scores, idxs, 0.3)
+    wide = torch.full((90, 9), NAN)
+    wide[:, 1::2] = boxes
+    columns = torch.stack([scores, -scores], dim=1).to(backend.device)
+    doubled = torch.stack([idxs, idxs + 1], dim=1).to(backend.device)
+    for view in (wide.to(backend.device)[:, 1::2], boxes.T.contiguous().to(backend.device).T):
+        assert torch.equal(batched_nms(view, columns[:, 0], doubled[:, 0], 0.3).cpu(), expected)
+    shared = boxes.to(backend.device)[None].expand(2, 90, 4)
+    indices, count = batched_nms_padded(shared, columns.T[:1].expand(2, 90), doubled.T, 0.3, 90)
+    assert torch.equal(indices[0, : count[0]].cpu(), expected)
+    one_class = torch.zeros(1, dtype=torch.int64, device=backend.device).expand(90)
+    assert torch.equal(batched_nms(shared[0], columns[:, 0], one_class, 0.3), nms(shared[0], columns[:, 0], 0.3))
+
+
+def test_offsets_beyond_32_bits(backend: Any) -> None:
+    """Element offsets above 2^31, in a view of memory that is mostly never touched."""
+    apart = 2**31 + 4096
+    storage = torch.empty(apart + 4096, dtype=torch.float16, device=backend.device)
+    view = storage.as_strided((2, 30, 4), (apart, 4, 1))
+    boxes, scores = random_boxes(30, 2, torch.float16)
+    view.copy_(boxes)
+    expected = nms(boxes.to(backend.device), scores.to(backend.device), 0.3)
+    indices, count = batched_nms_padded(view, scores.to(backend.device).expand(2, 30), None, 0.3, 30)
+    assert torch.equal(indices[1, : count[1]], expected)
+
+
+def test_same_for_every_run_and_thread_count(backend: Any) -> None:
+    boxes, scores = (tensor.to(backend.device) for tensor in random_boxes(1200, 3))
+    idxs = (torch.arange(1200) % 11).to(backend.device)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 5, 1):
+            torch.set_num_threads(count)
+            padded = batched_nms_padded(
+                boxes.reshape(3, 400, 4), scores.reshape(3, 400), idxs.reshape(3, 400), 0.3, 400
+            )
+            results.append((nms(boxes, scores, 0.3), batched_nms(boxes, scores, idxs, 0.3), *padded))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_transforms_modes_and_meta(backend: Any) -> None:
+    boxes = torch.stack([random_boxes(20, s)[0] for s in range(3)]).to(backend.device)
+    scores = torch.stack([random_boxes(20, s)[1] for s in range(3)]).to(backend.device)
+    mapped = torch.vmap(lambda b, s: batched_nms_padded(b, s, None, 0.3, 8))(boxes, scores)
+    direct = batched_nms_padded(boxes, scores, None, 0.3, 8)
+    assert all(torch.equal(a, b) for a, b in zip(mapped, direct, strict=True))
+    leaf = boxes[0].clone().requires_grad_()
+    assert not nms(leaf, scores[0], 0.3).requires_grad
+    indices, count = batched_nms_padded(boxes.to("meta"), scores.to("meta"), None, 0.3, 8)
+    assert (indices.shape, count.shape) == ((3, 8), (3,))
+
+
+def test_opcheck(backend: Any) -> None:
+    boxes, scores = (tensor.to(backend.device) for tensor in random_boxes(20, 1))
+    idxs = (torch.arange(20) % 3).to(backend.device)
+    torch.library.opcheck(torch.ops.fastcv.nms.default, (boxes, scores, 0.5))
+    torch.library.opcheck(torch.ops.fastcv.batched_nms.default, (boxes, scores, idxs, 0.5))
+    torch.library.opcheck(torch.ops.fastcv.batched_nms_padded.default, (boxes, scores, idxs, 0.5, 7))
+    torch.library.opcheck(torch.ops.fastcv.batched_nms_padded.default, (boxes[None], scores[None], None, 0.5, 7))
+
+
+def test_compile_and_export(backend: Any) -> None:
+    def padded(boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, Tensor]:
+        return batched_nms_padded(boxes * 2, scores, idxs, 0.3, 12)
+
+    def dynamic(boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, Tensor]:
+        return boxes[nms(boxes, scores, 0.3)] + 1, scores[batched_nms(boxes, scores, idxs, 0.3)]
+
+    boxes, scores = (tensor.to(backend.device) for tensor in random_boxes(40, 1))
+    idxs = (torch.arange(40) % 3).to(backend.device)
+    torch._dynamo.reset()
+    compiled = torch.compile(padded, fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (40, 17, 30):
+        arguments = boxes[:count], scores[:count], idxs[:count]
+        assert all(torch.equal(a, b) for a, b in zip(compiled(*arguments), padded(*arguments), strict=True))
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(dynamic, fullgraph=True, backend="aot_eager", dynamic=True)
+        for count in (40, 17, 30):
+            arguments = boxes[:count], scores[:count], idxs[:count]
+            assert all(torch.equal(a, b) for a, b in zip(compiled(*arguments), dynamic(*arguments), strict=True))
+
+    class Padded(torch.nn.Module):
+        def forward(self, boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, Tensor]:
+            return padded(boxes, scores, idxs)
+
+    exported = torch.export.export(Padded(), (boxes, scores, idxs), strict=False).module()(boxes, scores, idxs)
+    assert all(torch.equal(a, b) for a, b in zip(exported, padded(boxes, scores, idxs), strict=True))
+
+
+def test_cuda_graph(backend: Any) -> None:
+    if backend.name != "cuda":
+        pytest.skip("graphs are CUDA's")
+    boxes, scores = (tensor.cuda() for tensor in random_boxes(2000, 1))
+    idxs = torch.arange(2000, device="cuda") % 3
+    expected = batched_nms_padded(boxes, scores, idxs, 0.3, 500)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        batched_nms_padded(boxes, scores, idxs, 0.3, 500)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = batched_nms_padded(boxes, scores, idxs, 0.3, 500)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+
+
+GOOD = {"boxes": torch.zeros(3, 4), "scores": torch.zeros(3), "idxs": torch.zeros(3).long(), "iou_threshold": 0.5}
+BAD_ARGUMENTS = [
+    ({"boxes": [1.0]}, TypeError, "boxes must be a torch.Tensor, got list"),
+    ({"scores": 3}, TypeError, "scores must be a torch.Tensor, got int"),
+    ({"boxes": torch.zeros(3, 5)}, ValueError, r"boxes must have shape \(N, 4\).* got \(3, 5\)"),
+    ({"boxes": torch.zeros(4)}, ValueError, r"boxes must have shape \(N, 4\).* got \(4,\)"),
+    ({"boxes": torch.zeros(())}, ValueError, r"boxes must have shape \(N, 4\).* got \(\)"),
+    ({"boxes": torch.zeros(3, 4, dtype=torch.int64)}, TypeError, "boxes must be float16, .* got .*int64"),
+    ({"scores": torch.zeros(3, dtype=torch.int32)}, TypeError, "scores must be float16, .* got .*int32"),
+    ({"scores": torch.zeros(2)}, ValueError, "scores must have "),
+    ({"scores": torch.zeros(3, 1)}, ValueError, r"scores must have shape .* got \(3, 1\)"),
+    ({"scores": torch.zeros(3, device="meta")}, ValueError, "scores must be on the device of boxes"),
+    ({"iou_threshold": 1.5}, ValueError, r"iou_threshold must be in \[0, 1\], got 1.5"),
+    ({"iou_threshold": -0.1}, ValueError, r"iou_threshold must be in \[0, 1\], got -0.1"),
+    ({"iou_threshold": NAN}, ValueError, r"iou_threshold must be in \[0, 1\], got nan"),
+]
+BAD_CLASSES = [
+    ({"idxs": [0, 1, 2]}, TypeError, "idxs must be a torch.Tensor, got list"),
+    ({"idxs": torch.zeros(2).long()}, ValueError, "idxs must have "),
+    ({"idxs": torch.zeros(3)}, TypeError, "idxs must be int64 or int32, got .*float32"),
+    ({"idxs": torch.zeros(3).long().to("meta")}, ValueError, "idxs must be on the device of boxes"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS + BAD_CLASSES)
+def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {
+        name: value.to(backend.device) if isinstance(value, Tensor) and value.device.type != "meta" else value
+        for name, value in {**GOOD, **changed}.items()
+    }
+    with pytest.raises(error, match=message):
+        batched_nms(**arguments)
+    with pytest.raises(error, match=message.replace(r"\(N, 4\)", r"\(N, 4\)( or \(B, N, 4\))?")):
+        batched_nms_padded(**arguments, max_output=3)
+    if "idxs" not in changed:
+        del arguments["idxs"]
+        with pytest.raises(error, match=message):
+            nms(**arguments)
+
+
+def test_bad_max_output(backend: Any) -> None:
+    boxes = torch.zeros(3, 4, device=backend.device)
+    with pytest.raises(ValueError, match="max_output must not be negative, got -1"):
+        batched_nms_padded(boxes, boxes[:, 0], None, 0.5, -1)
+
+
+def test_bad_input_does_not_end_the_process() -> None:
+    """The worst of them in a process of its own, where a crash would show as a signal."""
+    script = textwrap.dedent("""
+        import torch
+        from fastcv import _C
+        from fastcv.ops import nms
+        values = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-45, 3e38, -3e38, 1.0, 1e-20])
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            info = torch.finfo(dtype)
+            pool = torch.cat([values.to(dtype), torch.tensor([info.max, info.tiny], dtype=dtype)])
+            for count in (5, 100, 1500):
+                for seed in range(6):
+                    g = torch.Generator().manual_seed(seed)
+                    boxes = pool[torch.randint(len(pool), (count, 4), generator=g)]
+                    if seed % 2:
+                        boxes[:, :2] = -boxes[:, 2:].abs()
+                    scores = pool[torch.randint(len(pool), (count,), generator=g)]
+                    for threshold in (0.0, 0.5, 1.0, 5e-324):
+                        assert len(nms(boxes, scores, threshold)) > 0
+        boxes, scores = torch.zeros(3, 4), torch.zeros(3)
+        wrong = [boxes, scores, torch.zeros(0), scores.long(), torch.zeros(2, 3, 4), None, 3]
+        refused = 0
+        for a in wrong:
+            for b in wrong:
+                for c in wrong:
+                    for d in wrong:
+                        calls = ((_C.nms, (a, b, c, d, 0.5)), (_C.nms_padded, (a, b, c, d, None, 0.5, *[None] * 4)))
+                        for call, arguments in calls:
+                            try:
+                                call(*arguments)
+                            except (TypeError, ValueError):
+                                refused += 1
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        with FakeTensorMode():
+            fake = torch.zeros(3, 4)
+        for tensor in (fake, torch.zeros(3, 4, device="meta"), torch.zeros(3, 4).to_sparse()):
+            try:
+                _C.nms(torch.zeros(3).long(), tensor, torch.zeros(3), None, 0.5)
+            except Exception:
+                refused += 1
+        print("refused", refused)
+    """)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout.split()[-1]) > 4700, result.stdout
+
+
+def test_extra_memory_is_linear() -> None:
+    """A million boxes within 100 MB, where a mask of pairs would take 125 GB."""
+    script = textwrap.dedent("""
+        import torch
+        from fastcv.ops import nms
+
+        def peak():
+            return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+        count = 1_000_000
+        corner = torch.rand(count, 2) * 30_000
+        boxes, scores = torch.cat([corner, corner + 4 + 100 * torch.rand(count, 2)], 1), torch.rand(count)
+        nms(boxes[:2000], scores[:2000], 0.5)
+        torch.ones(4 << 20).add_(1)
+        before = peak()
+        kept = nms(boxes, scores, 0.5)
+        print((peak() - before) / 1024, len(kept))
+    """)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    megabytes, kept = result.stdout.split()
+    assert float(megabytes) <= 100
+    assert int(kept) > 100_000
+
+
+coordinate = st.one_of(st.integers(-8, 8).map(float), st.floats(-20, 20, width=32), st.sampled_from([NAN, INF, -INF]))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_anything_equals_the_reference(backend: Any, data: st.DataObject) -> None:
+    draw = data.draw
+    score = st.one_of(st.sampled_from([0.0, -0.0, 0.5, 1.0, NAN, INF, -INF]), st.floats(0, 1, width=32))
+    rows = draw(st.lists(st.tuples(*[coordinate] * 4, score, st.integers(0, 2)), max_size=40))
+    table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 6)
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    boxes, scores, idxs = table[:, :4].to(dtype), table[:, 4].to(dtype), table[:, 5].long()
+    threshold = draw(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])))
+    expected = reference.batched_nms(boxes, scores, idxs, threshold)
+    actual = batched_nms(boxes.to(backend.device), scores.to(backend.device), idxs.to(backend.device), threshold)
+    assert torch.equal(actual.cpu(), expected)
