@@ -45,6 +45,14 @@ def nms_padded(
     places: Tensor | None,
     sorted_classes: Tensor | None,
     workspace: Tensor | None,
+def match_boxes(
+    matches: Tensor,
+    gt: Tensor,
+    candidates: Tensor,
+    workspace: Tensor,
+    high_threshold: float,
+    low_threshold: float,
+    allow_low_quality: bool,
     /,
 ) -> None: ...
 def roi_align_forward(
