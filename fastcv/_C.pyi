@@ -6,6 +6,21 @@ from torch import Tensor
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
+def box_iou_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
+def box_iou_workspace(batch: int, rows: int, columns: int, /) -> int: ...
+def box_iou_backward(
+    grad_boxes1: Tensor,
+    grad_boxes2: Tensor,
+    grad: Tensor,
+    boxes1: Tensor,
+    boxes2: Tensor,
+    workspace: Tensor,
+    kind: int,
+    epsilon: float,
+    needs1: bool,
+    needs2: bool,
+    /,
+) -> None: ...
 def roi_align_forward(
     output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...

@@ -1,5 +1,6 @@
 // Boxes x1, y1, x2, y2 and their overlap: the arithmetic that suppression, matching and the IoU matrices share, written
-// once so that all devices decide alike. Contraction is off in every build, so each operation rounds by itself.
+// once so that all devices decide alike. Contraction is off in every build, so each operation rounds by itself. T may
+// be a vector of numbers on the CPU.
 #pragma once
 
 #include "core/platform.h"
@@ -21,8 +22,8 @@ template <class T>
 FASTCV_HD T box_intersection(const Box<T>& a, const Box<T>& b) {
   const T left = a.x1 > b.x1 ? a.x1 : b.x1, right = a.x2 < b.x2 ? a.x2 : b.x2;
   const T top = a.y1 > b.y1 ? a.y1 : b.y1, bottom = a.y2 < b.y2 ? a.y2 : b.y2;
-  const T width = right - left > T(0) ? right - left : T(0);
-  const T height = bottom - top > T(0) ? bottom - top : T(0);
+  const T width = right - left > T{} ? right - left : T{};
+  const T height = bottom - top > T{} ? bottom - top : T{};
   return width * height;
 }
 

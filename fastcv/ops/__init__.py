@@ -1,6 +1,14 @@
 """The operators, as functions. Where torchvision has the operator, name, arguments and meaning are its own."""
 
 from fastcv.ops._build import build_info
+from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.roi_align import roi_align
 
-__all__ = ["build_info", "roi_align"]
+__all__ = [
+    "box_iou",
+    "build_info",
+    "complete_box_iou",
+    "distance_box_iou",
+    "generalized_box_iou",
+    "roi_align",
+]
