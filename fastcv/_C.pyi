@@ -21,6 +21,19 @@ def box_iou_backward(
     needs2: bool,
     /,
 ) -> None: ...
+def box_iou_loss_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
+def box_iou_loss_backward(
+    grad_boxes1: Tensor,
+    grad_boxes2: Tensor,
+    grad: Tensor,
+    boxes1: Tensor,
+    boxes2: Tensor,
+    kind: int,
+    epsilon: float,
+    needs1: bool,
+    needs2: bool,
+    /,
+) -> None: ...
 def roi_align_forward(
     output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...

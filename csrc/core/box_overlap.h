@@ -208,12 +208,12 @@ FASTCV_HD void add_gradient(OverlapGradient<V>& sum, const OverlapGradient<V>& g
 }
 
 // What has arrived at the area and the angle of a box is passed on to its corners: x1, y1, x2, y2.
-template <OverlapKind kKind, class S>
-FASTCV_HD void corner_gradient(const Box<S>& box, const OverlapGradient<S>& sum, S* corners) {
-  const S width = box.x2 - box.x1, height = box.y2 - box.y1;
-  S x = sum.area * height, y = sum.area * width;
+template <OverlapKind kKind, class V>
+FASTCV_HD void corner_gradient(const Box<V>& box, const OverlapGradient<V>& sum, V* corners) {
+  const V width = box.x2 - box.x1, height = box.y2 - box.y1;
+  V x = sum.area * height, y = sum.area * width;
   if constexpr (kKind == OverlapKind::kComplete) {
-    const S scale = sum.angle / (width * width + height * height);
+    const V scale = sum.angle / (width * width + height * height);
     x += scale * height;
     y -= scale * width;
   }
