@@ -40,3 +40,18 @@ def roi_align_forward(
 def roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
+def sigmoid_focal_loss_forward(
+    output: Tensor, inputs: Tensor, targets: Tensor, alpha: float, gamma: float, /
+) -> None: ...
+def sigmoid_focal_loss_backward(
+    grad_inputs: Tensor,
+    grad_targets: Tensor,
+    grad: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    alpha: float,
+    gamma: float,
+    needs_inputs: bool,
+    needs_targets: bool,
+    /,
+) -> None: ...

@@ -4,6 +4,7 @@ from fastcv.ops._build import build_info
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.roi_align import roi_align
+from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 
 __all__ = [
     "box_iou",
@@ -15,4 +16,5 @@ __all__ = [
     "generalized_box_iou",
     "generalized_box_iou_loss",
     "roi_align",
+    "sigmoid_focal_loss",
 ]
