@@ -4,19 +4,46 @@ from typing import Any
 
 from torch import Tensor
 
+nms_cpu_sorts: bool
+
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
-def multiscale_roi_align_forward(
-    output: Tensor,
-    features: list[Tensor],
-    boxes: Tensor,
-    scales: list[float],
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_scale: float,
-    canonical_level: int,
-    min_level: int,
-    max_level: int,
+def box_iou_backward(
+    grad_boxes1: Tensor,
+    grad_boxes2: Tensor,
+    grad: Tensor,
+    boxes1: Tensor,
+    boxes2: Tensor,
+    workspace: Tensor,
+    kind: int,
+    epsilon: float,
+    needs1: bool,
+    needs2: bool,
+    /,
+) -> None: ...
+def box_iou_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
+def box_iou_loss_backward(
+    grad_boxes1: Tensor,
+    grad_boxes2: Tensor,
+    grad: Tensor,
+    boxes1: Tensor,
+    boxes2: Tensor,
+    kind: int,
+    epsilon: float,
+    needs1: bool,
+    needs2: bool,
+    /,
+) -> None: ...
+def box_iou_loss_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
+def box_iou_workspace(batch: int, rows: int, columns: int, /) -> int: ...
+def match_boxes(
+    matches: Tensor,
+    gt: Tensor,
+    candidates: Tensor,
+    workspace: Tensor,
+    high_threshold: float,
+    low_threshold: float,
+    allow_low_quality: bool,
     /,
 ) -> None: ...
 def multiscale_roi_align_backward(
@@ -30,9 +57,21 @@ def multiscale_roi_align_backward(
     canonical_level: int,
     min_level: int,
     max_level: int,
-
-nms_cpu_sorts: bool
-
+    /,
+) -> None: ...
+def multiscale_roi_align_forward(
+    output: Tensor,
+    features: list[Tensor],
+    boxes: Tensor,
+    scales: list[float],
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_scale: float,
+    canonical_level: int,
+    min_level: int,
+    max_level: int,
+    /,
+) -> None: ...
 def nms(kept: Tensor, boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float, /) -> int: ...
 def nms_padded(
     kept: Tensor,
@@ -45,24 +84,31 @@ def nms_padded(
     places: Tensor | None,
     sorted_classes: Tensor | None,
     workspace: Tensor | None,
-def match_boxes(
-    matches: Tensor,
-    gt: Tensor,
-    candidates: Tensor,
-    workspace: Tensor,
-    high_threshold: float,
-    low_threshold: float,
-    allow_low_quality: bool,
     /,
-) -> None: ...
-def roi_align_forward(
-    output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
 def roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
-def roi_pool_forward(output: Tensor, argmax: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
-def roi_pool_values(output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
+def roi_align_forward(
+    output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
+) -> None: ...
 def roi_pool_backward(
     grad_input: Tensor, grad_output: Tensor, argmax: Tensor, boxes: Tensor, spatial_scale: float, /
+) -> None: ...
+def roi_pool_forward(output: Tensor, argmax: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
+def roi_pool_values(output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
+def sigmoid_focal_loss_backward(
+    grad_inputs: Tensor,
+    grad_targets: Tensor,
+    grad: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    alpha: float,
+    gamma: float,
+    needs_inputs: bool,
+    needs_targets: bool,
+    /,
+) -> None: ...
+def sigmoid_focal_loss_forward(
+    output: Tensor, inputs: Tensor, targets: Tensor, alpha: float, gamma: float, /
 ) -> None: ...

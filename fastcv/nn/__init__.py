@@ -4,4 +4,8 @@ from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 from fastcv.nn.roi_align import RoIAlign
 from fastcv.nn.roi_pool import RoIPool
 
-__all__ = ["MultiScaleRoIAlign", "RoIAlign", "RoIPool"]
+__all__ = [
+    "MultiScaleRoIAlign",
+    "RoIAlign",
+    "RoIPool",
+]

@@ -1,12 +1,30 @@
 """The operators, as functions. Where torchvision has the operator, name, arguments and meaning are its own."""
 
 from fastcv.ops._build import build_info
+from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
-from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
+from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 
-__all__ = ["build_info", "multiscale_roi_align", "roi_align", "roi_pool"]
-__all__ = ["batched_nms", "batched_nms_padded", "build_info", "nms", "roi_align"]
-__all__ = ["build_info", "match_boxes", "roi_align"]
+__all__ = [
+    "batched_nms",
+    "batched_nms_padded",
+    "box_iou",
+    "build_info",
+    "complete_box_iou",
+    "complete_box_iou_loss",
+    "distance_box_iou",
+    "distance_box_iou_loss",
+    "generalized_box_iou",
+    "generalized_box_iou_loss",
+    "match_boxes",
+    "multiscale_roi_align",
+    "nms",
+    "roi_align",
+    "roi_pool",
+    "sigmoid_focal_loss",
+]

@@ -99,3 +99,18 @@ def as_dense(tensor: Tensor) -> Tensor:
     if tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last):
         return tensor
     return tensor.contiguous()
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise ValueError unless ``reduction`` names one."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
+    """Return the loss, its mean (zero for no elements) or its sum."""
+    if reduction == "none":
+        return loss
+    if reduction == "mean" and loss.numel() > 0:
+        return loss.mean()
+    return loss.sum()

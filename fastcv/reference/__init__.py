@@ -1,11 +1,27 @@
 """The operators in plain torch: slow and obvious. What they say is right; the kernels are tested against them."""
 
+from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
-from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
+from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 
-__all__ = ["multiscale_roi_align", "roi_align", "roi_pool"]
-__all__ = ["batched_nms", "nms", "roi_align"]
-__all__ = ["match_boxes", "roi_align"]
+__all__ = [
+    "batched_nms",
+    "box_iou",
+    "complete_box_iou",
+    "complete_box_iou_loss",
+    "distance_box_iou",
+    "distance_box_iou_loss",
+    "generalized_box_iou",
+    "generalized_box_iou_loss",
+    "match_boxes",
+    "multiscale_roi_align",
+    "nms",
+    "roi_align",
+    "roi_pool",
+    "sigmoid_focal_loss",
+]
