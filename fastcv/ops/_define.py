@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,9 @@ class Operator:
         memory and on symbolic sizes.
     gradient
         None for an operator without derivatives.
+    inference
+        What the eager way calls in place of ``forward`` when no derivative will be asked for. May leave out outputs
+        that only derivatives need.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Operator:
         forward: Callable[..., Outputs],
         fake: Callable[..., Outputs],
         gradient: Gradient | None = None,
+        inference: Callable[..., Outputs] | None = None,
     ) -> None:
         self.name = schema[: schema.index("(")]
         parsed = torch._C.parse_schema(f"fastcv::{schema}")
@@ -90,7 +95,7 @@ class Operator:
         self._tensors = tuple(i for i, kind in enumerate(kinds) if re.match(r"(Optional\[)?Tensor", kind))
         self._lists = tuple(i for i, kind in enumerate(kinds) if kind == "List[Tensor]")
         self._returns_list = any(str(returned.type) == "List[Tensor]" for returned in parsed.returns)
-        self._forward = forward
+        self._forward = inference or forward
         self._differentiable = tuple(names.index(name) for name in gradient.arguments) if gradient else ()
         self._register(schema, forward, self._on_one_device(fake, names), gradient, len(names))
 
@@ -118,7 +123,9 @@ class Operator:
         if self._lists or self._returns_list:
             rules = _ListRules(gradient, self._differentiable, arity, self._lists, self._returns_list)
         self._eager = rules.eager_function(self.name, forward)
-        self._transformed = rules.transform_function(self.name, self)
+        whole = copy(self)  # below a transform all outputs are needed
+        whole._forward = forward
+        self._transformed = whole._transformed = rules.transform_function(self.name, whole)
 
     def _on_one_device(self, fake: Callable[..., Outputs], names: list[str]) -> Callable[..., Outputs]:
         """Return ``fake`` with the check that the bindings make for real tensors."""
