@@ -238,7 +238,9 @@ void backward(const RoiPoolParams& p) {
   const A* boxes = static_cast<const A*>(p.boxes);
   check_batch_indices(boxes, p.rois, p.batch);
   const int64_t pixels = p.height * p.width, bins = p.pooled_height * p.pooled_width;
-  const int64_t group = p.pooled_strides[1] == 1 || p.feature_strides[1] == 1 ? 16 : 1;
+  // Enough channels for long reads of gradient and argmax, and few enough for their planes to stay in cache.
+  const bool channels_last = p.pooled_strides[1] == 1 || p.feature_strides[1] == 1;
+  const int64_t group = channels_last ? 16 : 8;
   const int64_t groups = (p.channels + group - 1) / group;
   parallel_for(p.batch * groups, 1, [&](int64_t begin, int64_t end) {
     const Scratch memory(group * pixels * sizeof(A));
@@ -261,9 +263,15 @@ void backward(const RoiPoolParams& p) {
         }
       }
       T* target = static_cast<T*>(p.features) + n * p.feature_strides[0] + c0 * p.feature_strides[1];
-      for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+      if (p.feature_strides[1] == 1) {
+        for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+          T* out = target + pixel * p.feature_strides[3];
+          for (int64_t c = 0; c < channels; ++c) out[c] = from_float<T>(planes[c * pixels + pixel]);
+        }
+      } else {
         for (int64_t c = 0; c < channels; ++c) {
-          target[c * p.feature_strides[1] + pixel * p.feature_strides[3]] = from_float<T>(planes[c * pixels + pixel]);
+          T* out = target + c * p.feature_strides[1];
+          for (int64_t pixel = 0; pixel < pixels; ++pixel) out[pixel] = from_float<T>(planes[c * pixels + pixel]);
         }
       }
     }
