@@ -14,7 +14,8 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
     )
 
 from fastcv import nn, ops
+from fastcv.accelerate import accelerate_torchvision
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "nn", "ops"]
+__all__ = ["__version__", "accelerate_torchvision", "nn", "ops"]
