@@ -2,6 +2,7 @@
 
 from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.roi_align import roi_align
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 
@@ -13,6 +14,7 @@ __all__ = [
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "masks_to_boxes",
     "roi_align",
     "sigmoid_focal_loss",
 ]
