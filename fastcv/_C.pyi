@@ -85,6 +85,9 @@ def nms_padded(
     sorted_classes: Tensor | None,
     workspace: Tensor | None,
     /,
+def masks_to_boxes(output: Tensor, masks: Tensor, /) -> None: ...
+def roi_align_forward(
+    output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
 def roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /

@@ -6,6 +6,7 @@ from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
+from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
 from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
@@ -13,8 +14,11 @@ from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 __all__ = [
     "batched_nms",
     "batched_nms_padded",
+    "box_area",
+    "box_convert",
     "box_iou",
     "build_info",
+    "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
     "distance_box_iou",
@@ -24,6 +28,8 @@ __all__ = [
     "match_boxes",
     "multiscale_roi_align",
     "nms",
+    "masks_to_boxes",
+    "remove_small_boxes",
     "roi_align",
     "roi_pool",
     "sigmoid_focal_loss",

@@ -5,6 +5,7 @@ from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_io
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
+from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
@@ -21,6 +22,7 @@ __all__ = [
     "match_boxes",
     "multiscale_roi_align",
     "nms",
+    "masks_to_boxes",
     "roi_align",
     "roi_pool",
     "sigmoid_focal_loss",

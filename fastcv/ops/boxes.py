@@ -1,0 +1,201 @@
+"""Small box functions. All but ``masks_to_boxes`` are a few torch operations over (N, 4); a kernel brings nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastcv import _C
+from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._define import Operator
+
+__all__ = ["box_area", "box_convert", "clip_boxes_to_image", "masks_to_boxes", "remove_small_boxes"]
+
+_FORMATS = ("xyxy", "xywh", "cxcywh")
+
+
+def _check_boxes(boxes: Tensor) -> None:
+    check_tensor(boxes, "boxes")
+    if boxes.dim() == 0 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must have shape (..., 4), got {describe_shape(boxes)}")
+    if boxes.is_complex() or boxes.dtype is torch.bool:
+        raise TypeError(f"boxes must be of a floating or an integer dtype, got {boxes.dtype}")
+
+
+def _check_format(fmt: str, name: str) -> None:
+    if fmt not in _FORMATS:
+        raise ValueError(f"{name} must be one of {', '.join(_FORMATS)}, got {fmt!r}")
+
+
+def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
+    """Area of each box.
+
+    Parameters
+    ----------
+    boxes : Tensor (..., 4)
+        Boxes in pixels, of a floating or an integer dtype.
+    fmt : str
+        ``"xyxy"`` (two corners), ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+
+    Returns
+    -------
+    Tensor (...)
+        In the dtype of ``boxes``; half types give float32, short integers int32.
+
+    Raises
+    ------
+    ValueError
+        For boxes of another shape or another ``fmt``.
+    TypeError
+        For an argument that is no tensor, or complex or boolean boxes.
+    """
+    _check_boxes(boxes)
+    _check_format(fmt, "fmt")
+    if boxes.dtype not in (torch.float32, torch.float64, torch.int32, torch.int64):
+        boxes = boxes.float() if boxes.is_floating_point() else boxes.int()
+    x, y, right, bottom = boxes.unbind(-1)
+    return (right - x) * (bottom - y) if fmt == "xyxy" else right * bottom
+
+
+def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
+    """Write boxes in another format.
+
+    Parameters
+    ----------
+    boxes : Tensor (..., 4)
+        Boxes in pixels, of a floating or an integer dtype.
+    in_fmt, out_fmt : str
+        ``"xyxy"`` (two corners), ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size). torchvision's rotated
+        formats are not among them.
+
+    Returns
+    -------
+    Tensor (..., 4)
+        A copy. Integers become float32 where a centre is involved.
+
+    Raises
+    ------
+    ValueError
+        For boxes of another shape or another format.
+    TypeError
+        For an argument that is no tensor, or complex or boolean boxes.
+    """
+    _check_boxes(boxes)
+    _check_format(in_fmt, "in_fmt")
+    _check_format(out_fmt, "out_fmt")
+    if in_fmt == out_fmt:
+        return boxes.clone()
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    if in_fmt == "xywh":
+        x2, y2 = x1 + x2, y1 + y2
+    elif in_fmt == "cxcywh":
+        half_width, half_height = 0.5 * x2, 0.5 * y2
+        x1, y1, x2, y2 = x1 - half_width, y1 - half_height, x1 + half_width, y1 + half_height
+    if out_fmt == "xywh":
+        x2, y2 = x2 - x1, y2 - y1
+    elif out_fmt == "cxcywh":
+        x1, y1, x2, y2 = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    return torch.stack((x1, y1, x2, y2), dim=-1)
+
+
+def clip_boxes_to_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Move the sides of boxes that lie outside an image onto its border.
+
+    Parameters
+    ----------
+    boxes : Tensor (..., 4)
+        Boxes x1, y1, x2, y2 in pixels.
+    size : (int, int)
+        Height and width of the image.
+
+    Returns
+    -------
+    Tensor (..., 4)
+        In the dtype of ``boxes``.
+
+    Raises
+    ------
+    ValueError
+        For boxes of another shape.
+    TypeError
+        For an argument that is no tensor, complex or boolean boxes, or a ``size`` that is no pair.
+    """
+    _check_boxes(boxes)
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise TypeError(f"size must be (height, width), got {size!r}") from None
+    x, y = boxes[..., 0::2].clamp(min=0, max=width), boxes[..., 1::2].clamp(min=0, max=height)
+    return torch.stack((x, y), dim=-1).reshape(boxes.shape)
+
+
+def remove_small_boxes(boxes: Tensor, min_size: float) -> Tensor:
+    """Indices of the boxes whose sides both are ``min_size`` or more.
+
+    Parameters
+    ----------
+    boxes : Tensor (N, 4)
+        Boxes x1, y1, x2, y2 in pixels.
+    min_size : float
+        In pixels.
+
+    Returns
+    -------
+    Tensor (K,), int64
+        In ascending order. A box with NaN is never among them.
+
+    Raises
+    ------
+    ValueError
+        For boxes of another shape.
+    TypeError
+        For an argument that is no tensor, or complex or boolean boxes.
+    """
+    _check_boxes(boxes)
+    keep = (boxes[..., 2:] - boxes[..., :2] >= min_size).all(-1)
+    return torch.where(keep)[0]
+
+
+def _allocate(masks: Tensor) -> Tensor:
+    return masks.new_empty((masks.shape[0], 4), dtype=torch.float32)
+
+
+def _forward(masks: Tensor) -> Tensor:
+    output = _allocate(masks)
+    _C.masks_to_boxes(output, masks)
+    return output
+
+
+_masks_to_boxes = Operator("masks_to_boxes(Tensor masks) -> Tensor", forward=_forward, fake=_allocate)
+
+
+def masks_to_boxes(masks: Tensor) -> Tensor:
+    """Smallest box around the pixels of each mask.
+
+    Parameters
+    ----------
+    masks : Tensor (N, H, W)
+        Of any dtype but complex; a pixel is set when it is not zero. bool and uint8 are read where they are.
+
+    Returns
+    -------
+    Tensor (N, 4), float32
+        First and last column and row that hold a set pixel, as x1, y1, x2, y2: both are indices of pixels, so a single
+        pixel has x1 = x2. Zeros for a mask without set pixels (torchvision returns no boxes at all when H or W is 0).
+
+    Raises
+    ------
+    ValueError
+        For masks of another shape.
+    TypeError
+        For an argument that is no tensor, or complex masks.
+    """
+    check_tensor(masks, "masks")
+    if masks.dim() != 3:
+        raise ValueError(f"masks must have shape (N, H, W), got {describe_shape(masks)}")
+    if masks.is_complex():
+        raise TypeError(f"masks must not be complex, got {masks.dtype}")
+    if masks.dtype not in (torch.bool, torch.uint8):
+        masks = masks != 0
+    boxes: Tensor = _masks_to_boxes(masks.contiguous())
+    return boxes
