@@ -170,7 +170,7 @@ def _one_by_one(function: Callable[..., Outputs]) -> Callable[..., tuple[Outputs
 
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Outputs, Any]:
         results = [
-            function(*(a if dim is None else a.select(dim, index) for a, dim in zip(arguments, in_dims, strict=True)))
+            function(*(_element(a, dim, index) for a, dim in zip(arguments, in_dims, strict=True)))
             for index in range(info.batch_size)
         ]
         if not isinstance(results[0], tuple):
@@ -178,6 +178,11 @@ def _one_by_one(function: Callable[..., Outputs]) -> Callable[..., tuple[Outputs
         return tuple(torch.stack(column) for column in zip(*results, strict=True)), tuple(0 for _ in results[0])
 
     return vmap
+
+
+def _element(argument: Any, dim: Any, index: int) -> Any:
+    """One element of a batched argument; a list of numbers, whose ``dim`` is a list of None, is as it was."""
+    return argument.select(dim, index) if isinstance(dim, int) else argument
 
 
 class _Rules:
