@@ -1,5 +1,6 @@
 """The compiled module: kernels that fill tensors which the caller has allocated."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +37,54 @@ def box_iou_loss_backward(
 ) -> None: ...
 def box_iou_loss_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
 def box_iou_workspace(batch: int, rows: int, columns: int, /) -> int: ...
+def anchor_grid(anchors: Tensor, cell_anchors: Tensor, levels: Sequence[int], /) -> None: ...
+def decode_anchors(
+    decoded: Tensor,
+    deltas: Tensor,
+    indices: Tensor,
+    cell_anchors: Tensor,
+    levels: Sequence[int],
+    wx: float,
+    wy: float,
+    ww: float,
+    wh: float,
+    clip: float,
+    clips_to_image: bool,
+    image_height: float,
+    image_width: float,
+    /,
+) -> None: ...
+def encode_boxes_forward(
+    deltas: Tensor, reference_boxes: Tensor, proposals: Tensor, wx: float, wy: float, ww: float, wh: float, /
+) -> None: ...
+def encode_boxes_backward(
+    grad_reference_boxes: Tensor,
+    grad_proposals: Tensor,
+    grad: Tensor,
+    reference_boxes: Tensor,
+    proposals: Tensor,
+    wx: float,
+    wy: float,
+    ww: float,
+    wh: float,
+    /,
+) -> None: ...
+def decode_boxes_forward(
+    decoded: Tensor, deltas: Tensor, boxes: Tensor, wx: float, wy: float, ww: float, wh: float, clip: float, /
+) -> None: ...
+def decode_boxes_backward(
+    grad_deltas: Tensor,
+    grad_boxes: Tensor,
+    grad: Tensor,
+    deltas: Tensor,
+    boxes: Tensor,
+    wx: float,
+    wy: float,
+    ww: float,
+    wh: float,
+    clip: float,
+    /,
+) -> None: ...
 def match_boxes(
     matches: Tensor,
     gt: Tensor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -57,10 +58,9 @@ def match(op: Matcher, gt: torch.Tensor, candidates: torch.Tensor, low_quality: 
 
 
 def torchvision_matcher() -> Matcher:
-    from torchvision.models.detection._utils import Matcher
-    from torchvision.ops import box_iou
-
-    return lambda gt, candidates, high, low, allow: Matcher(high, low, allow)(box_iou(gt, candidates))
+    matcher = import_module("torchvision.models.detection._utils").Matcher
+    box_iou = import_module("torchvision.ops").box_iou
+    return lambda gt, candidates, high, low, allow: matcher(high, low, allow)(box_iou(gt, candidates))
 
 
 CONTENDERS: dict[str, Any] = {"fastcv": "fastcv.ops:match_boxes", "torchvision": torchvision_matcher}

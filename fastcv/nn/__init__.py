@@ -1,6 +1,7 @@
 """Layers made of the operators. Where torchvision has the layer, name and arguments are its own."""
 
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
+from fastcv.nn.anchor_generator import AnchorGenerator
 from fastcv.nn.roi_align import RoIAlign
 from fastcv.nn.roi_pool import RoIPool
 
@@ -9,3 +10,4 @@ __all__ = [
     "RoIAlign",
     "RoIPool",
 ]
+__all__ = ["AnchorGenerator", "RoIAlign"]

@@ -3,6 +3,8 @@
 from fastcv.ops._build import build_info
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.ops.anchors import anchor_grid, decode_anchors
+from fastcv.ops.box_coding import decode_boxes, encode_boxes
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
@@ -34,3 +36,4 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
 ]
+__all__ = ["anchor_grid", "build_info", "decode_anchors", "decode_boxes", "encode_boxes", "match_boxes", "roi_align"]

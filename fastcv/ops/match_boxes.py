@@ -15,9 +15,10 @@ __all__ = ["match_boxes"]
 
 
 def _allocate(gt: Tensor, candidates: Tensor, *_: Any) -> Tensor:
-    for tensor, name, meaning in ((gt, "gt", "(N, 4)"), (candidates, "candidates", "(M, 4)")):
-        if tensor.dim() != 2 or tensor.shape[1] != 4:
-            raise ValueError(f"{name} must have shape {meaning}, got {describe_shape(tensor)}")
+    if gt.dim() != 2 or gt.shape[1] != 4:
+        raise ValueError(f"gt must have shape (N, 4), got {describe_shape(gt)}")
+    if candidates.dim() != 2 or candidates.shape[1] != 4:
+        raise ValueError(f"candidates must have shape (M, 4), got {describe_shape(candidates)}")
     return candidates.new_empty_strided((candidates.shape[0],), (1,), dtype=torch.int64)
 
 
@@ -25,7 +26,7 @@ def _forward(
     gt: Tensor, candidates: Tensor, high_threshold: float, low_threshold: float, allow_low_quality_matches: bool
 ) -> Tensor:
     matches = _allocate(gt, candidates)
-    workspace = matches.new_empty_strided((gt.shape[0] if allow_low_quality_matches else 0,), (1,))
+    workspace = matches.new_empty_strided((gt.shape[0],), (1,)) if allow_low_quality_matches else matches
     _C.match_boxes(
         matches,
         gt.contiguous(),

@@ -2,6 +2,8 @@
 
 from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.reference.anchors import anchor_grid, decode_anchors
+from fastcv.reference.box_coding import decode_boxes, encode_boxes
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
@@ -27,3 +29,4 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
 ]
+__all__ = ["anchor_grid", "decode_anchors", "decode_boxes", "encode_boxes", "match_boxes", "roi_align"]

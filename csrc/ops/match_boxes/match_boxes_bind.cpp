@@ -20,10 +20,12 @@ void match_boxes(const TensorView& matches, const TensorView& gt, const TensorVi
   check_dtype({matches, "matches"}, DType::kInt64);
   check_same_device({matches, "matches"}, {gt, "gt"});
   check_contiguous({matches, "matches"});
-  check_shape({workspace, "workspace"}, {allow_low_quality ? gt.shape[0] : 0}, "(N,)");
-  check_dtype({workspace, "workspace"}, DType::kInt64);
-  check_same_device({workspace, "workspace"}, {gt, "gt"});
-  check_contiguous({workspace, "workspace"});
+  if (allow_low_quality) {  // otherwise any tensor stands in
+    check_shape({workspace, "workspace"}, {gt.shape[0]}, "(N,)");
+    check_dtype({workspace, "workspace"}, DType::kInt64);
+    check_same_device({workspace, "workspace"}, {gt, "gt"});
+    check_contiguous({workspace, "workspace"});
+  }
   if (!(low_threshold <= high_threshold)) {
     throw py::value_error("low_threshold must not be greater than high_threshold, got " +
                           std::to_string(low_threshold) + " and " + std::to_string(high_threshold));

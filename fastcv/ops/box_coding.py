@@ -1,0 +1,251 @@
+"""Boxes as offsets from other boxes, and back: what box regressors learn and predict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcv import _C
+from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._define import Gradient, Operator
+
+__all__ = ["decode_boxes", "encode_boxes"]
+
+DEFAULT_CLIP = math.log(1000.0 / 16)
+
+
+def _new(tensor: Tensor) -> Tensor:
+    rows, columns = tensor.shape
+    return tensor.new_empty_strided((rows, columns), (columns, 1))
+
+
+def _check_boxes(tensor: Tensor, name: str, rows: Tensor, rows_name: str) -> None:
+    if tensor.dim() != 2 or tensor.shape[1] != 4:
+        raise ValueError(f"{name} must have shape (N, 4), got {describe_shape(tensor)}")
+    if tensor.shape[0] != rows.shape[0]:
+        raise ValueError(f"{name} must have as many rows as {rows_name} ({rows.shape[0]}), got {tensor.shape[0]}")
+
+
+def _allocate_encoded(reference_boxes: Tensor, proposals: Tensor, *_: Any) -> Tensor:
+    _check_boxes(reference_boxes, "reference_boxes", reference_boxes, "reference_boxes")
+    _check_boxes(proposals, "proposals", reference_boxes, "reference_boxes")
+    return _new(reference_boxes)
+
+
+def _encode_forward(reference_boxes: Tensor, proposals: Tensor, *weights: float) -> Tensor:
+    deltas = _allocate_encoded(reference_boxes, proposals)
+    _C.encode_boxes_forward(deltas, reference_boxes.contiguous(), proposals.contiguous(), *weights)
+    return deltas
+
+
+def _allocate_encode_gradients(grad: Tensor, reference_boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _new(reference_boxes), _new(reference_boxes)
+
+
+def _encode_backward(grad: Tensor, reference_boxes: Tensor, proposals: Tensor, *weights: float) -> Any:
+    gradients = _allocate_encode_gradients(grad, reference_boxes)
+    _C.encode_boxes_backward(
+        *gradients, grad.contiguous(), reference_boxes.contiguous(), proposals.contiguous(), *weights
+    )
+    return gradients
+
+
+def _allocate_decoded(deltas: Tensor, boxes: Tensor, *_: Any) -> Tensor:
+    if deltas.dim() != 2 or deltas.shape[1] % 4 != 0:
+        raise ValueError(f"deltas must have shape (N, 4 C), got {describe_shape(deltas)}")
+    _check_boxes(boxes, "boxes", deltas, "deltas")
+    return _new(deltas)
+
+
+def _decode_forward(deltas: Tensor, boxes: Tensor, *coding: float) -> Tensor:
+    decoded = _allocate_decoded(deltas, boxes)
+    _C.decode_boxes_forward(decoded, deltas.contiguous(), boxes.contiguous(), *coding)
+    return decoded
+
+
+def _allocate_decode_gradients(grad: Tensor, deltas: Tensor, boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _new(deltas), _new(boxes)
+
+
+def _decode_backward(grad: Tensor, deltas: Tensor, boxes: Tensor, *coding: float) -> Any:
+    gradients = _allocate_decode_gradients(grad, deltas, boxes)
+    _C.decode_boxes_backward(*gradients, grad.contiguous(), deltas.contiguous(), boxes.contiguous(), *coding)
+    return gradients
+
+
+# The fused kernels give first derivatives. Where those may be differentiated in turn (create_graph=True), the same
+# formulas made of torch's operations take their place.
+
+
+def _spans(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres and sizes: (N, 2) each."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return low + 0.5 * (high - low), high - low
+
+
+def _encode_gradient(grad: Tensor, reference_boxes: Tensor, proposals: Tensor, *weights: float) -> Any:
+    (center, size), (origin, unit) = _spans(reference_boxes), _spans(proposals)
+    weighted = grad * grad.new_tensor(weights)
+    shift, growth = weighted[:, :2] / unit, weighted[:, 2:]
+    along, along_proposal = growth / size, -shift * (center - origin) / unit - growth / unit
+    grad_reference = torch.cat([0.5 * shift - along, 0.5 * shift + along], dim=1)
+    return grad_reference, torch.cat([-0.5 * shift - along_proposal, along_proposal - 0.5 * shift], dim=1)
+
+
+def _decode_gradient(grad: Tensor, deltas: Tensor, boxes: Tensor, *coding: float) -> Any:
+    *weights, clip = coding
+    weight = deltas.new_tensor(weights)
+    unit = _spans(boxes)[1][:, None]
+    shift, growth = (deltas.reshape(len(deltas), deltas.shape[1] // 4, 4) / weight).split(2, dim=2)
+    low, high = grad.reshape(len(deltas), deltas.shape[1] // 4, 4).split(2, dim=2)
+    center, extent = low + high, 0.5 * (high - low) * torch.exp(growth.clamp(max=clip))
+    grad_growth = torch.where(growth <= clip, extent * unit, 0)
+    along, center_sum = (center * shift + extent).sum(1), 0.5 * center.sum(1)
+    grad_deltas = (torch.cat([center * unit, grad_growth], dim=2) / weight).reshape(deltas.shape)
+    return grad_deltas, torch.cat([center_sum - along, center_sum + along], dim=1)
+
+
+def _save(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+    return arguments[:2], arguments[2:]
+
+
+def _differentiate(operator: Operator, formula: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...]]:
+    def backward(tensors: Any, constants: Any, needs: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        function = formula if torch.is_grad_enabled() else operator
+        first, second = function(grad, *tensors, *constants)
+        return first if needs[0] else None, second if needs[1] else None
+
+    return backward
+
+
+_WEIGHTS = "float weight_x, float weight_y, float weight_w, float weight_h"
+
+_encode_boxes_backward = Operator(
+    f"encode_boxes_backward(Tensor grad, Tensor reference_boxes, Tensor proposals, {_WEIGHTS}) -> (Tensor, Tensor)",
+    forward=_encode_backward,
+    fake=_allocate_encode_gradients,
+)
+
+_encode_boxes = Operator(
+    f"encode_boxes(Tensor reference_boxes, Tensor proposals, {_WEIGHTS}) -> Tensor",
+    forward=_encode_forward,
+    fake=_allocate_encoded,
+    gradient=Gradient(
+        ("reference_boxes", "proposals"), _save, _differentiate(_encode_boxes_backward, _encode_gradient)
+    ),
+)
+
+_decode_boxes_backward = Operator(
+    f"decode_boxes_backward(Tensor grad, Tensor deltas, Tensor boxes, {_WEIGHTS}, float clip) -> (Tensor, Tensor)",
+    forward=_decode_backward,
+    fake=_allocate_decode_gradients,
+)
+
+_decode_boxes = Operator(
+    f"decode_boxes(Tensor deltas, Tensor boxes, {_WEIGHTS}, float clip) -> Tensor",
+    forward=_decode_forward,
+    fake=_allocate_decoded,
+    gradient=Gradient(("deltas", "boxes"), _save, _differentiate(_decode_boxes_backward, _decode_gradient)),
+)
+
+
+def _check_weights(weights: Sequence[float]) -> None:
+    if len(weights) != 4:
+        raise ValueError(f"weights must be four numbers (x, y, width, height), got {weights!r}")
+
+
+def encode_boxes(
+    reference_boxes: Tensor, proposals: Tensor, weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
+) -> Tensor:
+    """Express boxes as offsets from proposals: the targets that a box regressor learns.
+
+    Parameters
+    ----------
+    reference_boxes : Tensor (N, 4)
+        Boxes x1, y1, x2, y2 to be expressed: float16, bfloat16, float32 or float64. Half types are computed in float32.
+    proposals : Tensor (N, 4)
+        Boxes that they are relative to, of the same dtype.
+    weights : four floats
+        Factors of the offsets in x, y, width and height.
+
+    Returns
+    -------
+    Tensor (N, 4)
+        Per row: weight times the distance of the centres over the proposal's size, in x and y; weight times the log of
+        the ratio of sizes, in width and height. NaN or infinite where a box has no size.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, or tensors on different devices.
+    TypeError
+        For an argument that is no tensor, or of an unsupported or differing dtype.
+
+    Notes
+    -----
+    Differentiable in both arguments, twice. Values are those of
+    ``torchvision.models.detection._utils.BoxCoder(weights).encode_single``.
+
+    References
+    ----------
+    Girshick, Donahue, Darrell, Malik: Rich feature hierarchies (R-CNN, 2014), appendix C.
+    """
+    check_tensor(reference_boxes, "reference_boxes")
+    check_tensor(proposals, "proposals")
+    _check_weights(weights)
+    deltas: Tensor = _encode_boxes(reference_boxes, proposals, *weights)
+    return deltas
+
+
+def decode_boxes(
+    deltas: Tensor,
+    boxes: Tensor,
+    weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+    clip: float = DEFAULT_CLIP,
+) -> Tensor:
+    """Apply predicted offsets to boxes: the inverse of :func:`encode_boxes`, for each of C classes.
+
+    Parameters
+    ----------
+    deltas : Tensor (N, 4 C)
+        Offsets: for each class x, y, width, height. float16, bfloat16, float32 or float64; half types are computed in
+        float32.
+    boxes : Tensor (N, 4)
+        Boxes x1, y1, x2, y2 that the offsets refer to; of a floating dtype, converted to that of ``deltas``.
+    weights : four floats
+        Those that the offsets were encoded with.
+    clip : float
+        Greatest log of the ratio by which a side may grow; what exceeds it is cut and has no gradient.
+
+    Returns
+    -------
+    Tensor (N, 4 C)
+        Boxes x1, y1, x2, y2 per class, in the dtype of ``deltas``.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, or tensors on different devices.
+    TypeError
+        For an argument that is no tensor, or of an unsupported dtype.
+
+    Notes
+    -----
+    Differentiable in both arguments, twice; deterministic. Values are those of
+    ``torchvision.models.detection._utils.BoxCoder(weights, clip).decode_single``.
+
+    References
+    ----------
+    Girshick, Donahue, Darrell, Malik: Rich feature hierarchies (R-CNN, 2014), appendix C.
+    """
+    check_tensor(deltas, "deltas")
+    check_tensor(boxes, "boxes")
+    _check_weights(weights)
+    if boxes.dtype is not deltas.dtype and boxes.is_floating_point():
+        boxes = boxes.to(deltas.dtype)
+    decoded: Tensor = _decode_boxes(deltas, boxes, *weights, clip)
+    return decoded
