@@ -29,3 +29,16 @@ def roi_align_forward(
 def roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
+def soft_nms(
+    kept: Tensor,
+    kept_scores: Tensor,
+    count: Tensor,
+    workspace: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    gaussian: bool,
+    /,
+) -> None: ...
