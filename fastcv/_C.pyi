@@ -164,3 +164,16 @@ def sigmoid_focal_loss_backward(
 def sigmoid_focal_loss_forward(
     output: Tensor, inputs: Tensor, targets: Tensor, alpha: float, gamma: float, /
 ) -> None: ...
+def soft_nms(
+    kept: Tensor,
+    kept_scores: Tensor,
+    count: Tensor,
+    workspace: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    gaussian: bool,
+    /,
+) -> None: ...

@@ -37,3 +37,6 @@ __all__ = [
     "sigmoid_focal_loss",
 ]
 __all__ = ["anchor_grid", "build_info", "decode_anchors", "decode_boxes", "encode_boxes", "match_boxes", "roi_align"]
+from fastcv.ops.soft_nms import soft_nms
+
+__all__ = ["batched_nms", "batched_nms_padded", "build_info", "nms", "roi_align", "soft_nms"]

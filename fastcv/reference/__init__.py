@@ -30,3 +30,6 @@ __all__ = [
     "sigmoid_focal_loss",
 ]
 __all__ = ["anchor_grid", "decode_anchors", "decode_boxes", "encode_boxes", "match_boxes", "roi_align"]
+from fastcv.reference.soft_nms import soft_nms
+
+__all__ = ["batched_nms", "nms", "roi_align", "soft_nms"]

@@ -27,12 +27,12 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         kept.append(index)
         later = torch.tensor(order[position + 1 :], dtype=torch.int64)
         # In double precision: the overlap rounded to the boxes' dtype against the threshold as it was given.
-        covered = _overlap(boxes[index], boxes[later]).double() > iou_threshold
+        covered = overlap_with(boxes[index], boxes[later]).double() > iou_threshold
         dropped[later] |= covered & (idxs[later] == idxs[index])
     return torch.tensor(kept, dtype=torch.int64)
 
 
-def _overlap(box: Tensor, others: Tensor) -> Tensor:
+def overlap_with(box: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of one box with others (M, 4): NaN where that is 0 / 0."""
     low, high = torch.maximum(box[:2], others[:, :2]), torch.minimum(box[2:], others[:, 2:])
     sides = (high - low).clamp(min=0)

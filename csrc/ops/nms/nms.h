@@ -19,6 +19,7 @@
 
 #include "core/box.h"
 #include "core/cpu_variants.h"
+#include "core/threshold.h"
 #include "core/types.h"
 
 namespace fastcv {
@@ -54,17 +55,6 @@ constexpr int64_t nms_workspace_bytes(int64_t boxes, DType dtype) {
 FASTCV_DECLARE_KERNEL(nms, NmsParams);
 
 namespace FASTCV_VARIANT {
-
-// The largest T that is not above the threshold: for a quotient q of type T, q > threshold just when q > this.
-template <class T>
-FASTCV_HD T round_down(double threshold) {
-  T rounded = static_cast<T>(threshold);
-  if constexpr (sizeof(T) == 4) {
-    // thresholds are in [0, 1]; one that rounded up is positive, so the number before it has the next smaller bits
-    if (static_cast<double>(rounded) > threshold) rounded = bit_cast<float>(bit_cast<uint32_t>(rounded) - 1u);
-  }
-  return rounded;
-}
 
 // Whether the box can take part at all; area is box_area(box).
 template <class T>
