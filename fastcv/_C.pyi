@@ -1,6 +1,5 @@
 """The compiled module: kernels that fill tensors which the caller has allocated."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +8,7 @@ nms_cpu_sorts: bool
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
+def anchor_grid(anchors: Tensor, cell_anchors: Tensor, levels: Sequence[int], /) -> None: ...
 def box_iou_backward(
     grad_boxes1: Tensor,
     grad_boxes2: Tensor,
@@ -37,7 +37,6 @@ def box_iou_loss_backward(
 ) -> None: ...
 def box_iou_loss_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
 def box_iou_workspace(batch: int, rows: int, columns: int, /) -> int: ...
-def anchor_grid(anchors: Tensor, cell_anchors: Tensor, levels: Sequence[int], /) -> None: ...
 def decode_anchors(
     decoded: Tensor,
     deltas: Tensor,
@@ -54,24 +53,6 @@ def decode_anchors(
     image_width: float,
     /,
 ) -> None: ...
-def encode_boxes_forward(
-    deltas: Tensor, reference_boxes: Tensor, proposals: Tensor, wx: float, wy: float, ww: float, wh: float, /
-) -> None: ...
-def encode_boxes_backward(
-    grad_reference_boxes: Tensor,
-    grad_proposals: Tensor,
-    grad: Tensor,
-    reference_boxes: Tensor,
-    proposals: Tensor,
-    wx: float,
-    wy: float,
-    ww: float,
-    wh: float,
-    /,
-) -> None: ...
-def decode_boxes_forward(
-    decoded: Tensor, deltas: Tensor, boxes: Tensor, wx: float, wy: float, ww: float, wh: float, clip: float, /
-) -> None: ...
 def decode_boxes_backward(
     grad_deltas: Tensor,
     grad_boxes: Tensor,
@@ -85,6 +66,25 @@ def decode_boxes_backward(
     clip: float,
     /,
 ) -> None: ...
+def decode_boxes_forward(
+    decoded: Tensor, deltas: Tensor, boxes: Tensor, wx: float, wy: float, ww: float, wh: float, clip: float, /
+) -> None: ...
+def encode_boxes_backward(
+    grad_reference_boxes: Tensor,
+    grad_proposals: Tensor,
+    grad: Tensor,
+    reference_boxes: Tensor,
+    proposals: Tensor,
+    wx: float,
+    wy: float,
+    ww: float,
+    wh: float,
+    /,
+) -> None: ...
+def encode_boxes_forward(
+    deltas: Tensor, reference_boxes: Tensor, proposals: Tensor, wx: float, wy: float, ww: float, wh: float, /
+) -> None: ...
+def masks_to_boxes(output: Tensor, masks: Tensor, /) -> None: ...
 def match_boxes(
     matches: Tensor,
     gt: Tensor,
@@ -134,9 +134,6 @@ def nms_padded(
     sorted_classes: Tensor | None,
     workspace: Tensor | None,
     /,
-def masks_to_boxes(output: Tensor, masks: Tensor, /) -> None: ...
-def roi_align_forward(
-    output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
 def roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /

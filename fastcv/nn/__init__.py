@@ -1,13 +1,13 @@
 """Layers made of the operators. Where torchvision has the layer, name and arguments are its own."""
 
-from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 from fastcv.nn.anchor_generator import AnchorGenerator
+from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 from fastcv.nn.roi_align import RoIAlign
 from fastcv.nn.roi_pool import RoIPool
 
 __all__ = [
+    "AnchorGenerator",
     "MultiScaleRoIAlign",
     "RoIAlign",
     "RoIPool",
 ]
-__all__ = ["AnchorGenerator", "RoIAlign"]

@@ -1,35 +1,37 @@
 """The operators in plain torch: slow and obvious. What they say is right; the kernels are tested against them."""
 
-from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
-from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.anchors import anchor_grid, decode_anchors
 from fastcv.reference.box_coding import decode_boxes, encode_boxes
+from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
-from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
+from fastcv.reference.soft_nms import soft_nms
 
 __all__ = [
+    "anchor_grid",
     "batched_nms",
     "box_iou",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "decode_anchors",
+    "decode_boxes",
     "distance_box_iou",
     "distance_box_iou_loss",
+    "encode_boxes",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "masks_to_boxes",
     "match_boxes",
     "multiscale_roi_align",
     "nms",
-    "masks_to_boxes",
     "roi_align",
     "roi_pool",
     "sigmoid_focal_loss",
+    "soft_nms",
 ]
-__all__ = ["anchor_grid", "decode_anchors", "decode_boxes", "encode_boxes", "match_boxes", "roi_align"]
-from fastcv.reference.soft_nms import soft_nms
-
-__all__ = ["batched_nms", "nms", "roi_align", "soft_nms"]
