@@ -1,5 +1,6 @@
 """The compiled module: kernels that fill tensors which the caller has allocated."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
