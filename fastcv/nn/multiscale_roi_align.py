@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastcv.ops import multiscale_roi_align
+from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 
 __all__ = ["MultiScaleRoIAlign"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastcv.ops import roi_pool
+from fastcv.ops.roi_pool import roi_pool
 
 __all__ = ["RoIPool"]
 
