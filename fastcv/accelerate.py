@@ -23,6 +23,7 @@ _FUNCTIONS = (
     ("boxes", "generalized_box_iou"),
     ("boxes", "distance_box_iou"),
     ("boxes", "complete_box_iou"),
+    ("boxes", "masks_to_boxes"),
     ("giou_loss", "generalized_box_iou_loss"),
     ("diou_loss", "distance_box_iou_loss"),
     ("ciou_loss", "complete_box_iou_loss"),
@@ -99,7 +100,7 @@ def accelerate_torchvision() -> Acceleration:
     ...     detections = model(images)
     """
     import torchvision.models.detection as detection
-    from torchvision.models.detection import _utils, roi_heads, rpn
+    from torchvision.models.detection import _utils, anchor_utils, roi_heads, rpn
     from torchvision.ops import poolers
 
     if getattr(detection, "_fastcv_accelerated", False):
@@ -124,6 +125,7 @@ def accelerate_torchvision() -> Acceleration:
             method = getattr(owner, name)
             acceleration._set(owner, name, _while_matching(method, matching, original_box_iou))
         acceleration._set(poolers.MultiScaleRoIAlign, "forward", nn.MultiScaleRoIAlign.forward)
+        acceleration._set(anchor_utils.AnchorGenerator, "forward", nn.AnchorGenerator.forward)
     except BaseException:
         acceleration.restore()
         raise
