@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastcv.cli.regions import choose_regions, cut_out
 from fastcv.cli.sheet import draw_sheet
-from fastcv.cli.speed import compare, load_torchvision
+from fastcv.cli.speed import compare, compare_detector, load_torchvision
 
 LEAST_SIDE = 32
 console = Console(highlight=False)
@@ -94,11 +94,11 @@ def print_speed(photo: Tensor, boxes: Tensor, size: int) -> None:
     if isinstance(theirs, str):
         console.print(f"No comparison of speed: {theirs}.", soft_wrap=True)
         return
-    table = Table(title="roi_align, medians, taking turns", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="against torchvision: medians, taking turns", title_justify="left", box=None, pad_edge=False)
     table.add_column("task")
     for heading in ("threads", "fastcv", "torchvision", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for result in compare(photo, boxes, size, theirs):
+    for result in [*compare(photo, boxes, size, theirs), compare_detector(photo)]:
         ours, peer = (f"{1e3 * seconds:.2f} ms" for seconds in (result.ours, result.theirs))
         table.add_row(result.workload, str(result.threads), ours, peer, f"[bold]{result.ratio:.1f}x[/bold]")
     console.print()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -89,6 +90,29 @@ def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list
     finally:
         torch.set_num_threads(all_threads)
     return results
+
+
+def compare_detector(photo: Tensor) -> Speed:
+    """Measure a whole torchvision detector, random weights, as it is and under ``accelerate_torchvision``.
+
+    ``photo`` is (3, H, W); the model scales it to 320 pixels. Most of the time is the backbone's, which stays torch's.
+    """
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+
+    import fastcv
+
+    torch.manual_seed(0)
+    model = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, box_score_thresh=0.0).eval()
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for round_ in range(ROUNDS + 1):
+        for accelerated, taken in times.items():
+            with fastcv.accelerate_torchvision() if accelerated else nullcontext(), torch.no_grad():
+                start = time.perf_counter()
+                model([photo])
+                if round_ > 0:
+                    taken.append(time.perf_counter() - start)
+    name = "torchvision's Faster R-CNN (MobileNet), accelerated"
+    return Speed(name, torch.get_num_threads(), median(times[True]), median(times[False]))
 
 
 def take_turns(actions: list[Callable[[], Any]]) -> list[float]:
