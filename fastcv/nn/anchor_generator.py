@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcv.ops import anchor_grid
+from fastcv.ops.anchors import anchor_grid
 
 __all__ = ["AnchorGenerator"]
 

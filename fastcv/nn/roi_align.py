@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastcv.ops import roi_align
+from fastcv.ops.roi_align import roi_align
 
 __all__ = ["RoIAlign"]
 
