@@ -94,6 +94,36 @@ def test_many_boxes(backend: Any, torchvision_ops: Any, dtype: torch.dtype, thre
     assert torch.equal(nms(boxes.to(backend.device), scores.to(backend.device), threshold).cpu(), expected)
 
 
+@pytest.mark.parametrize("threshold", [0.01, 0.2, 0.5, 0.8])
+def test_suppressors_as_far_away_as_they_can_be(backend: Any, torchvision_ops: Any, threshold: float) -> None:
+    """The windows of the CPU kernel's grid, where they are tight.
+
+    The centres of two boxes are as far apart as an overlap above the threshold allows when one box lies within the
+    other, at its edge. Thin boxes in between fill the cells of that octave, so that the cells are small.
+    """
+    if backend.is_cuda:
+        pytest.skip("the grid is the CPU's")
+    generator = torch.Generator().manual_seed(0)
+    thin = torch.rand(6000, 4, generator=generator, dtype=torch.float64) * 400
+    thin[:, 2:] = thin[:, :2] + torch.tensor([100.0, 1e-4])
+    for trial in range(2):
+        pairs = []
+        for i in range(9):
+            corner = torch.tensor([150.0 * (i % 3), 150.0 * (i // 3)]).double()
+            corner += 40 * torch.rand(2, generator=generator, dtype=torch.float64)
+            pairs.append(torch.cat([corner, corner + 100]))
+            inner = pairs[-1].clone()
+            side = (i + trial) % 4  # the side from which the inner box stands away
+            inner[side] += (1 if side < 2 else -1) * 100 * (1 - threshold * 1.001)
+            pairs.append(inner)
+        boxes = torch.cat([torch.stack(pairs), thin]).float()
+        scores = torch.rand(len(boxes), generator=generator)
+        expected = torchvision_ops.nms(boxes, scores, threshold)
+        kept = nms(boxes, scores, threshold)
+        assert torch.equal(kept, expected)
+        assert int((kept < 18).sum()) == 9
+
+
 @pytest.mark.parametrize("scale", [1e-22, 1e-18, 1e17, 3e18])
 def test_areas_at_the_ends_of_float32(backend: Any, torchvision_ops: Any, scale: float) -> None:
     """Areas that are subnormal, zero, nearly infinite or infinite."""

@@ -12,14 +12,13 @@ namespace fastcv::FASTCV_VARIANT {
 template <class A>
 struct KeptBlock {
   static constexpr int kSize = 64 / static_cast<int>(sizeof(A));
-  A x1[kSize], y1[kSize], x2[kSize], y2[kSize], area[kSize];
+  A x1[kSize], y1[kSize], x2[kSize], y2[kSize];  // the area is worked out again: less memory to wait for
 
-  FASTCV_HD void set(int place, const Box<A>& box, A box_area) {
+  FASTCV_HD void set(int place, const Box<A>& box) {
     x1[place] = box.x1;
     y1[place] = box.y1;
     x2[place] = box.x2;
     y2[place] = box.y2;
-    area[place] = box_area;
   }
 };
 
@@ -99,10 +98,12 @@ struct Candidate {
     for (; first < last; ++first) {
 #pragma GCC unroll 4
       for (int i = 0; i < KeptBlock<A>::kSize; i += kLanes<A>) {
-        const Vector<A> width = smaller(load(first->x2 + i), x2) - larger(load(first->x1 + i), x1);
-        const Vector<A> height = smaller(load(first->y2 + i), y2) - larger(load(first->y1 + i), y1);
+        const Vector<A> bx1 = load(first->x1 + i), by1 = load(first->y1 + i);
+        const Vector<A> bx2 = load(first->x2 + i), by2 = load(first->y2 + i);
+        const Vector<A> width = smaller(bx2, x2) - larger(bx1, x1);
+        const Vector<A> height = smaller(by2, y2) - larger(by1, y1);
         const Vector<A> intersection = larger(width, Vector<A>{}) * larger(height, Vector<A>{});
-        const Vector<A> both = load(first->area + i) + area - intersection;
+        const Vector<A> both = (bx2 - bx1) * (by2 - by1) + area - intersection;
         if (__builtin_expect(any_at_least(intersection, threshold * both, intersection), 0) &&
             any_above(intersection / both, threshold)) {
           return true;
