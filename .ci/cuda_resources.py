@@ -8,10 +8,12 @@ Needs nvcc, no GPU. Numbers depend on the compiler, so the table is compared onl
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,8 +67,11 @@ def main() -> None:
         f"# {'registers':>9} {'shared':>7} {'spilled':>7}  kernel",
     ]
     spilling = []
-    for source in sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu")):
-        for kernel, registers, shared, spilled in resources(source):
+    sources = sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tables = list(pool.map(resources, sources))
+    for table in tables:
+        for kernel, registers, shared, spilled in table:
             lines.append(f"{registers:11} {shared:7} {spilled:7}  {kernel}")
             if spilled:
                 spilling.append(lines[-1])
