@@ -19,4 +19,5 @@ def ps_roi_align(
     every = roi_align(input, boxes, output_size, spatial_scale, sampling_ratio, aligned=True)
     # Bin b of all channels is there; only that of channel (c, b) is wanted.
     flat = every.reshape(len(boxes), input.shape[1] // (bins_y * bins_x), bins_y * bins_x, bins_y * bins_x)
-    return flat.diagonal(dim1=2, dim2=3).unflatten(2, (bins_y, bins_x))
+    pooled: Tensor = flat.diagonal(dim1=2, dim2=3).unflatten(2, (bins_y, bins_x))
+    return pooled
