@@ -2,12 +2,16 @@
 
 from fastcv.nn.anchor_generator import AnchorGenerator
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
+from fastcv.nn.ps_roi_align import PSRoIAlign
+from fastcv.nn.ps_roi_pool import PSRoIPool
 from fastcv.nn.roi_align import RoIAlign
 from fastcv.nn.roi_pool import RoIPool
 
 __all__ = [
     "AnchorGenerator",
     "MultiScaleRoIAlign",
+    "PSRoIAlign",
+    "PSRoIPool",
     "RoIAlign",
     "RoIPool",
 ]

@@ -9,6 +9,8 @@ from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_t
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
+from fastcv.ops.ps_roi_align import ps_roi_align
+from fastcv.ops.ps_roi_pool import ps_roi_pool
 from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
@@ -36,6 +38,8 @@ __all__ = [
     "match_boxes",
     "multiscale_roi_align",
     "nms",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
     "roi_align",
     "roi_pool",

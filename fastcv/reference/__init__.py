@@ -8,6 +8,8 @@ from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
+from fastcv.reference.ps_roi_align import ps_roi_align
+from fastcv.reference.ps_roi_pool import ps_roi_pool
 from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
@@ -30,6 +32,8 @@ __all__ = [
     "match_boxes",
     "multiscale_roi_align",
     "nms",
+    "ps_roi_align",
+    "ps_roi_pool",
     "roi_align",
     "roi_pool",
     "sigmoid_focal_loss",

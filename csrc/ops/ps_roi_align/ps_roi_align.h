@@ -1,0 +1,16 @@
+// Position-sensitive RoIAlign (Li et al. 2017, "Light-Head R-CNN"; bins as in Dai et al. 2016, "R-FCN"): every bin is
+// the mean of bilinear samples of a channel of its own.
+//
+// Tensors and edge cases are those of core/position_sensitive.h, boxes and samples those of core/roi.h, `aligned`. An
+// inverted box gives zeros, and so does one without height or width where sampling_ratio is not positive.
+#pragma once
+
+#include "core/cpu_variants.h"
+#include "core/position_sensitive.h"
+
+namespace fastcv {
+
+FASTCV_DECLARE_KERNEL(ps_roi_align_forward, PositionSensitiveParams);
+FASTCV_DECLARE_KERNEL(ps_roi_align_backward, PositionSensitiveParams);
+
+}  // namespace fastcv

@@ -1,0 +1,42 @@
+#include "core/dispatch.h"
+#include "core/position_sensitive_bind.h"
+#include "ops/ps_roi_align/ps_roi_align.h"
+
+namespace py = pybind11;
+
+namespace fastcv {
+namespace {
+
+PositionSensitiveParams make_params(const TensorView& features, const TensorView& pooled, const TensorView& boxes,
+                                    double spatial_scale, int64_t sampling_ratio) {
+  PositionSensitiveParams params = position_sensitive_params(features, pooled, boxes, spatial_scale);
+  if (sampling_ratio > kMaxRoiGrid) {
+    throw py::value_error("sampling_ratio must be at most 65536, got " + std::to_string(sampling_ratio));
+  }
+  params.sampling.sampling_ratio = sampling_ratio;
+  return params;
+}
+
+void ps_roi_align_forward(const TensorView& output, const TensorView& input, const TensorView& boxes,
+                          double spatial_scale, int64_t sampling_ratio) {
+  const PositionSensitiveParams params = make_params(input, output, boxes, spatial_scale, sampling_ratio);
+  if (output.elements() == 0) return;
+  FASTCV_RUN(ps_roi_align_forward, params, input);
+}
+
+void ps_roi_align_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& boxes,
+                           double spatial_scale, int64_t sampling_ratio) {
+  PositionSensitiveParams params = make_params(grad_input, grad_output, boxes, spatial_scale, sampling_ratio);
+  check_dense({grad_input, "grad_input"}, params.feature_strides);
+  if (grad_input.elements() == 0) return;
+  FASTCV_RUN(ps_roi_align_backward, params, grad_input);
+}
+
+}  // namespace
+
+void bind_ps_roi_align(py::module_& module) {
+  module.def("ps_roi_align_forward", &ps_roi_align_forward);
+  module.def("ps_roi_align_backward", &ps_roi_align_backward);
+}
+
+}  // namespace fastcv

@@ -1,0 +1,30 @@
+// Position-sensitive RoIPool (Dai et al. 2016, "R-FCN", section 2): every bin is the mean of its pixels in a channel of
+// its own.
+//
+// Tensors and edge cases are those of core/position_sensitive.h, bins those of core/roi_bins.h without the pixel at the
+// end. As in torchvision, the last row and the last column of the map belong to no bin. An empty bin gives 0.
+#pragma once
+
+#include "core/cpu_variants.h"
+#include "core/position_sensitive.h"
+#include "core/roi_bins.h"
+
+namespace fastcv {
+
+FASTCV_DECLARE_KERNEL(ps_roi_pool_forward, PositionSensitiveParams);
+FASTCV_DECLARE_KERNEL(ps_roi_pool_backward, PositionSensitiveParams);
+
+namespace FASTCV_VARIANT {
+
+template <class A>
+FASTCV_HD QuantisedAxis<A> ps_roi_pool_axis(A low, A high, double spatial_scale, int64_t bins) {
+  return quantised_axis(low, high, static_cast<A>(spatial_scale), bins, 0);
+}
+
+template <class A>
+FASTCV_HD PixelRange ps_roi_pool_range(const QuantisedAxis<A>& axis, int64_t bin, int64_t size) {
+  return pixels_of_bin(axis, bin, size > 0 ? size - 1 : 0);
+}
+
+}  // namespace FASTCV_VARIANT
+}  // namespace fastcv

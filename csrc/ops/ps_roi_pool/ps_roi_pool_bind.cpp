@@ -1,0 +1,32 @@
+#include "core/dispatch.h"
+#include "core/position_sensitive_bind.h"
+#include "ops/ps_roi_pool/ps_roi_pool.h"
+
+namespace py = pybind11;
+
+namespace fastcv {
+namespace {
+
+void ps_roi_pool_forward(const TensorView& output, const TensorView& input, const TensorView& boxes,
+                         double spatial_scale) {
+  const PositionSensitiveParams params = position_sensitive_params(input, output, boxes, spatial_scale);
+  if (output.elements() == 0) return;
+  FASTCV_RUN(ps_roi_pool_forward, params, input);
+}
+
+void ps_roi_pool_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& boxes,
+                          double spatial_scale) {
+  PositionSensitiveParams params = position_sensitive_params(grad_input, grad_output, boxes, spatial_scale);
+  check_dense({grad_input, "grad_input"}, params.feature_strides);
+  if (grad_input.elements() == 0) return;
+  FASTCV_RUN(ps_roi_pool_backward, params, grad_input);
+}
+
+}  // namespace
+
+void bind_ps_roi_pool(py::module_& module) {
+  module.def("ps_roi_pool_forward", &ps_roi_pool_forward);
+  module.def("ps_roi_pool_backward", &ps_roi_pool_backward);
+}
+
+}  // namespace fastcv

@@ -1,0 +1,33 @@
+"""Position-sensitive RoIPool as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fastcv.ops.ps_roi_pool import ps_roi_pool
+
+__all__ = ["PSRoIPool"]
+
+
+class PSRoIPool(nn.Module):
+    """:func:`fastcv.ops.ps_roi_pool` with fixed options.
+
+    Parameters
+    ----------
+    output_size, spatial_scale
+        As in :func:`fastcv.ops.ps_roi_pool`.
+    """
+
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        """Pool ``rois``, (K, 5) or a list of (L, 4), from ``input`` (N, C * P * Q, H, W) to (K, C, P, Q)."""
+        return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"

@@ -1,0 +1,173 @@
+"""Position-sensitive RoIPool: mean features in the bins of each box, every bin from channels of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fastcv import _C
+from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense
+from fastcv.ops._define import Gradient, Operator
+
+__all__ = ["ps_roi_pool"]
+
+
+def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
+    shape = input.shape
+    if len(shape) != 4:
+        raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
+    bins = pooled_height * pooled_width
+    if shape[1] % bins:
+        raise ValueError(
+            f"input must have channels divisible by the {pooled_height} * {pooled_width} bins of output_size, "
+            f"got {shape[1]} channels"
+        )
+    return new_dense(input, boxes.shape[0], shape[1] // bins, pooled_height, pooled_width)
+
+
+def _forward(
+    input: Tensor,
+    boxes: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> Tensor:
+    output = _allocate(input, boxes, pooled_height, pooled_width)
+    _C.ps_roi_pool_forward(output, input, boxes, spatial_scale)
+    return output
+
+
+def _allocate_gradient(
+    grad_output: Tensor, boxes: Tensor, batch: int, channels: int, height: int, width: int, *_: Any
+) -> Tensor:
+    return new_dense(grad_output, batch, channels, height, width)
+
+
+def _forward_gradient(
+    grad_output: Tensor,
+    boxes: Tensor,
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    spatial_scale: float,
+) -> Tensor:
+    grad_input = _allocate_gradient(grad_output, boxes, batch, channels, height, width)
+    _C.ps_roi_pool_backward(grad_input, as_dense(grad_output), boxes, spatial_scale)
+    return grad_input
+
+
+# The op is linear in its input, so each derivative of the pair is one of the pair: the derivative of ps_roi_pool is
+# ps_roi_pool of the tangent, its transpose is ps_roi_pool_backward, and the transpose of that is ps_roi_pool again.
+
+
+def _save(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+    input, boxes, *options = arguments
+    return (boxes,), (tuple(input.shape), tuple(options))
+
+
+def _backward(tensors: Any, constants: Any, needs: Any, grad_output: Tensor) -> tuple[Tensor]:
+    shape, (_, _, *sampling) = constants
+    return (_ps_roi_pool_backward(grad_output, *tensors, *shape, *sampling),)
+
+
+def _jvp(tensors: Any, constants: Any, tangent: Tensor) -> Any:
+    _, options = constants
+    return _ps_roi_pool(tangent, *tensors, *options)
+
+
+def _save_gradient(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+    grad_output, boxes, *options = arguments
+    return (boxes,), (tuple(grad_output.shape), tuple(options))
+
+
+def _backward_gradient(tensors: Any, constants: Any, needs: Any, grad: Tensor) -> tuple[Tensor]:
+    shape, (_, _, _, _, *sampling) = constants
+    return (_ps_roi_pool(grad, *tensors, shape[2], shape[3], *sampling),)
+
+
+def _jvp_gradient(tensors: Any, constants: Any, tangent: Tensor) -> Any:
+    _, options = constants
+    return _ps_roi_pool_backward(tangent, *tensors, *options)
+
+
+_ps_roi_pool = Operator(
+    "ps_roi_pool(Tensor input, Tensor boxes, SymInt pooled_height, SymInt pooled_width, float spatial_scale) -> Tensor",
+    forward=_forward,
+    fake=_allocate,
+    gradient=Gradient(("input",), _save, _backward, _jvp),
+)
+
+_ps_roi_pool_backward = Operator(
+    "ps_roi_pool_backward(Tensor grad_output, Tensor boxes, SymInt batch, SymInt channels, SymInt height, "
+    "SymInt width, float spatial_scale) -> Tensor",
+    forward=_forward_gradient,
+    fake=_allocate_gradient,
+    gradient=Gradient(("grad_output",), _save_gradient, _backward_gradient, _jvp_gradient),
+)
+
+
+def ps_roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+) -> Tensor:
+    """Average the pixels in each bin of each box, every bin in channels of its own (position-sensitive RoIPool).
+
+    Channel c of the result at bin (p, q) reads channel (c * P + p) * Q + q of ``input``.
+
+    Parameters
+    ----------
+    input : Tensor (N, C * P * Q, H, W)
+        Score maps: float16, bfloat16, float32 or float64, of any strides. Sums are kept in float32, or in float64 for
+        float64.
+    boxes : Tensor (K, 5) or list of N tensors (L, 4)
+        Boxes in pixels of the image: rows of batch index, x1, y1, x2, y2; or one tensor of x1, y1, x2, y2 per image.
+        Of a floating dtype; used in float32 (float64 when ``input`` is float64).
+    output_size : int or (int, int)
+        Bins per box, P and Q (height, width).
+    spatial_scale : float
+        Pixels of the score maps per pixel of the image, such as 1/16. Scaled coordinates are rounded, half away from
+        zero; the pixel at the end does not belong to the box, which has sides of at least one pixel. Nor do the last
+        row and column of the map belong to any bin.
+
+    Returns
+    -------
+    Tensor (K, C, P, Q)
+        In the dtype of ``input``, and channels_last when ``input`` is. An empty bin gives 0, and so does a box with a
+        coordinate that is not finite.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, channels that P * Q does not divide, a size that is not positive, tensors on
+        different devices, or a batch index outside [0, N). On CUDA, where looking at the indices would cost a
+        synchronisation, such a box gives zeros.
+    TypeError
+        For an argument that is no tensor or of an unsupported dtype.
+
+    Notes
+    -----
+    Differentiable in ``input``, twice and in forward mode; the gradient is deterministic. ``boxes`` get no gradient.
+    Values are those of ``torchvision.ops.ps_roi_pool``. The gradient is that of these values; torchvision's differs for
+    bins at the last row or column, as its backward counts those pixels.
+
+    References
+    ----------
+    Dai, Li, He, Sun: R-FCN (2016), section 2.
+
+    Examples
+    --------
+    >>> scores = torch.randn(2, 10 * 7 * 7, 50, 84)
+    >>> boxes = torch.tensor([[0.0, 10.0, 20.0, 300.0, 400.0], [1.0, 0.0, 0.0, 64.0, 64.0]])
+    >>> ps_roi_pool(scores, boxes, output_size=7, spatial_scale=1 / 16).shape
+    torch.Size([2, 10, 7, 7])
+    """
+    check_tensor(input, "input")
+    pooled_height, pooled_width = as_pair(output_size, "output_size")
+    rois = as_rois(boxes, input)
+    output: Tensor = _ps_roi_pool(input, rois, pooled_height, pooled_width, spatial_scale)
+    return output
