@@ -30,6 +30,8 @@ _FUNCTIONS = (
     ("focal_loss", "sigmoid_focal_loss"),
     ("roi_align", "roi_align"),
     ("roi_pool", "roi_pool"),
+    ("ps_roi_align", "ps_roi_align"),
+    ("ps_roi_pool", "ps_roi_pool"),
 )
 
 
