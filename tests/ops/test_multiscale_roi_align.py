@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -332,7 +333,9 @@ def test_bad_input_does_not_end_the_process() -> None:
                         refused += 1
         print("refused", refused)
     """)
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     assert "refused 540" in result.stdout, result.stdout
 

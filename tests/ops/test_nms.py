@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -491,7 +492,9 @@ def test_bad_input_does_not_end_the_process() -> None:
                 refused += 1
         print("refused", refused)
     """)
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout.split()[-1]) > 4700, result.stdout
 
@@ -514,7 +517,9 @@ def test_extra_memory_is_linear() -> None:
         kept = nms(boxes, scores, 0.5)
         print((peak() - before) / 1024, len(kept))
     """)
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     megabytes, kept = result.stdout.split()
     assert float(megabytes) <= 100

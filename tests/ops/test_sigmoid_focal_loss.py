@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,7 +208,9 @@ def test_bad_input_does_not_end_the_process() -> None:
                     refused += 1
         print("accepted", accepted, "of", accepted + refused)
     """)
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     # Only a = b = c: four good tensors forward, and of those the 1-D ones backward.
     assert "accepted 6 of 686" in result.stdout, result.stdout
