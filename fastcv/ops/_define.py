@@ -74,6 +74,11 @@ class Operator:
         memory and on symbolic sizes.
     gradient
         None for an operator without derivatives.
+    adjoint
+        In place of ``gradient`` for an operator that is linear in its first argument, a tensor or a list of them, and
+        returns one tensor or a list of them: ``adjoint(grad_output, shape, *rest) -> grad``, its transpose, made of
+        differentiable operations; ``shape`` is that of the first argument, ``rest`` the other arguments. The operator
+        itself is then its forward-mode derivative.
     inference
         What the eager way calls in place of ``forward`` when no derivative will be asked for. May leave out outputs
         that only derivatives need.
@@ -86,6 +91,7 @@ class Operator:
         forward: Callable[..., Outputs],
         fake: Callable[..., Outputs],
         gradient: Gradient | None = None,
+        adjoint: Callable[..., Any] | None = None,
         inference: Callable[..., Outputs] | None = None,
     ) -> None:
         self.name = schema[: schema.index("(")]
@@ -96,6 +102,8 @@ class Operator:
         self._lists = tuple(i for i, kind in enumerate(kinds) if kind == "List[Tensor]")
         self._returns_list = any(str(returned.type) == "List[Tensor]" for returned in parsed.returns)
         self._forward = inference or forward
+        if adjoint is not None:
+            gradient = _linear_gradient(self, names[0], tuple(i - 1 for i in self._tensors if i > 0), adjoint)
         self._differentiable = tuple(names.index(name) for name in gradient.arguments) if gradient else ()
         self._register(schema, forward, self._on_one_device(fake, names), gradient, len(names))
 
@@ -190,6 +198,52 @@ class Operator:
             elif tensor.requires_grad:
                 return _is_grad_enabled()
         return False
+
+
+def _linear_gradient(
+    operator: Operator, argument: str, tensors: tuple[int, ...], adjoint: Callable[..., Any]
+) -> Gradient:
+    """Return the derivatives of an operator that is linear in its first argument.
+
+    ``tensors`` are the positions of tensors among the other arguments.
+    """
+
+    def save(arguments: Arguments, output: Outputs) -> tuple[tuple[Tensor, ...], Any]:
+        first, *rest = arguments
+        kept = tuple(rest[position] for position in tensors)
+        for position in tensors:
+            rest[position] = None
+        return kept, (_shape(first), _shape(output), rest)
+
+    def restore(kept: Any, constants: list[Any]) -> list[Any]:
+        rest = list(constants)
+        for position, tensor in zip(tensors, kept, strict=True):
+            rest[position] = tensor
+        return rest
+
+    def backward(kept: Any, constants: Any, needs: Any, grad_output: Any) -> tuple[Any]:
+        shape, output_shape, rest = constants
+        return (adjoint(_filled(grad_output, output_shape), shape, *restore(kept, rest)),)
+
+    def jvp(kept: Any, constants: Any, tangent: Any) -> Outputs:
+        shape, _, rest = constants
+        return operator(_filled(tangent, shape), *restore(kept, rest))
+
+    return Gradient((argument,), save, backward, jvp)
+
+
+def _shape(value: Tensor | Sequence[Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    return [tuple(tensor.shape) for tensor in value]
+
+
+def _filled(value: Any, shape: Any) -> Any:
+    """Return a tensor as it is, and a list of tensors with zeros for those that are None."""
+    if isinstance(value, Tensor):
+        return value
+    some = next(tensor for tensor in value if tensor is not None)
+    return [some.new_zeros(s) if tensor is None else tensor for tensor, s in zip(value, shape, strict=True)]
 
 
 def _one_by_one(function: Callable[..., Outputs]) -> Callable[..., tuple[Outputs, Any]]:

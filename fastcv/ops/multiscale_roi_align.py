@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastcv import _C
 from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._define import Operator
 
 __all__ = ["multiscale_roi_align"]
 
@@ -73,48 +73,18 @@ def _forward_gradient(
     return gradients
 
 
-# As with roi_align, the op is linear in the features, and each derivative of the pair is one of the pair.
+# As with roi_align, each of the pair is the transpose of the other.
 
 
-def _filled(tangents: Sequence[Tensor | None], shape: Sequence[int], sizes: Any) -> list[Tensor]:
-    """Zeros for the features that have no tangent."""
-    some = next(tangent for tangent in tangents if tangent is not None)
-    return [
-        some.new_zeros(*shape, *size) if tangent is None else tangent
-        for tangent, size in zip(tangents, zip(*sizes, strict=True), strict=True)
-    ]
+def _adjoint(grad_output: Tensor, shapes: Any, boxes: Tensor, *options: Any) -> Any:
+    _, _, *rest = options
+    heights, widths = [shape[2] for shape in shapes], [shape[3] for shape in shapes]
+    return _multiscale_roi_align_backward(grad_output, boxes, *shapes[0][:2], heights, widths, *rest)
 
 
-def _save(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-    features, boxes, *options = arguments
-    sizes = [feature.shape[2] for feature in features], [feature.shape[3] for feature in features]
-    return (boxes,), (tuple(features[0].shape[:2]), sizes, tuple(options))
-
-
-def _backward(tensors: Any, constants: Any, needs: Any, grad_output: Tensor) -> tuple[list[Tensor]]:
-    shape, sizes, (_, _, *options) = constants
-    return (_multiscale_roi_align_backward(grad_output, *tensors, *shape, *sizes, *options),)
-
-
-def _jvp(tensors: Any, constants: Any, tangents: list[Tensor | None]) -> Any:
-    shape, sizes, options = constants
-    return _multiscale_roi_align(_filled(tangents, shape, sizes), *tensors, *options)
-
-
-def _save_gradient(arguments: tuple[Any, ...], output: list[Tensor]) -> tuple[tuple[Tensor, ...], Any]:
-    grad_output, boxes, *options = arguments
-    return (boxes,), (tuple(grad_output.shape), tuple(options))
-
-
-def _backward_gradient(tensors: Any, constants: Any, needs: Any, grads: list[Tensor | None]) -> tuple[Tensor]:
-    shape, (batch, channels, heights, widths, *options) = constants
-    filled = _filled(grads, (batch, channels), (heights, widths))
-    return (_multiscale_roi_align(filled, *tensors, shape[2], shape[3], *options),)
-
-
-def _jvp_gradient(tensors: Any, constants: Any, tangent: Tensor) -> Any:
-    _, options = constants
-    return _multiscale_roi_align_backward(tangent, *tensors, *options)
+def _adjoint_gradient(grads: list[Tensor], shape: Any, boxes: Tensor, *options: Any) -> Any:
+    _, _, _, _, *rest = options
+    return _multiscale_roi_align(grads, boxes, shape[2], shape[3], *rest)
 
 
 _OPTIONS = (
@@ -127,7 +97,7 @@ _multiscale_roi_align = Operator(
     "-> Tensor",
     forward=_forward,
     fake=_allocate,
-    gradient=Gradient(("features",), _save, _backward, _jvp),
+    adjoint=_adjoint,
 )
 
 _multiscale_roi_align_backward = Operator(
@@ -135,7 +105,7 @@ _multiscale_roi_align_backward = Operator(
     f"SymInt[] widths, {_OPTIONS}) -> Tensor[]",
     forward=_forward_gradient,
     fake=_allocate_gradient,
-    gradient=Gradient(("grad_output",), _save_gradient, _backward_gradient, _jvp_gradient),
+    adjoint=_adjoint_gradient,
 )
 
 

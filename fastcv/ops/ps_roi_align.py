@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastcv import _C
 from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._define import Operator
 
 __all__ = ["ps_roi_align"]
 
@@ -61,38 +61,18 @@ def _forward_gradient(
     return grad_input
 
 
-# The op is linear in its input, so each derivative of the pair is one of the pair: the derivative of ps_roi_align is
-# ps_roi_align of the tangent, its transpose is ps_roi_align_backward, and the transpose of that is ps_roi_align again.
+# The op is linear in its input, and each of the pair is the transpose of the other.
 
 
-def _save(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-    input, boxes, *options = arguments
-    return (boxes,), (tuple(input.shape), tuple(options))
+def _adjoint(
+    grad_output: Tensor, shape: Any, boxes: Tensor, pooled_height: int, pooled_width: int, *sampling: Any
+) -> Any:
+    return _ps_roi_align_backward(grad_output, boxes, *shape, *sampling)
 
 
-def _backward(tensors: Any, constants: Any, needs: Any, grad_output: Tensor) -> tuple[Tensor]:
-    shape, (_, _, *sampling) = constants
-    return (_ps_roi_align_backward(grad_output, *tensors, *shape, *sampling),)
-
-
-def _jvp(tensors: Any, constants: Any, tangent: Tensor) -> Any:
-    _, options = constants
-    return _ps_roi_align(tangent, *tensors, *options)
-
-
-def _save_gradient(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-    grad_output, boxes, *options = arguments
-    return (boxes,), (tuple(grad_output.shape), tuple(options))
-
-
-def _backward_gradient(tensors: Any, constants: Any, needs: Any, grad: Tensor) -> tuple[Tensor]:
-    shape, (_, _, _, _, *sampling) = constants
-    return (_ps_roi_align(grad, *tensors, shape[2], shape[3], *sampling),)
-
-
-def _jvp_gradient(tensors: Any, constants: Any, tangent: Tensor) -> Any:
-    _, options = constants
-    return _ps_roi_align_backward(tangent, *tensors, *options)
+def _adjoint_gradient(grad: Tensor, shape: Any, boxes: Tensor, *options: Any) -> Any:
+    _, _, _, _, *sampling = options
+    return _ps_roi_align(grad, boxes, shape[2], shape[3], *sampling)
 
 
 _ps_roi_align = Operator(
@@ -100,7 +80,7 @@ _ps_roi_align = Operator(
     "int sampling_ratio) -> Tensor",
     forward=_forward,
     fake=_allocate,
-    gradient=Gradient(("input",), _save, _backward, _jvp),
+    adjoint=_adjoint,
 )
 
 _ps_roi_align_backward = Operator(
@@ -108,7 +88,7 @@ _ps_roi_align_backward = Operator(
     "SymInt width, float spatial_scale, int sampling_ratio) -> Tensor",
     forward=_forward_gradient,
     fake=_allocate_gradient,
-    gradient=Gradient(("grad_output",), _save_gradient, _backward_gradient, _jvp_gradient),
+    adjoint=_adjoint_gradient,
 )
 
 

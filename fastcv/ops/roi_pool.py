@@ -93,17 +93,8 @@ def _jvp(tensors: Any, options: Any, tangent: Tensor) -> Any:
     return _gather(tangent, *tensors), None
 
 
-def _save_gradient(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-    _, boxes, argmax, *options = arguments
-    return (boxes, argmax), tuple(options)
-
-
-def _backward_gradient(tensors: Any, options: Any, needs: Any, grad: Tensor) -> tuple[Tensor]:
-    return (_gather(grad, *tensors),)
-
-
-def _jvp_gradient(tensors: Any, options: Any, tangent: Tensor) -> Any:
-    return _roi_pool_backward(tangent, *tensors, *options)
+def _adjoint_gradient(grad: Tensor, shape: Any, boxes: Tensor, argmax: Tensor, *_: Any) -> Tensor:
+    return _gather(grad, boxes, argmax)
 
 
 _roi_pool = Operator(
@@ -120,7 +111,7 @@ _roi_pool_backward = Operator(
     "SymInt width, float spatial_scale) -> Tensor",
     forward=_forward_gradient,
     fake=_allocate_gradient,
-    gradient=Gradient(("grad_output",), _save_gradient, _backward_gradient, _jvp_gradient),
+    adjoint=_adjoint_gradient,
 )
 
 
