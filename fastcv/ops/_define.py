@@ -52,7 +52,8 @@ class Gradient:
 
 
 # The guards of the eager way. Two are private to torch: where a torch lacks one, the dispatcher is always right.
-_is_compiling = torch.compiler.is_compiling
+# Other tracers than Dynamo show as a dispatch mode.
+_is_compiling = torch.compiler.is_dynamo_compiling
 _HAS_GUARDS = hasattr(torch._C, "_are_functorch_transforms_active") and hasattr(torch._C, "_len_torch_dispatch_stack")
 _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active if _HAS_GUARDS else lambda: False
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack if _HAS_GUARDS else lambda: 1
@@ -98,6 +99,7 @@ class Operator:
         parsed = torch._C.parse_schema(f"fastcv::{schema}")
         names = [argument.name for argument in parsed.arguments]
         kinds = [str(argument.type) for argument in parsed.arguments]
+        self._optional = frozenset(i for i, kind in enumerate(kinds) if kind.startswith("Optional["))
         self._tensors = tuple(i for i, kind in enumerate(kinds) if re.match(r"(Optional\[)?Tensor", kind))
         self._lists = tuple(i for i, kind in enumerate(kinds) if kind == "List[Tensor]")
         self._returns_list = any(str(returned.type) == "List[Tensor]" for returned in parsed.returns)
@@ -105,7 +107,8 @@ class Operator:
         if adjoint is not None:
             gradient = _linear_gradient(self, names[0], tuple(i - 1 for i in self._tensors if i > 0), adjoint)
         self._differentiable = tuple(names.index(name) for name in gradient.arguments) if gradient else ()
-        self._register(schema, forward, self._on_one_device(fake, names), gradient, len(names))
+        self.call = self._compile_call(names)
+        self._register(schema, forward, self._on_one_device(fake, names), gradient, names)
 
     def _register(
         self,
@@ -113,7 +116,7 @@ class Operator:
         forward: Callable[..., Outputs],
         fake: Callable[..., Outputs],
         gradient: Gradient | None,
-        arity: int,
+        names: list[str],
     ) -> None:
         qualified = f"fastcv::{self.name}"
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -126,6 +129,7 @@ class Operator:
         self._transformed: Callable[..., Outputs] = self._dispatched
         if gradient is None:
             return
+        arity = len(names)
         rules = _Rules(gradient, self._differentiable, arity)
         torch.library.register_autograd(qualified, rules.backward, setup_context=rules.setup_context, lib=_LIBRARY)
         if self._lists or self._returns_list:
@@ -133,6 +137,7 @@ class Operator:
         self._eager = rules.eager_function(self.name, forward)
         whole = copy(self)  # below a transform all outputs are needed
         whole._forward = forward
+        whole.call = whole._compile_call(names)
         self._transformed = whole._transformed = rules.transform_function(self.name, whole)
 
     def _on_one_device(self, fake: Callable[..., Outputs], names: list[str]) -> Callable[..., Outputs]:
@@ -160,44 +165,65 @@ class Operator:
         return named
 
     def __call__(self, *arguments: Any) -> Any:
-        if _is_compiling():
-            return self._dispatched(*arguments)
-        if _transforms_active():
-            return self._transformed(*arguments)
-        if _dispatch_modes():
-            return self._dispatched(*arguments)
+        return self.call(*arguments)
+
+    def _compile_call(self, names: list[str]) -> Callable[..., Any]:
+        """Return the call with its guards written out for these arguments.
+
+        Written as loops over the arguments, the guards of a call with two tensors take as long as its kernel.
+        """
+        plain = []
         for position in self._tensors:
-            tensor = arguments[position]
             # A tensor with the negative bit set is not what its memory says; the dispatcher resolves it.
-            if tensor is not None and (type(tensor) not in _DIRECT_TYPES or tensor.is_neg()):
-                return self._dispatched(*arguments)
-        for position in self._lists:
-            for tensor in arguments[position]:
-                if type(tensor) not in _DIRECT_TYPES or tensor.is_neg():
-                    return self._dispatched(*arguments)
+            name = names[position]
+            one = f"type({name}) in direct_types and not {name}.is_neg()"
+            plain.append(f"({name} is None or {one})" if position in self._optional else one)
+        plain += [f"all_plain({names[position]})" for position in self._lists]
+        wanted = ["forward_ad._current_level >= 0"]
+        for position in self._differentiable:
+            name = names[position]
+            requires = f"any_requires_grad({name})" if position in self._lists else f"{name}.requires_grad"
+            given = f"{name} is not None and " if position in self._optional else ""
+            wanted.append(f"({given}{requires} and is_grad_enabled())")
+        arguments = ", ".join(names)
+        source = f"""
+def make(operator, is_compiling, transforms_active, dispatch_modes, is_grad_enabled):
+    def {self.name}({arguments}):
+        if is_compiling():
+            return operator._dispatched({arguments})
+        if transforms_active():
+            return operator._transformed({arguments})
+        if dispatch_modes() or not ({" and ".join(plain) or True}):
+            return operator._dispatched({arguments})
         try:
-            if self._differentiable and self._needs_gradient(arguments):
-                return self._eager(*arguments)
-            return self._forward(*arguments)
+            if {" or ".join(wanted) if self._differentiable else False}:
+                return operator._eager({arguments})
+            return operator._forward({arguments})
         except RuntimeError:
             # Tensors without memory that the bindings could see, such as meta tensors.
-            if all(a.is_cpu or a.is_cuda for _, a in self._named_tensors(arguments, [""] * len(arguments))):
+            if all(a.is_cpu or a.is_cuda for _, a in operator._named_tensors(({arguments},), {names})):
                 raise
-        return self._dispatched(*arguments)
+        return operator._dispatched({arguments})
+    return {self.name}
+"""
+        scope = {
+            "direct_types": _DIRECT_TYPES,
+            "all_plain": _all_plain,
+            "any_requires_grad": _any_requires_grad,
+            "forward_ad": forward_ad,
+        }
+        exec(source, scope)  # as dataclasses do it
+        make: Any = scope["make"]
+        made: Callable[..., Any] = make(self, _is_compiling, _transforms_active, _dispatch_modes, _is_grad_enabled)
+        return made
 
-    def _needs_gradient(self, arguments: Arguments) -> bool:
-        if forward_ad._current_level >= 0:
-            return True
-        for position in self._differentiable:
-            tensor = arguments[position]
-            if tensor is None:
-                continue
-            if position in self._lists:
-                if any(element.requires_grad for element in tensor):
-                    return _is_grad_enabled()
-            elif tensor.requires_grad:
-                return _is_grad_enabled()
-        return False
+
+def _all_plain(tensors: Sequence[Tensor]) -> bool:
+    return all(type(tensor) in _DIRECT_TYPES and not tensor.is_neg() for tensor in tensors)
+
+
+def _any_requires_grad(tensors: Sequence[Tensor]) -> bool:
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 def _linear_gradient(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._arguments import check_tensor, describe_shape, new_matrix
 from fastcv.ops._define import Gradient, Operator
 
 __all__ = ["decode_boxes", "encode_boxes"]
@@ -19,8 +19,7 @@ DEFAULT_CLIP = math.log(1000.0 / 16)
 
 
 def _new(tensor: Tensor) -> Tensor:
-    rows, columns = tensor.shape
-    return tensor.new_empty_strided((rows, columns), (columns, 1))
+    return new_matrix(tensor, *tensor.shape)
 
 
 def _check_boxes(tensor: Tensor, name: str, rows: Tensor, rows_name: str) -> None:

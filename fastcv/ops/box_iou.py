@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._arguments import check_tensor, describe_shape, new_matrix
 from fastcv.ops._define import Gradient, Operator
 
 __all__ = ["box_iou", "complete_box_iou", "distance_box_iou", "generalized_box_iou"]
@@ -22,16 +22,15 @@ def _allocate(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, narrow: boo
     dtype = torch.float32 if narrow else boxes1.dtype
     n, m = boxes1.shape[-2], boxes2.shape[-2]
     if boxes1.dim() == 2:
-        return boxes1.new_empty_strided((n, m), (m, 1), dtype=dtype)
-    return boxes1.new_empty_strided((boxes1.shape[0], n, m), (n * m, m, 1), dtype=dtype)
+        return boxes1.new_empty((n, m), dtype=dtype)
+    return boxes1.new_empty((boxes1.shape[0], n, m), dtype=dtype)
 
 
 def _forward(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, narrow: bool) -> Tensor:
     if narrow or boxes1.dim() != 2:
         output = _allocate(boxes1, boxes2, kind, eps, narrow)
     else:
-        m = boxes2.shape[0]
-        output = boxes1.new_empty_strided((boxes1.shape[0], m), (m, 1))
+        output = new_matrix(boxes1, boxes1.shape[0], boxes2.shape[0])
     _C.box_iou_forward(output, boxes1, boxes2, kind, eps)
     return output
 
@@ -92,18 +91,16 @@ _box_iou_backward = Operator(
 def _overlap(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float) -> Tensor:
     check_tensor(boxes1, "boxes1")
     check_tensor(boxes2, "boxes2")
-    dtype = boxes1.dtype
+    dtype, shape1, shape2 = boxes1.dtype, boxes1.shape, boxes2.shape
     if (
         dtype in _COMPUTED
         and boxes2.dtype is dtype
-        and boxes1.dim() == 2
-        and boxes2.dim() == 2
+        and len(shape1) == len(shape2) == 2
+        and shape1[1] == shape2[1] == 4
         and boxes1.is_contiguous()
         and boxes2.is_contiguous()
-        and boxes1.shape[1] == 4
-        and boxes2.shape[1] == 4
     ):
-        overlap: Tensor = _box_iou(boxes1, boxes2, kind, eps, False)
+        overlap: Tensor = _box_iou.call(boxes1, boxes2, kind, eps, False)
         return overlap
     return _prepared_overlap(boxes1, boxes2, kind, eps)
 

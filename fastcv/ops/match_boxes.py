@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._arguments import check_tensor, describe_shape, new_strided
 from fastcv.ops._define import Operator
 
 __all__ = ["match_boxes"]
@@ -19,14 +19,14 @@ def _allocate(gt: Tensor, candidates: Tensor, *_: Any) -> Tensor:
         raise ValueError(f"gt must have shape (N, 4), got {describe_shape(gt)}")
     if candidates.dim() != 2 or candidates.shape[1] != 4:
         raise ValueError(f"candidates must have shape (M, 4), got {describe_shape(candidates)}")
-    return candidates.new_empty_strided((candidates.shape[0],), (1,), dtype=torch.int64)
+    return new_strided(candidates, (candidates.shape[0],), (1,), torch.int64)
 
 
 def _forward(
     gt: Tensor, candidates: Tensor, high_threshold: float, low_threshold: float, allow_low_quality_matches: bool
 ) -> Tensor:
     matches = _allocate(gt, candidates)
-    workspace = matches.new_empty_strided((gt.shape[0],), (1,)) if allow_low_quality_matches else matches
+    workspace = new_strided(matches, (gt.shape[0],), (1,), torch.int64) if allow_low_quality_matches else matches
     _C.match_boxes(
         matches,
         gt.contiguous(),
@@ -110,5 +110,5 @@ def match_boxes(
         raise ValueError(
             f"low_threshold must not be greater than high_threshold, got {low_threshold} and {high_threshold}"
         )
-    matches: Tensor = _match_boxes(gt, candidates, high_threshold, low_threshold, allow_low_quality_matches)
+    matches: Tensor = _match_boxes.call(gt, candidates, high_threshold, low_threshold, allow_low_quality_matches)
     return matches

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense
+from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense, new_pooled
 from fastcv.ops._define import Operator
 
 __all__ = ["multiscale_roi_align"]
@@ -23,7 +23,7 @@ def _allocate(features: list[Tensor], boxes: Tensor, pooled_height: int, pooled_
     first = features[0]
     if first.dim() != 4:
         raise ValueError(f"features[0] must have shape (N, C, H, W), got {describe_shape(first)}")
-    return new_dense(first, boxes.shape[0], first.shape[1], pooled_height, pooled_width)
+    return new_pooled(first, boxes, pooled_height, pooled_width)
 
 
 def _forward(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._arguments import check_tensor, describe_shape, new_strided
 from fastcv.ops._define import Operator
 
 __all__ = ["batched_nms", "batched_nms_padded", "nms"]
@@ -54,7 +54,7 @@ def _fill(kept: Tensor, count: Tensor, boxes: Tensor, scores: Tensor, idxs: Tens
 
 
 def _forward(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float) -> Tensor:
-    kept = scores.new_empty_strided((scores.numel(),), (1,), dtype=torch.int64)
+    kept = new_strided(scores, (scores.numel(),), (1,), torch.int64)
     if boxes.is_cpu and _C.nms_cpu_sorts:
         count = _C.nms(kept, boxes, scores, idxs, iou_threshold)
     else:
@@ -159,7 +159,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """
     check_tensor(boxes, "boxes")
     check_tensor(scores, "scores")
-    kept: Tensor = _nms(boxes, scores, iou_threshold)
+    kept: Tensor = _nms.call(boxes, scores, iou_threshold)
     return kept
 
 

@@ -8,23 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense
+from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, new_dense, new_pooled
 from fastcv.ops._define import Operator
 
 __all__ = ["ps_roi_align"]
 
 
 def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
-    shape = input.shape
-    if len(shape) != 4:
-        raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    bins = pooled_height * pooled_width
-    if shape[1] % bins:
-        raise ValueError(
-            f"input must have channels divisible by the {pooled_height} * {pooled_width} bins of output_size, "
-            f"got {shape[1]} channels"
-        )
-    return new_dense(input, boxes.shape[0], shape[1] // bins, pooled_height, pooled_width)
+    return new_pooled(input, boxes, pooled_height, pooled_width, bins=pooled_height * pooled_width)
 
 
 def _forward(

@@ -8,17 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense
+from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, new_dense, new_pooled
 from fastcv.ops._define import Operator
 
 __all__ = ["roi_align"]
 
 
 def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
-    shape = input.shape
-    if len(shape) != 4:
-        raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    return new_dense(input, boxes.shape[0], shape[1], pooled_height, pooled_width)
+    return new_pooled(input, boxes, pooled_height, pooled_width)
 
 
 def _forward(
@@ -30,7 +27,7 @@ def _forward(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    output = _allocate(input, boxes, pooled_height, pooled_width)
+    output = new_pooled(input, boxes, pooled_height, pooled_width)
     _C.roi_align_forward(output, input, boxes, spatial_scale, sampling_ratio, aligned)
     return output
 
@@ -148,5 +145,5 @@ def roi_align(
     check_tensor(input, "input")
     pooled_height, pooled_width = as_pair(output_size, "output_size")
     rois = as_rois(boxes, input)
-    output: Tensor = _roi_align(input, rois, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned)
+    output: Tensor = _roi_align.call(input, rois, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned)
     return output

@@ -9,20 +9,14 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense
+from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, new_dense, new_pooled
 from fastcv.ops._define import Gradient, Operator
 
 __all__ = ["roi_pool"]
 
 
-def _allocate_values(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int) -> Tensor:
-    if input.dim() != 4:
-        raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    return new_dense(input, boxes.shape[0], input.shape[1], pooled_height, pooled_width)
-
-
 def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> tuple[Tensor, Tensor]:
-    output = _allocate_values(input, boxes, pooled_height, pooled_width)
+    output = new_pooled(input, boxes, pooled_height, pooled_width)
     return output, torch.empty_like(output, dtype=torch.int32)
 
 
@@ -37,7 +31,7 @@ def _forward(
 def _forward_values(
     input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
 ) -> tuple[Tensor]:
-    output = _allocate_values(input, boxes, pooled_height, pooled_width)
+    output = new_pooled(input, boxes, pooled_height, pooled_width)
     _C.roi_pool_values(output, input, boxes, spatial_scale)
     return (output,)
 
@@ -169,5 +163,5 @@ def roi_pool(
     """
     check_tensor(input, "input")
     pooled_height, pooled_width = as_pair(output_size, "output_size")
-    output: Tensor = _roi_pool(input, as_rois(boxes, input), pooled_height, pooled_width, spatial_scale)[0]
+    output: Tensor = _roi_pool.call(input, as_rois(boxes, input), pooled_height, pooled_width, spatial_scale)[0]
     return output
