@@ -89,4 +89,6 @@ class AnchorGenerator(nn.Module):
         grid_sizes = [tuple(feature_map.shape[-2:]) for feature_map in feature_maps]
         strides = [(height // h if h > 0 else 0, width // w if w > 0 else 0) for h, w in grid_sizes]
         self.set_cell_anchors(feature_maps[0].dtype, feature_maps[0].device)
-        return [anchor_grid(grid_sizes, strides, self.cell_anchors) for _ in image_list.image_sizes]
+        images = len(image_list.image_sizes)
+        anchors = anchor_grid(grid_sizes, strides, self.cell_anchors, images)
+        return [anchors[image] for image in range(images)]

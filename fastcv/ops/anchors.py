@@ -19,15 +19,15 @@ Sizes = Sequence[Sequence[int]]
 Strides = Sequence[int | Sequence[int]]
 
 
-def _allocate_grid(cells: Tensor, levels: Sequence[int]) -> Tensor:
+def _allocate_grid(cells: Tensor, levels: Sequence[int], images: int | None) -> Tensor:
     count = 0
     for level in range(0, len(levels), 5):
         count += levels[level] * levels[level + 1] * levels[level + 4]
-    return cells.new_empty_strided((count, 4), (4, 1))
+    return cells.new_empty((count, 4) if images is None else (images, count, 4))
 
 
-def _grid(cells: Tensor, levels: Sequence[int]) -> Tensor:
-    anchors = _allocate_grid(cells, levels)
+def _grid(cells: Tensor, levels: Sequence[int], images: int | None) -> Tensor:
+    anchors = _allocate_grid(cells, levels, images)
     _C.anchor_grid(anchors, cells.contiguous(), levels)
     return anchors
 
@@ -44,7 +44,7 @@ def _decode(deltas: Tensor, indices: Tensor, cells: Tensor, levels: Sequence[int
 
 # `levels` holds five numbers per level: height, width, stride along y, stride along x, number of cells.
 _anchor_grid = Operator(
-    "anchor_grid(Tensor cell_anchors, SymInt[] levels) -> Tensor", forward=_grid, fake=_allocate_grid
+    "anchor_grid(Tensor cell_anchors, SymInt[] levels, SymInt? images) -> Tensor", forward=_grid, fake=_allocate_grid
 )
 
 _decode_anchors = Operator(
@@ -88,7 +88,9 @@ def _as_stride(stride: int | Sequence[int], index: int) -> tuple[int, int]:
     return as_pair(stride, f"strides[{index}]")
 
 
-def anchor_grid(feature_sizes: Sizes, strides: Strides, cell_anchors: Sequence[Tensor]) -> Tensor:
+def anchor_grid(
+    feature_sizes: Sizes, strides: Strides, cell_anchors: Sequence[Tensor], images: int | None = None
+) -> Tensor:
     """Lay the anchors of every place of a feature pyramid out in one tensor.
 
     Parameters
@@ -100,10 +102,12 @@ def anchor_grid(feature_sizes: Sizes, strides: Strides, cell_anchors: Sequence[T
     cell_anchors : sequence of Tensor (S, 4)
         Anchors x1, y1, x2, y2 of one place of each level, relative to it. All of one dtype (float16, bfloat16, float32,
         float64) and device, which are the result's.
+    images : int, optional
+        Repeat the anchors for so many images.
 
     Returns
     -------
-    Tensor (A, 4)
+    Tensor (A, 4), or (images, A, 4)
         Anchors in pixels of the image, in the order level, y, x, cell.
 
     Raises
@@ -130,7 +134,9 @@ def anchor_grid(feature_sizes: Sizes, strides: Strides, cell_anchors: Sequence[T
             [ 8., -8., 24.,  8.]])
     """
     cells, levels = _describe_levels(feature_sizes, strides, cell_anchors)
-    anchors: Tensor = _anchor_grid(cells, levels)
+    if images is not None and images < 0:
+        raise ValueError(f"images must not be negative, got {images}")
+    anchors: Tensor = _anchor_grid(cells, levels, images)
     return anchors
 
 

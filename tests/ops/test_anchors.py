@@ -195,7 +195,8 @@ def test_transforms_compile_and_opcheck(backend: Any) -> None:
     deltas = torch.randn(3, 20, 4, device=backend.device)
     indices = torch.randint(98, (3, 20), device=backend.device)
     levels = [5, 7, 4, 5, 2, 3, 4, 8, 8, 2, 1, 2, 17, 13, 2]
-    torch.library.opcheck(torch.ops.fastcv.anchor_grid.default, (torch.cat(bases), levels))
+    torch.library.opcheck(torch.ops.fastcv.anchor_grid.default, (torch.cat(bases), levels, None))
+    torch.library.opcheck(torch.ops.fastcv.anchor_grid.default, (torch.cat(bases), levels, 2))
     options = (1.0, 1.0, 1.0, 1.0, 4.0, True, 20.0, 30.0)
     arguments = (deltas[0], indices[0], torch.cat(bases), levels, *options)
     torch.library.opcheck(torch.ops.fastcv.decode_anchors.default, arguments)

@@ -41,7 +41,8 @@ struct AnchorPyramid {
 
 struct AnchorGridParams {
   const void* cells;
-  void* anchors;
+  void* anchors;  // (images, anchors, 4): the same for every image
+  int64_t images;
   DType dtype;
   AnchorPyramid pyramid;
 };

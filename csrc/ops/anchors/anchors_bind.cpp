@@ -54,14 +54,19 @@ AnchorPyramid make_pyramid(const std::vector<int64_t>& levels, const TensorView&
 void anchor_grid(const TensorView& anchors, const TensorView& cells, const std::vector<int64_t>& levels) {
   AnchorGridParams params{};
   params.pyramid = make_pyramid(levels, cells);
-  check_shape({anchors, "anchors"}, {params.pyramid.anchors, 4}, "(A, 4)");
+  if (anchors.rank == 3) {
+    check_shape({anchors, "anchors"}, {kAny, params.pyramid.anchors, 4}, "(I, A, 4)");
+  } else {
+    check_shape({anchors, "anchors"}, {params.pyramid.anchors, 4}, "(A, 4)");
+  }
   check_same_dtype({anchors, "anchors"}, {cells, "cell_anchors"});
   check_same_device({anchors, "anchors"}, {cells, "cell_anchors"});
   check_contiguous({anchors, "anchors"});
   params.cells = cells.data;
   params.anchors = anchors.data;
+  params.images = anchors.rank == 3 ? anchors.shape[0] : 1;
   params.dtype = cells.dtype;
-  if (params.pyramid.anchors == 0) return;
+  if (anchors.elements() == 0) return;
   FASTCV_RUN(anchor_grid, params, anchors);
 }
 

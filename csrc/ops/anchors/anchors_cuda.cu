@@ -15,7 +15,10 @@ __global__ void __launch_bounds__(kBlockSize, 2) anchor_grid_kernel(const Anchor
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
   if (i >= p.pyramid.anchors) return;
   const Box<T> anchor = anchor_at<T>(p.cells, p.pyramid, i);
-  static_cast<Pack<T, 4>*>(p.anchors)[i] = {{anchor.x1, anchor.y1, anchor.x2, anchor.y2}};
+  const Pack<T, 4> packed = {{anchor.x1, anchor.y1, anchor.x2, anchor.y2}};
+  for (int64_t image = 0; image < p.images; ++image) {
+    static_cast<Pack<T, 4>*>(p.anchors)[image * p.pyramid.anchors + i] = packed;
+  }
 }
 
 template <class T>
