@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 
 nms_cpu_sorts: bool
+voxel_cpu_sorts: bool
+voxelize_cpu_in_one_step: bool
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
@@ -69,6 +71,16 @@ def decode_boxes_backward(
 ) -> None: ...
 def decode_boxes_forward(
     decoded: Tensor, deltas: Tensor, boxes: Tensor, wx: float, wy: float, ww: float, wh: float, clip: float, /
+) -> None: ...
+def devoxelize(output: Tensor, features: Tensor, indices: Tensor, weights: Tensor, /) -> None: ...
+def devoxelize_transposed(
+    output: Tensor,
+    grad: Tensor,
+    indices: Tensor,
+    weights: Tensor,
+    order: Tensor | None,
+    starts: Tensor | None,
+    /,
 ) -> None: ...
 def encode_boxes_backward(
     grad_reference_boxes: Tensor,
@@ -183,3 +195,82 @@ def soft_nms(
     gaussian: bool,
     /,
 ) -> None: ...
+def voxel_ids(
+    ids: Tensor, points: Tensor, grid: Sequence[float], offsets: Tensor | None, batch: Tensor | None, /
+) -> None: ...
+def voxel_neighbors(
+    indices: Tensor,
+    weights: Tensor,
+    coords: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    table: Tensor,
+    /,
+) -> None: ...
+def voxel_occupancy(
+    occupancy: Tensor, inside: Tensor, points: Tensor, grid: Sequence[float], offsets: Tensor | None, mode: int, /
+) -> None: ...
+def voxel_reduce(
+    reduced: Tensor, argument: Tensor | None, features: Tensor, order: Tensor, starts: Tensor, reduction: int, /
+) -> None: ...
+def voxel_segments(
+    order: Tensor,
+    starts: Tensor,
+    voxels: Tensor,
+    voxel_of: Tensor,
+    count: Tensor,
+    coords: Tensor,
+    sorted: Tensor | None,
+    block_sums: Tensor | None,
+    /,
+) -> None: ...
+def voxel_spread(
+    grad_features: Tensor,
+    grad: Tensor,
+    voxel_of: Tensor,
+    starts: Tensor,
+    argument: Tensor | None,
+    reduction: int,
+    /,
+) -> None: ...
+def voxelize(
+    voxels: Tensor,
+    coords: Tensor,
+    num_points: Tensor,
+    counts: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    /,
+) -> int: ...
+def voxelize_fill(
+    voxels: Tensor,
+    coords: Tensor,
+    num_points: Tensor,
+    counts: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    workspace: Tensor,
+    members: Tensor,
+    /,
+) -> None: ...
+def voxelize_find(
+    counts: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    workspace: Tensor,
+    /,
+) -> None: ...
+def voxelize_workspace(points: int, clouds: int, /) -> int: ...

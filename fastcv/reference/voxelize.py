@@ -65,3 +65,24 @@ def voxelize(
     coords = torch.tensor(list(members), dtype=torch.int32).reshape(-1, 4)
     num_points = torch.tensor([len(chosen) for chosen in members.values()], dtype=torch.int32)
     return voxels, coords if offsets is not None else coords[:, 1:], num_points
+
+
+def voxel_occupancy(
+    points: Tensor,
+    voxel_size: Sequence[float],
+    point_cloud_range: Sequence[float],
+    mode: str = "binary",
+    offsets: Tensor | None = None,
+) -> Tensor:
+    """Return the dense grid (Z, Y, X), or (B, Z, Y, X) with offsets."""
+    x, y, z = voxel_cells(voxel_size, point_cloud_range)
+    clouds = 1 if offsets is None else len(offsets) - 1
+    grid = torch.zeros(clouds, z, y, x, dtype=torch.float64)
+    for b, k, j, i in voxel_ids(points, voxel_size, point_cloud_range, offsets).tolist():
+        if b >= 0:
+            grid[b, k, j, i] += 1
+    if mode == "binary":
+        grid = (grid > 0).double()
+    elif mode == "density":
+        grid = grid / grid.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    return grid.float() if offsets is not None else grid[0].float()
