@@ -45,7 +45,8 @@ inline void check_points(const TensorView& points) {
                                 ")");
   }
   check_floating({points, "points"});
-  if (points.strides[1] != 1 && points.elements() > 0) throw pybind11::value_error("points must have rows in one piece");
+  if (points.strides[1] != 1 && points.elements() > 0)
+    throw pybind11::value_error("points must have rows in one piece");
   if (points.shape[0] > int64_t{1} << 30) throw pybind11::value_error("points must be at most 2^30");
 }
 

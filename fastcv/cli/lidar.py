@@ -134,7 +134,7 @@ def draw(encoded: Encoded, name: str, output: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    x_low, y_low, z_low, x_high, y_high, z_high = RANGE
+    x_low, y_low, z_low, x_high, y_high, _ = RANGE
     extent = (x_low, x_high, y_low, y_high)
     low_z, high_z = -2.0, 2.0
     figure, axes = plt.subplots(3, 1, figsize=(11, 16.5), layout="constrained", sharex=True, sharey=True)

@@ -23,12 +23,10 @@ def _make_grid(voxel_size: tuple[float, ...], point_cloud_range: tuple[float, ..
     if len(voxel_size) != 3 or not all(isinstance(v, _NUMBERS) for v in voxel_size):
         raise ValueError(f"voxel_size must be a number or three of them (x, y, z), got {voxel_size!r}")
     if len(point_cloud_range) != 6 or not all(isinstance(v, _NUMBERS) for v in point_cloud_range):
-        raise ValueError(
-            f"point_cloud_range must be six numbers (x, y, z from; x, y, z to), got {point_cloud_range!r}"
-        )
+        raise ValueError(f"point_cloud_range must be six numbers (x, y, z from; x, y, z to), got {point_cloud_range!r}")
     if not all(0 < v < math.inf for v in voxel_size):
         raise ValueError(f"voxel_size must be positive and finite, got {voxel_size!r}")
-    if not all(math.isfinite(v) for v in point_cloud_range):
+    if not all(-math.inf < v < math.inf for v in point_cloud_range):
         raise ValueError(f"point_cloud_range must be finite, got {point_cloud_range!r}")
     low, high = point_cloud_range[:3], point_cloud_range[3:]
     cells = [math.floor(min((b - a) / s, 2.0**40) + 0.5) for a, b, s in zip(low, high, voxel_size, strict=True)]

@@ -40,9 +40,7 @@ def _forward_neighbors(
     indices, weights = _allocate_neighbors(coords, points, grid, offsets, neighbors)
     slots = 1 << (2 * coords.shape[0] + 31).bit_length()
     table = points.new_empty((12 * slots if points.is_cuda or not _C.voxel_cpu_sorts else 0,), dtype=torch.uint8)
-    _C.voxel_neighbors(
-        indices, weights, coords.contiguous(), as_rows(points), grid, as_contiguous(offsets), table
-    )
+    _C.voxel_neighbors(indices, weights, coords.contiguous(), as_rows(points), grid, as_contiguous(offsets), table)
     return indices, weights
 
 
@@ -175,6 +173,8 @@ def devoxelize(
     check_tensor(features, "features")
     check_tensor(coords, "coords")
     check_tensor(points, "points")
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
     if mode not in ("nearest", "trilinear"):
         raise ValueError(f"mode must be 'nearest' or 'trilinear', got {mode!r}")
     if features.device != points.device:

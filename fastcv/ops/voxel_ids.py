@@ -112,6 +112,10 @@ def voxel_ids(
             [-1, -1, -1, -1]], dtype=torch.int32)
     """
     check_tensor(points, "points")
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
+    if batch is not None:
+        check_tensor(batch, "batch")
     ids: Tensor = _voxel_ids(points, as_grid(voxel_size, point_cloud_range), offsets, batch)
     return ids
 
@@ -158,6 +162,8 @@ def voxel_occupancy(
              [2., 0.]]])
     """
     check_tensor(points, "points")
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
     if mode not in _MODES:
         raise ValueError(f"mode must be 'binary', 'count' or 'density', got {mode!r}")
     grid = as_grid(voxel_size, point_cloud_range)

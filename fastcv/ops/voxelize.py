@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
+from fastcv.ops._arguments import check_tensor
 from fastcv.ops._define import Operator
 from fastcv.ops._voxels import Grid, as_contiguous, as_grid, as_rows, check_offsets, check_points
 
@@ -161,6 +162,8 @@ def voxelize(
     tensor([2, 1], dtype=torch.int32)
     """
     check_points(points)
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
     if max_voxels is None:
         max_voxels = points.shape[0]
     result: tuple[Tensor, Tensor, Tensor] = _voxelize(
@@ -210,6 +213,8 @@ def voxelize_padded(
     (tensor([1, 1, 0], dtype=torch.int32), tensor(2))
     """
     check_points(points)
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _voxelize_padded(
         points, as_grid(voxel_size, point_cloud_range), offsets, max_points_per_voxel, max_voxels
     )

@@ -80,7 +80,7 @@ def test_a_linear_field_comes_back(backend: Any) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients(backend: Any, mode: str) -> None:
     features, coords, positions = problem(60, 40, 3, 2)
-    mine, theirs = features.to(backend.device).requires_grad_(), features.clone().requires_grad_()
+    mine, theirs = features.clone().to(backend.device).requires_grad_(), features.clone().requires_grad_()
     moved = coords.to(backend.device), positions.to(backend.device)
     weight = torch.randn(40, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     devoxelize(mine, *moved, SIZE, RANGE, mode).backward(weight.to(backend.device))
@@ -156,7 +156,7 @@ def test_any_shape(backend: Any, voxels: int, points: int, channels: int, seed: 
 
 def test_opcheck_compile_and_vmap(backend: Any) -> None:
     features, coords, positions = problem(50, 20, 3, 1)
-    features = features.to(backend.device).requires_grad_()
+    features = features.clone().to(backend.device).requires_grad_()
     coords, positions = coords.to(backend.device), positions.to(backend.device)
     grid = [*RANGE[:3], *SIZE, 4.0, 8.0, 5.0]
     torch.library.opcheck(torch.ops.fastcv.voxel_neighbors.default, (coords, positions, grid, None, 8))

@@ -1,6 +1,6 @@
 // An open-addressing hash table of 64-bit keys. The slot that a key gets depends on the order of arrival, so nothing
-// that leaves a kernel may depend on it: what is kept per slot must be the same whatever the order, such as the smallest
-// index of a point (atomic_min).
+// that leaves a kernel may depend on it: what is kept per slot must be the same whatever the order, such as the
+// smallest index of a point (atomic_min).
 #pragma once
 
 #include "core/cuda/atomic.cuh"

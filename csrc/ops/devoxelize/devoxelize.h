@@ -5,7 +5,8 @@
 // Neighbours: which voxels, and with what weight.
 //   coords    (V, 4)   int32: cloud, z, y, x of each voxel; contiguous. Of equal ones the first counts
 //   points    (P, 3+)  x, y, z and whatever else; any row stride; clouds by offsets
-//   indices   (P, K)   int32: rows of coords, -1 where there is none; K = 1 (nearest) or 8 (trilinear; the bits of k say
+//   indices   (P, K)   int32: rows of coords, -1 where there is none; K = 1 (nearest) or 8 (trilinear; the bits of k
+//   say
 //                      whether the voxel is the farther one along z, y, x); contiguous
 //   weights   (P, K)   float32 (float64 for float64 points): 0 where there is none; contiguous
 //
@@ -31,7 +32,7 @@ struct VoxelNeighborsParams {
   int64_t neighbors;  // K
   int32_t* indices;
   void* weights;
-  void* table;       // CUDA: 12 bytes for each of `table_size` slots, 16-aligned
+  void* table;         // CUDA: 12 bytes for each of `table_size` slots, 16-aligned
   int64_t table_size;  // a power of two, at least 2 V
 };
 
@@ -90,8 +91,8 @@ FASTCV_HD void find_neighbors(const T* row, const VoxelAxes<Accumulate<T>>& axes
     }
     const int32_t found = find(corner);
     if (found < 0) continue;
-    const A weight = (dz != 0 ? z.high : A(1) - z.high) * (dy != 0 ? y.high : A(1) - y.high) *
-                     (dx != 0 ? x.high : A(1) - x.high);
+    const A weight =
+        (dz != 0 ? z.high : A(1) - z.high) * (dy != 0 ? y.high : A(1) - y.high) * (dx != 0 ? x.high : A(1) - x.high);
     indices[k] = found;
     weights[k] = weight;
     sum += weight;

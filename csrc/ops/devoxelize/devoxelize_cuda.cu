@@ -1,6 +1,6 @@
-// Devoxelisation on CUDA. Voxels enter a hash table (the smallest row of equal ones stays), a thread per point looks its
-// neighbours up. Interpolation takes a thread per point and channel, its transpose one per voxel and channel, which adds
-// the pairs that the caller has sorted by voxel: no atomics, the same bits every time.
+// Devoxelisation on CUDA. Voxels enter a hash table (the smallest row of equal ones stays), a thread per point looks
+// its neighbours up. Interpolation takes a thread per point and channel, its transpose one per voxel and channel, which
+// adds the pairs that the caller has sorted by voxel: no atomics, the same bits every time.
 //
 // Napkin maths, 1 000 000 points, 16 float32 channels, trilinear: indices and weights 64 MB written and read, features
 // from the second-level cache, 64 MB out: 192 MB, 45 us at 4.3 TB/s; 8 look-ups of 32-byte sectors add 256 MB.

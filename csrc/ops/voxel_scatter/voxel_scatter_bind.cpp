@@ -49,8 +49,7 @@ void voxel_segments(const TensorView& order, const TensorView& starts, const Ten
   if (coords.on_cuda || !kCpuSorts) {
     if (points == 0) throw py::value_error("voxel_segments: nothing to do");
     const TensorView sorted_view = view_of(sorted.ptr()), sums_view = view_of(block_sums.ptr());
-    p.sorted =
-        static_cast<const int64_t*>(checked({sorted_view, "sorted"}, DType::kInt64, {points}, "(P,)", device));
+    p.sorted = static_cast<const int64_t*>(checked({sorted_view, "sorted"}, DType::kInt64, {points}, "(P,)", device));
     p.block_sums = static_cast<int32_t*>(
         checked({sums_view, "block_sums"}, DType::kInt32, {points / 1024 + 2}, "(P / 1024 + 2,)", device));
   }
@@ -98,8 +97,7 @@ void voxel_spread(const TensorView& grad_features, const TensorView& grad, const
   p.points = voxel_of.shape[0];
   p.starts =
       static_cast<const int32_t*>(checked({starts, "starts"}, DType::kInt32, {p.voxels + 1}, "(V + 1,)", device));
-  p.grad_features =
-      checked({grad_features, "grad_features"}, grad.dtype, {p.points, p.channels}, "(P, C)", device);
+  p.grad_features = checked({grad_features, "grad_features"}, grad.dtype, {p.points, p.channels}, "(P, C)", device);
   p.reduction = reduction_of(reduce);
   if (!argument.is_none()) {
     const TensorView view = view_of(argument.ptr());

@@ -1,6 +1,6 @@
-// Voxel scatter on the CPU. Points are radix-sorted by the number of their voxel in the box that holds all voxels; bytes
-// in which no two numbers differ cost no pass. Voxels are reduced in parallel, each by one thread and in the order of
-// its points, in vectors over the channels, 64 at a time.
+// Voxel scatter on the CPU. Points are radix-sorted by the number of their voxel in the box that holds all voxels;
+// bytes in which no two numbers differ cost no pass. Voxels are reduced in parallel, each by one thread and in the
+// order of its points, in vectors over the channels, 64 at a time.
 //
 // Napkin maths, 120 000 points of 16 float32 channels: sorting moves 12 bytes per point 4 times (12 MB), features are
 // read once (7.7 MB): 1 ms at 20 GB/s. Sorting is what takes the time.

@@ -9,8 +9,9 @@
 //   counts      (B,)       int64: voxels of each cloud
 //
 // Of each cloud the first max_voxels voxels, in order of first appearance; points of others are dropped, and so are
-// points outside the grid and those with a coordinate that is NaN. The rows of the clouds follow each other; padded, the
-// cloud b has the rows [b * max_voxels, (b + 1) * max_voxels), and those without a voxel hold zeros, -1 as coordinates.
+// points outside the grid and those with a coordinate that is NaN. The rows of the clouds follow each other; padded,
+// the cloud b has the rows [b * max_voxels, (b + 1) * max_voxels), and those without a voxel hold zeros, -1 as
+// coordinates.
 //
 // Time and memory are O(P + size of the result), whatever the grid.
 #pragma once
@@ -39,12 +40,13 @@ struct VoxelizeParams {
   // CUDA works in two steps, between which the caller may look at the counts: find the voxels (counts), then fill the
   // outputs. The CPU does both at once.
   bool find, fill;
-  void* workspace;           // 16-aligned; the same for both
-  int64_t workspace_bytes;   // voxelize_workspace_bytes(P, B)
-  int32_t* members;          // (V, M): for filling
+  void* workspace;          // 16-aligned; the same for both
+  int64_t workspace_bytes;  // voxelize_workspace_bytes(P, B)
+  int32_t* members;         // (V, M): for filling
 };
 
-// CUDA: a hash table of 12 bytes per slot with two to four slots per point, and some numbers per point, block and cloud.
+// CUDA: a hash table of 12 bytes per slot with two to four slots per point, and some numbers per point, block and
+// cloud.
 constexpr int64_t voxelize_workspace_bytes(int64_t points, int64_t clouds) {
   int64_t capacity = 32;
   while (capacity < 2 * points) capacity *= 2;

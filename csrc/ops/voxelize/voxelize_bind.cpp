@@ -116,8 +116,7 @@ void voxelize_fill(const TensorView& voxels, const TensorView& coords, const Ten
   add_outputs(p, voxels, coords, num_points, points);
   p.workspace_bytes = voxelize_workspace_bytes(p.count, p.clouds.count);
   p.workspace = memory_of(workspace, "workspace", DType::kUInt8, p.workspace_bytes, points);
-  p.members =
-      static_cast<int32_t*>(memory_of(members, "members", DType::kInt32, p.rows * p.max_points, points));
+  p.members = static_cast<int32_t*>(memory_of(members, "members", DType::kInt32, p.rows * p.max_points, points));
   p.fill = true;
   FASTCV_RUN(voxelize, p, points);
 }

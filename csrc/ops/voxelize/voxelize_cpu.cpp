@@ -19,7 +19,7 @@
 namespace fastcv::FASTCV_VARIANT {
 namespace {
 
-constexpr int64_t kFewVoxels = int64_t{1} << 17;   // above, the points are split
+constexpr int64_t kFewVoxels = int64_t{1} << 17;  // above, the points are split
 constexpr int64_t kPointsPerPart = int64_t{1} << 13;
 constexpr int64_t kMostParts = 512;
 constexpr int64_t kGrain = int64_t{1} << 15;  // points of a block

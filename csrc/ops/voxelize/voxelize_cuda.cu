@@ -6,9 +6,9 @@
 // other; what is left, the M smallest in order, does not depend on the order of arrival. Last, a thread per place
 // copies its point. There is no serial kernel; one scan of P / 1024 counts runs in one block.
 //
-// Napkin maths, 1 000 000 points of 16 bytes into voxels of 5: the points are read twice (32 MB), 12 bytes per table slot
-// (2^21 slots) are cleared and about 3 sectors of 32 bytes touched per point (25 + 96 MB), places and result of 160 000
-// voxels are written (16 MB): 170 MB, 40 us at 4.3 TB/s.
+// Napkin maths, 1 000 000 points of 16 bytes into voxels of 5: the points are read twice (32 MB), 12 bytes per table
+// slot (2^21 slots) are cleared and about 3 sectors of 32 bytes touched per point (25 + 96 MB), places and result of
+// 160 000 voxels are written (16 MB): 170 MB, 40 us at 4.3 TB/s.
 #include "core/cuda/exclusive_scan.cuh"
 #include "core/cuda/voxel_hash.cuh"
 #include "ops/voxelize/voxelize.h"
@@ -129,7 +129,8 @@ __device__ __forceinline__ int64_t row_of(const VoxelizeParams& p, const Finding
   return row < p.rows ? row : -1;
 }
 
-__global__ void __launch_bounds__(kBlockSize, 2) voxelize_members_kernel(const VoxelizeParams p, const Finding finding) {
+__global__ void __launch_bounds__(kBlockSize, 2)
+    voxelize_members_kernel(const VoxelizeParams p, const Finding finding) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
   if (i >= p.count) return;
   const int64_t row = row_of(p, finding, i);
