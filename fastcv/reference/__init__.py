@@ -16,6 +16,7 @@ from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.reference.soft_nms import soft_nms
 from fastcv.reference.sparse_conv import sparse_conv
 from fastcv.reference.sparse_kernel_map import sparse_kernel_map
+from fastcv.reference.sparse_pool import sparse_avg_pool, sparse_max_pool
 
 __all__ = [
     "anchor_grid",
@@ -40,6 +41,8 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "sparse_avg_pool",
     "sparse_conv",
     "sparse_kernel_map",
+    "sparse_max_pool",
 ]
