@@ -34,7 +34,7 @@ def sparse_avg_pool(
     The divisor is the number of neighbours that are there, or K with ``count_include_missing``; a site without
     neighbours gives 0. ``reverse`` says nothing that ``neighbours`` does not.
     """
-    output = features.new_zeros(neighbours.shape[1], features.shape[1])
+    output = features[:0].sum() + features.new_zeros(neighbours.shape[1], features.shape[1])
     for rows in neighbours.long():
         (there,) = (rows >= 0).nonzero(as_tuple=True)
         output = output.index_add(0, there, features[rows[there]])

@@ -112,7 +112,7 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def build(kind: str, problem: dict[str, Any], **options: Any) -> Any:
-    layer = getattr(sparse, f"{kind}{problem['ndim']}d")(
+    return getattr(sparse, f"{kind}{problem['ndim']}d")(
         *problem["channels"],
         problem["kernel"],
         dilation=problem["dilation"],
@@ -121,7 +121,6 @@ def build(kind: str, problem: dict[str, Any], **options: Any) -> Any:
         dtype=torch.float64,
         **options,
     )
-    return layer
 
 
 @given(problem=problems())
