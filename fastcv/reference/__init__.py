@@ -14,6 +14,8 @@ from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.reference.soft_nms import soft_nms
+from fastcv.reference.sparse_conv import sparse_conv
+from fastcv.reference.sparse_kernel_map import sparse_kernel_map
 
 __all__ = [
     "anchor_grid",
@@ -38,4 +40,6 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "sparse_conv",
+    "sparse_kernel_map",
 ]
