@@ -1,11 +1,12 @@
 """The compiled module: kernels that fill tensors which the caller has allocated."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 nms_cpu_sorts: bool
+sparse_map_on_cpu: bool
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
@@ -181,5 +182,32 @@ def soft_nms(
     sigma: float,
     min_score: float,
     gaussian: bool,
+    /,
+) -> None: ...
+def sparse_kernel_map(
+    indices: Tensor,
+    geometry: Sequence[int],
+    batch_size: int,
+    submanifold: bool,
+    transposed: bool,
+    allocate: Callable[[int], tuple[Tensor | None, Tensor, Tensor]],
+    /,
+) -> None: ...
+def sparse_kernel_map_step(
+    step: int,
+    indices: Tensor,
+    geometry: Sequence[int],
+    batch_size: int,
+    submanifold: bool,
+    transposed: bool,
+    outputs: int,
+    out_indices: Tensor | None,
+    neighbours: Tensor | None,
+    reverse: Tensor | None,
+    table_keys: Tensor,
+    table_values: Tensor | None,
+    status: Tensor | None,
+    out_keys: Tensor | None,
+    places: Tensor | None,
     /,
 ) -> None: ...

@@ -15,6 +15,7 @@ from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
+from fastcv.ops.sparse_kernel_map import sparse_kernel_map
 
 __all__ = [
     "anchor_grid",
@@ -45,4 +46,5 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "sparse_kernel_map",
 ]

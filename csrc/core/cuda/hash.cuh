@@ -24,7 +24,8 @@ FASTCV_HD uint64_t hash_key(uint64_t key) {
 inline __device__ uint64_t hash_insert(uint64_t* keys, uint64_t slots, uint64_t key, bool& inserted) {
   uint64_t slot = hash_key(key) & (slots - 1);
   for (;;) {
-    const uint64_t before = atomic_cas(&keys[slot], kEmptySlot, key);
+    uint64_t before = *static_cast<const volatile uint64_t*>(&keys[slot]);  // most keys come more than once
+    if (before == kEmptySlot) before = atomic_cas(&keys[slot], kEmptySlot, key);
     if (before == kEmptySlot || before == key) {
       inserted = before == kEmptySlot;
       return slot;

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) insert_kernel(const SparseMapPa
   }
 }
 
-// Kernel element blockIdx.y of the first half (all but the last kernel elements, where reverse is wanted).
+// Where reverse is not wanted the first half of the kernel elements serves the other half as well.
 __global__ void __launch_bounds__(kBlockSize, 2) mirror_kernel(const SparseMapParams p, int32_t volume) {
   const int64_t n = thread_index();
   if (n >= p.sites) return;
