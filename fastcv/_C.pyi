@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 nms_cpu_sorts: bool
+sparse_conv_cpu_needs_workspace: bool
 sparse_map_on_cpu: bool
 
 def build_info() -> dict[str, Any]: ...
@@ -184,6 +185,19 @@ def soft_nms(
     gaussian: bool,
     /,
 ) -> None: ...
+def sparse_conv_forward(
+    output: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, groups: int, /
+) -> None: ...
+def sparse_conv_weight(
+    grad_weight: Tensor,
+    features: Tensor,
+    grad_output: Tensor,
+    neighbours: Tensor,
+    groups: int,
+    workspace: Tensor | None,
+    /,
+) -> None: ...
+def sparse_conv_weight_pieces(outputs: int, /) -> int: ...
 def sparse_kernel_map(
     indices: Tensor,
     geometry: Sequence[int],

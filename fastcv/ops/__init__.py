@@ -15,6 +15,7 @@ from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
+from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.ops.sparse_kernel_map import sparse_kernel_map
 
 __all__ = [
@@ -46,5 +47,6 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "sparse_conv",
     "sparse_kernel_map",
 ]

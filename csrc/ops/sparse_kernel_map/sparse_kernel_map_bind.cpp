@@ -134,11 +134,10 @@ SparseMapOutputs allocate_outputs(void* context, int64_t outputs) {
   const py::gil_scoped_acquire acquire;
   const py::tuple tensors = (*allocation.allocate)(outputs);
   if (tensors.size() != 3) throw py::value_error("allocate must return three tensors");
-  const SparseMapOutputs out = make_outputs(p, tensors[0], tensors[1], tensors[2], outputs, *allocation.indices);
-  if ((out.out_indices == nullptr) != p.submanifold || out.neighbours == nullptr || out.reverse == nullptr) {
+  if (tensors[0].is_none() != p.submanifold || tensors[1].is_none() || tensors[2].is_none()) {
     throw py::value_error("allocate must return out_indices (None where submanifold), neighbours and reverse");
   }
-  return out;
+  return make_outputs(p, tensors[0], tensors[1], tensors[2], outputs, *allocation.indices);
 }
 
 #if defined(FASTCV_EMULATED)
@@ -202,19 +201,19 @@ void sparse_kernel_map_step(int step, const TensorView& indices, const std::vect
       complete = p.status != nullptr && p.table_values != nullptr && p.slots > p.sites;
       break;
     case SparseMapStep::kMirror:
-      complete = p.submanifold && p.out.neighbours != nullptr && p.table_values != nullptr && outputs == p.sites;
+      complete = p.submanifold && !neighbours.is_none() && p.table_values != nullptr && outputs == p.sites;
       break;
     case SparseMapStep::kSpread:
       complete = true;
       break;
     case SparseMapStep::kCompact:
-      complete = p.out_keys != nullptr && p.places != nullptr;
+      complete = !out_keys.is_none() && p.places != nullptr;
       break;
     case SparseMapStep::kNumber:
-      complete = p.out_keys != nullptr && p.out.out_indices != nullptr && p.table_values != nullptr;
+      complete = !out_keys.is_none() && !out_indices.is_none() && p.table_values != nullptr;
       break;
     case SparseMapStep::kLink:
-      complete = p.out.neighbours != nullptr && p.out.reverse != nullptr && p.table_values != nullptr;
+      complete = !neighbours.is_none() && !reverse.is_none() && p.table_values != nullptr;
       break;
   }
   if (!complete) throw py::value_error("sparse_kernel_map_step: a tensor that the step needs is missing");
