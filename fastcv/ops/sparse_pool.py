@@ -14,32 +14,36 @@ from fastcv.ops._define import Gradient, Operator
 __all__ = ["sparse_avg_pool", "sparse_max_pool"]
 
 
-def _allocate_output(features: Tensor, neighbours: Tensor, reverse: Tensor, *_: Any) -> Tensor:
-    shape = features.shape
+def _allocate(features: Tensor, neighbours: Tensor, reverse: Tensor, *_: Any) -> Tensor:
+    shape, sites, back = features.shape, neighbours.shape, reverse.shape
     if len(shape) != 2:
         raise ValueError(f"features must have shape (N, C), got {describe_shape(features)}")
-    sites = neighbours.shape
     if len(sites) != 2:
         raise ValueError(f"neighbours must have shape (K, M), got {describe_shape(neighbours)}")
-    back = reverse.shape
-    if len(back) != 2 or back[1] != shape[0]:
-        raise ValueError(f"reverse must have shape (K, N) with N = {shape[0]}, got {describe_shape(reverse)}")
-    return features.new_empty_strided((sites[1], shape[1]), (shape[1], 1))
+    if len(back) != 2:
+        raise ValueError(f"reverse must have shape (K, N), got {describe_shape(reverse)}")
+    rows, channels = shape
+    if type(rows) is int and type(back[1]) is int:
+        if back[1] != rows:
+            raise ValueError(f"reverse must have shape (K, N) with N = {rows}, got {describe_shape(reverse)}")
+    else:  # the number of sites is not known yet
+        torch._check_value(back[1] == rows, lambda: "reverse must have one column per row of features")
+    return features.new_empty_strided((sites[1], channels), (channels, 1))
 
 
-def _allocate(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
-    output = _allocate_output(features, neighbours, reverse)
+def _allocate_both(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
+    output = _allocate(features, neighbours, reverse)
     return output, torch.empty_like(output, dtype=torch.int32)
 
 
 def _max_forward(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
-    output, argmax = _allocate(features, neighbours, reverse)
+    output, argmax = _allocate_both(features, neighbours, reverse)
     _C.sparse_max_pool_forward(output, argmax, features.contiguous(), neighbours.contiguous())
     return output, argmax
 
 
 def _max_values(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor]:
-    output = _allocate_output(features, neighbours, reverse)
+    output = _allocate(features, neighbours, reverse)
     _C.sparse_max_pool_values(output, features.contiguous(), neighbours.contiguous())
     return (output,)
 
@@ -83,7 +87,7 @@ def _max_adjoint(grad: Tensor, shape: Any, argmax: Tensor, reverse: Tensor) -> T
 _sparse_max_pool = Operator(
     "sparse_max_pool(Tensor features, Tensor neighbours, Tensor reverse) -> (Tensor, Tensor)",
     forward=_max_forward,
-    fake=_allocate,
+    fake=_allocate_both,
     gradient=Gradient(("features",), _save, _backward, _jvp),
     inference=_max_values,
 )
@@ -97,7 +101,7 @@ _sparse_max_pool_backward = Operator(
 
 
 def _avg_forward(features: Tensor, neighbours: Tensor, reverse: Tensor, count_include_missing: bool) -> Tensor:
-    output = _allocate_output(features, neighbours, reverse)
+    output = _allocate(features, neighbours, reverse)
     _C.sparse_avg_pool_forward(output, features.contiguous(), neighbours.contiguous(), count_include_missing)
     return output
 
@@ -124,7 +128,7 @@ def _avg_adjoint_gradient(grad: Tensor, shape: Any, *rest: Any) -> Any:
 _sparse_avg_pool = Operator(
     "sparse_avg_pool(Tensor features, Tensor neighbours, Tensor reverse, bool count_include_missing) -> Tensor",
     forward=_avg_forward,
-    fake=_allocate_output,
+    fake=_allocate,
     adjoint=_avg_adjoint,
 )
 

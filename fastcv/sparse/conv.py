@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastcv.sparse._ops import sparse_conv
+from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.sparse.kernel_map import Geometry, KernelMap, expand, map_for, result
 from fastcv.sparse.sequential import SparseModule
 from fastcv.sparse.tensor import SparseConvTensor

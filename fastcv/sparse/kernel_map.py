@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fastcv.sparse._ops import sparse_kernel_map
+from fastcv.ops.sparse_kernel_map import sparse_kernel_map
 
 if TYPE_CHECKING:
     from fastcv.sparse.tensor import SparseConvTensor

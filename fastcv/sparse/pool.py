@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastcv.sparse._ops import sparse_avg_pool, sparse_max_pool
+from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
 from fastcv.sparse.kernel_map import Geometry, expand, map_for, result
 from fastcv.sparse.sequential import SparseModule
 from fastcv.sparse.tensor import SparseConvTensor
