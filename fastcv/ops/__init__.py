@@ -15,9 +15,9 @@ from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
-from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
 from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.ops.sparse_kernel_map import sparse_kernel_map
+from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
 
 __all__ = [
     "anchor_grid",
@@ -49,7 +49,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "soft_nms",
     "sparse_avg_pool",
-    "sparse_max_pool",
     "sparse_conv",
     "sparse_kernel_map",
+    "sparse_max_pool",
 ]

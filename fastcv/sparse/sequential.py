@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fastcv.sparse.tensor import SparseConvTensor
 
@@ -113,7 +114,7 @@ class SparseBatchNorm(nn.BatchNorm1d):
         """Normalise the features of a sparse tensor, or a tensor (N, C)."""
         if isinstance(input, SparseConvTensor):
             return input.replace_feature(self.forward(input.features))
-        return _normalise_few(self, input) if _has_too_few(self, input) else super().forward(input)
+        return _batch_norm(self, input, super().forward)
 
 
 class SparseReLU(nn.ReLU):
@@ -142,20 +143,32 @@ _SPARSE = (SparseModule, SparseBatchNorm, SparseReLU, SparseIdentity)
 
 
 def _apply(module: nn.Module, features: Tensor) -> Tensor:
-    if isinstance(module, nn.BatchNorm1d) and _has_too_few(module, features):
-        return _normalise_few(module, features)
+    if isinstance(module, nn.BatchNorm1d):
+        return _batch_norm(module, features, module)
     output: Tensor = module(features)
     return output
 
 
-def _has_too_few(module: nn.BatchNorm1d, features: Tensor) -> bool:
-    return features.shape[0] < 2 and (module.training or module.running_mean is None)
+def _batch_norm(module: nn.BatchNorm1d, features: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    """Normalise features (N, C) of any number of sites, by ``forward`` where torch can."""
+    rows = features.shape[0]
+    needed = 2 if module.training or module.running_mean is None else 1
+    if not torch.compiler.is_compiling():
+        enough = rows >= needed
+    else:
+        from torch.fx.experimental.symbolic_shapes import guard_or_false, guard_or_true
+
+        enough = guard_or_false(rows >= needed)
+        if needed == 2 and not enough and guard_or_true(rows >= needed):  # not known: taken to be enough
+            torch._check(rows >= needed)
+            enough = True
+    return forward(features) if enough else _normalise_by_running_statistics(module, features)
 
 
-def _normalise_few(module: nn.BatchNorm1d, features: Tensor) -> Tensor:
-    """Normalise less than two rows (N, C)."""
+def _normalise_by_running_statistics(module: nn.BatchNorm1d, features: Tensor) -> Tensor:
     mean, var = module.running_mean, module.running_var
-    if mean is None or var is None:  # then a row is its own mean
+    if mean is None or var is None:  # a single row is its own mean
         output = features - features
-        return output if module.weight is None else output * module.weight + module.bias
-    return F.batch_norm(features, mean, var, module.weight, module.bias, False, 0.0, module.eps)
+    else:
+        output = ((features - mean) * torch.rsqrt(var + module.eps)).to(features.dtype)
+    return output if module.weight is None else (output * module.weight + module.bias).to(features.dtype)
