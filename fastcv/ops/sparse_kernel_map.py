@@ -170,9 +170,7 @@ def _forward(
     return outputs[0]
 
 
-def _fake(
-    indices: Tensor, geometry: Sequence[int], batch_size: int, transposed: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(indices: Tensor, geometry: Sequence[int], batch_size: int, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
     _check_indices(indices)
     count = torch.library.get_ctx().new_dynamic_size()
     volume = _volume(geometry)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,8 +101,8 @@ class KernelMap:
 def expand(value: int | Sequence[int], ndim: int, name: str, minimum: int) -> tuple[int, ...]:
     """Return one integer per axis, each at least ``minimum``; one integer stands for all axes."""
     try:
-        values = tuple(int(v) for v in value) if isinstance(value, Sequence) else (int(value),) * ndim
-    except (TypeError, ValueError):
+        values = (index(value),) * ndim if not isinstance(value, Iterable) else tuple(index(v) for v in value)
+    except TypeError:
         raise TypeError(f"{name} must be an int or {ndim} ints, got {value!r}") from None
     if len(values) != ndim:
         raise ValueError(f"{name} must be an int or {ndim} ints, got {value!r}")
