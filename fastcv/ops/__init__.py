@@ -19,6 +19,9 @@ from fastcv.ops.soft_nms import soft_nms
 from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
 from fastcv.ops.voxel_scatter import voxel_scatter
 from fastcv.ops.voxelize import voxelize, voxelize_padded
+from fastcv.ops.sparse_conv import sparse_conv
+from fastcv.ops.sparse_kernel_map import sparse_kernel_map
+from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
 
 __all__ = [
     "anchor_grid",
@@ -55,4 +58,8 @@ __all__ = [
     "voxel_scatter",
     "voxelize",
     "voxelize_padded",
+    "sparse_avg_pool",
+    "sparse_conv",
+    "sparse_kernel_map",
+    "sparse_max_pool",
 ]

@@ -17,6 +17,9 @@ from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.reference.soft_nms import soft_nms
 from fastcv.reference.voxel_scatter import voxel_scatter
 from fastcv.reference.voxelize import voxel_ids, voxel_occupancy, voxelize
+from fastcv.reference.sparse_conv import sparse_conv
+from fastcv.reference.sparse_kernel_map import sparse_kernel_map
+from fastcv.reference.sparse_pool import sparse_avg_pool, sparse_max_pool
 
 __all__ = [
     "anchor_grid",
@@ -46,4 +49,8 @@ __all__ = [
     "voxel_occupancy",
     "voxel_scatter",
     "voxelize",
+    "sparse_avg_pool",
+    "sparse_conv",
+    "sparse_kernel_map",
+    "sparse_max_pool",
 ]
