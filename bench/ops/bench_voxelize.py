@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -43,9 +44,8 @@ def uniform(count: int) -> torch.Tensor:
 
 def spconv_voxelize() -> Callable[..., Any]:
     """spconv's generator, built once and kept, as its users keep it."""
-    from spconv.pytorch.utils import PointToVoxel
-
-    generator = PointToVoxel(
+    utils = importlib.import_module("spconv.pytorch.utils")
+    generator = utils.PointToVoxel(
         vsize_xyz=list(SIZE),
         coors_range_xyz=list(RANGE),
         num_point_features=4,

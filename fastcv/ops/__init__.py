@@ -16,12 +16,12 @@ from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
-from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
-from fastcv.ops.voxel_scatter import voxel_scatter
-from fastcv.ops.voxelize import voxelize, voxelize_padded
 from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.ops.sparse_kernel_map import sparse_kernel_map
 from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
+from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
+from fastcv.ops.voxel_scatter import voxel_scatter
+from fastcv.ops.voxelize import voxelize, voxelize_padded
 
 __all__ = [
     "anchor_grid",
@@ -53,13 +53,13 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "sparse_avg_pool",
+    "sparse_conv",
+    "sparse_kernel_map",
+    "sparse_max_pool",
     "voxel_ids",
     "voxel_occupancy",
     "voxel_scatter",
     "voxelize",
     "voxelize_padded",
-    "sparse_avg_pool",
-    "sparse_conv",
-    "sparse_kernel_map",
-    "sparse_max_pool",
 ]

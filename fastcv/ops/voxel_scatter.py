@@ -140,11 +140,14 @@ def _backward(tensors: Any, reduction: int, needs: Any, grad: Tensor, _: Any) ->
 
 
 def _jvp(tensors: Any, reduction: int, tangent: Tensor) -> Any:
-    return _reduce_again(tangent, *tensors, reduction), None
+    voxel_of, order, starts, argument = tensors
+    return _reduce_again(tangent, voxel_of, order, starts, argument, reduction), None
 
 
-def _adjoint_gradient(grad: Tensor, shape: Any, *rest: Any) -> Tensor:
-    return _reduce_again(grad, *rest)
+def _adjoint_gradient(
+    grad: Tensor, shape: Any, voxel_of: Tensor, order: Tensor, starts: Tensor, argument: Tensor, reduction: int
+) -> Tensor:
+    return _reduce_again(grad, voxel_of, order, starts, argument, reduction)
 
 
 _voxel_segments = Operator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def _check(points: Tensor, offsets: Tensor | None, max_points: int, max_voxels: 
         raise ValueError(f"max_voxels must be in [0, 2^31], got {max_voxels}")
 
 
-def _rows(points: Tensor, lead: tuple[int, ...], max_points: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _rows(points: Tensor, lead: tuple[Any, ...], max_points: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     voxels = points.new_empty((*lead, max_points, points.shape[1]))
     coords = points.new_empty((*lead, width), dtype=torch.int32)
     return voxels, coords, points.new_empty(lead, dtype=torch.int32)
@@ -37,19 +38,38 @@ def _forward(
     points, offsets = as_rows(points), as_contiguous(offsets)
     width, clouds = (3, 1) if offsets is None else (4, offsets.shape[0] - 1)
     counts = points.new_empty((clouds,), dtype=torch.int64)
-    options = points, grid, offsets, max_points, max_voxels, False
     if points.is_cpu and _C.voxelize_cpu_in_one_step:
         room = min(points.shape[0], clouds * max_voxels)
-        outputs = _rows(points, (room,), max_points, width)
-        count = _C.voxelize(*outputs, counts, *options)
-        return outputs if count == room else tuple(t.narrow(0, 0, count) for t in outputs)  # type: ignore[return-value]
+        voxels, coords, members = _rows(points, (room,), max_points, width)
+        count = _C.voxelize(voxels, coords, members, counts, points, grid, offsets, max_points, max_voxels, False)
+        if count == room:
+            return voxels, coords, members
+        return voxels.narrow(0, 0, count), coords.narrow(0, 0, count), members.narrow(0, 0, count)
     workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], clouds),), dtype=torch.uint8)
-    _C.voxelize_find(counts, *options, workspace)
+    _C.voxelize_find(counts, points, grid, offsets, max_points, max_voxels, False, workspace)
     count = int(counts.sum())  # the one synchronisation: the size of the result depends on the data
     outputs = _rows(points, (count,), max_points, width)
-    members = points.new_empty((count * max_points,), dtype=torch.int32)
-    _C.voxelize_fill(*outputs, counts, *options, workspace, members)
+    _fill(outputs, counts, points, grid, offsets, max_points, max_voxels, False, workspace)
     return outputs
+
+
+def _fill(
+    outputs: tuple[Tensor, Tensor, Tensor],
+    counts: Tensor,
+    points: Tensor,
+    grid: Grid,
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    workspace: Tensor,
+) -> None:
+    """Second step on CUDA: the outputs have their size."""
+    voxels, coords, num_points = outputs
+    places = points.new_empty((num_points.numel() * max_points,), dtype=torch.int32)
+    _C.voxelize_fill(
+        voxels, coords, num_points, counts, points, grid, offsets, max_points, max_voxels, padded, workspace, places
+    )
 
 
 def _fake(
@@ -72,17 +92,16 @@ def _allocate_padded(
 def _forward_padded(
     points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    outputs = _allocate_padded(points, grid, offsets, max_points, max_voxels)
-    points, offsets, counts = as_rows(points), as_contiguous(offsets), outputs[3]
-    options = points, grid, offsets, max_points, max_voxels, True
+    voxels, coords, num_points, counts = _allocate_padded(points, grid, offsets, max_points, max_voxels)
+    points, offsets = as_rows(points), as_contiguous(offsets)
     if points.is_cpu and _C.voxelize_cpu_in_one_step:
-        _C.voxelize(*outputs, *options)
-        return outputs
-    workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], counts.numel()),), dtype=torch.uint8)
-    members = points.new_empty((counts.numel() * max_voxels * max_points,), dtype=torch.int32)
-    _C.voxelize_find(counts, *options, workspace)
-    _C.voxelize_fill(*outputs, *options, workspace, members)
-    return outputs
+        _C.voxelize(voxels, coords, num_points, counts, points, grid, offsets, max_points, max_voxels, True)
+    else:
+        workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], counts.numel()),), dtype=torch.uint8)
+        _C.voxelize_find(counts, points, grid, offsets, max_points, max_voxels, True, workspace)
+        outputs = voxels, coords, num_points
+        _fill(outputs, counts, points, grid, offsets, max_points, max_voxels, True, workspace)
+    return voxels, coords, num_points, counts
 
 
 _ARGUMENTS = "(Tensor points, float[] grid, Tensor? offsets, SymInt max_points, SymInt max_voxels)"

@@ -15,11 +15,11 @@ from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.reference.soft_nms import soft_nms
-from fastcv.reference.voxel_scatter import voxel_scatter
-from fastcv.reference.voxelize import voxel_ids, voxel_occupancy, voxelize
 from fastcv.reference.sparse_conv import sparse_conv
 from fastcv.reference.sparse_kernel_map import sparse_kernel_map
 from fastcv.reference.sparse_pool import sparse_avg_pool, sparse_max_pool
+from fastcv.reference.voxel_scatter import voxel_scatter
+from fastcv.reference.voxelize import voxel_ids, voxel_occupancy, voxelize
 
 __all__ = [
     "anchor_grid",
@@ -45,12 +45,12 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
-    "voxel_ids",
-    "voxel_occupancy",
-    "voxel_scatter",
-    "voxelize",
     "sparse_avg_pool",
     "sparse_conv",
     "sparse_kernel_map",
     "sparse_max_pool",
+    "voxel_ids",
+    "voxel_occupancy",
+    "voxel_scatter",
+    "voxelize",
 ]

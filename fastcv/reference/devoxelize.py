@@ -41,9 +41,10 @@ def devoxelize(
                         weight = 1.0
                         for at, position in zip(corner, reversed(u), strict=True):
                             weight *= 1 - abs(position - at)
-                        if (b, *corner) in row_of:
+                        row = row_of.get((b, *corner), -1)
+                        if row >= 0:
                             total += weight
-                            weighted = weighted + weight * features[row_of[(b, *corner)]]
+                            weighted = weighted + weight * features[row]
             value = weighted / total if total > 0 else value
         output.append(value)
     return torch.stack(output) if output else features.sum() * 0 + features.new_zeros(0, features.shape[1])
