@@ -60,6 +60,15 @@ def nms_of_constant_density(count: int) -> Callable[[], Any]:
     return lambda: nms(boxes, scores, 0.5)
 
 
+def voxelize_of_constant_density(count: int) -> Callable[[], Any]:
+    """Points anywhere in a flat world that grows with them, three to a voxel, all voxels kept."""
+    from fastcv.ops import voxelize
+
+    side = (count / 3 / 20) ** 0.5 * 0.1  # 20 voxels high
+    points = torch.rand(count, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([side, side, 2.0, 1.0])
+    return lambda: voxelize(points, 0.1, (0, 0, 0, side + 0.1, side + 0.1, 2), 5)
+
+
 GROWTHS = [
     Growth(
         op="nms",
@@ -67,6 +76,13 @@ GROWTHS = [
         element="box",
         sizes=(1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
         make=nms_of_constant_density,
+    ),
+    Growth(
+        op="voxelize",
+        title="voxelize at constant density, all voxels kept, 5 points each",
+        element="point",
+        sizes=(1000, 10_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000),
+        make=voxelize_of_constant_density,
     ),
 ]
 

@@ -1,11 +1,15 @@
 """The compiled module: kernels that fill tensors which the caller has allocated."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 nms_cpu_sorts: bool
+voxel_cpu_sorts: bool
+voxelize_cpu_in_one_step: bool
+sparse_conv_cpu_needs_workspace: bool
+sparse_map_on_cpu: bool
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
@@ -69,6 +73,16 @@ def decode_boxes_backward(
 ) -> None: ...
 def decode_boxes_forward(
     decoded: Tensor, deltas: Tensor, boxes: Tensor, wx: float, wy: float, ww: float, wh: float, clip: float, /
+) -> None: ...
+def devoxelize(output: Tensor, features: Tensor, indices: Tensor, weights: Tensor, /) -> None: ...
+def devoxelize_transposed(
+    output: Tensor,
+    grad: Tensor,
+    indices: Tensor,
+    weights: Tensor,
+    order: Tensor | None,
+    starts: Tensor | None,
+    /,
 ) -> None: ...
 def encode_boxes_backward(
     grad_reference_boxes: Tensor,
@@ -181,5 +195,139 @@ def soft_nms(
     sigma: float,
     min_score: float,
     gaussian: bool,
+    /,
+) -> None: ...
+def voxel_ids(
+    ids: Tensor, points: Tensor, grid: Sequence[float], offsets: Tensor | None, batch: Tensor | None, /
+) -> None: ...
+def voxel_neighbors(
+    indices: Tensor,
+    weights: Tensor,
+    coords: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    table: Tensor,
+    /,
+) -> None: ...
+def voxel_occupancy(
+    occupancy: Tensor, inside: Tensor, points: Tensor, grid: Sequence[float], offsets: Tensor | None, mode: int, /
+) -> None: ...
+def voxel_reduce(
+    reduced: Tensor, argument: Tensor | None, features: Tensor, order: Tensor, starts: Tensor, reduction: int, /
+) -> None: ...
+def voxel_segments(
+    order: Tensor,
+    starts: Tensor,
+    voxels: Tensor,
+    voxel_of: Tensor,
+    count: Tensor,
+    coords: Tensor,
+    sorted: Tensor | None,
+    block_sums: Tensor | None,
+    /,
+) -> None: ...
+def voxel_spread(
+    grad_features: Tensor,
+    grad: Tensor,
+    voxel_of: Tensor,
+    starts: Tensor,
+    argument: Tensor | None,
+    reduction: int,
+    /,
+) -> None: ...
+def voxelize(
+    voxels: Tensor,
+    coords: Tensor,
+    num_points: Tensor,
+    counts: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    /,
+) -> int: ...
+def voxelize_fill(
+    voxels: Tensor,
+    coords: Tensor,
+    num_points: Tensor,
+    counts: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    workspace: Tensor,
+    members: Tensor,
+    /,
+) -> None: ...
+def voxelize_find(
+    counts: Tensor,
+    points: Tensor,
+    grid: Sequence[float],
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    workspace: Tensor,
+    /,
+) -> None: ...
+def voxelize_workspace(points: int, clouds: int, /) -> int: ...
+def sparse_avg_pool_backward(
+    grad_features: Tensor,
+    grad_output: Tensor,
+    counts: Tensor,
+    neighbours: Tensor,
+    reverse: Tensor,
+    count_missing: bool,
+    /,
+) -> None: ...
+def sparse_avg_pool_forward(output: Tensor, features: Tensor, neighbours: Tensor, count_missing: bool, /) -> None: ...
+def sparse_max_pool_backward(
+    grad_features: Tensor, grad_output: Tensor, argmax: Tensor, reverse: Tensor, /
+) -> None: ...
+def sparse_max_pool_forward(output: Tensor, argmax: Tensor, features: Tensor, neighbours: Tensor, /) -> None: ...
+def sparse_max_pool_values(output: Tensor, features: Tensor, neighbours: Tensor, /) -> None: ...
+def sparse_conv_forward(
+    output: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, groups: int, /
+) -> None: ...
+def sparse_conv_weight(
+    grad_weight: Tensor,
+    features: Tensor,
+    grad_output: Tensor,
+    neighbours: Tensor,
+    groups: int,
+    workspace: Tensor | None,
+    /,
+) -> None: ...
+def sparse_conv_weight_pieces(outputs: int, /) -> int: ...
+def sparse_kernel_map(
+    indices: Tensor,
+    geometry: Sequence[int],
+    batch_size: int,
+    submanifold: bool,
+    transposed: bool,
+    allocate: Callable[[int], tuple[Tensor | None, Tensor, Tensor]],
+    /,
+) -> None: ...
+def sparse_kernel_map_step(
+    step: int,
+    indices: Tensor,
+    geometry: Sequence[int],
+    batch_size: int,
+    submanifold: bool,
+    transposed: bool,
+    outputs: int,
+    out_indices: Tensor | None,
+    neighbours: Tensor | None,
+    reverse: Tensor | None,
+    table_keys: Tensor,
+    table_values: Tensor | None,
+    status: Tensor | None,
+    out_keys: Tensor | None,
+    places: Tensor | None,
     /,
 ) -> None: ...

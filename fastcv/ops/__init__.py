@@ -6,6 +6,7 @@ from fastcv.ops.box_coding import decode_boxes, encode_boxes
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
+from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
@@ -15,6 +16,12 @@ from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
+from fastcv.ops.sparse_conv import sparse_conv
+from fastcv.ops.sparse_kernel_map import sparse_kernel_map
+from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
+from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
+from fastcv.ops.voxel_scatter import voxel_scatter
+from fastcv.ops.voxelize import voxelize, voxelize_padded
 
 __all__ = [
     "anchor_grid",
@@ -29,6 +36,7 @@ __all__ = [
     "complete_box_iou_loss",
     "decode_anchors",
     "decode_boxes",
+    "devoxelize",
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
@@ -45,4 +53,13 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "sparse_avg_pool",
+    "sparse_conv",
+    "sparse_kernel_map",
+    "sparse_max_pool",
+    "voxel_ids",
+    "voxel_occupancy",
+    "voxel_scatter",
+    "voxelize",
+    "voxelize_padded",
 ]

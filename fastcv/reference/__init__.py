@@ -5,6 +5,7 @@ from fastcv.reference.box_coding import decode_boxes, encode_boxes
 from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.boxes import masks_to_boxes
+from fastcv.reference.devoxelize import devoxelize
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
@@ -14,6 +15,11 @@ from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.reference.soft_nms import soft_nms
+from fastcv.reference.sparse_conv import sparse_conv
+from fastcv.reference.sparse_kernel_map import sparse_kernel_map
+from fastcv.reference.sparse_pool import sparse_avg_pool, sparse_max_pool
+from fastcv.reference.voxel_scatter import voxel_scatter
+from fastcv.reference.voxelize import voxel_ids, voxel_occupancy, voxelize
 
 __all__ = [
     "anchor_grid",
@@ -23,6 +29,7 @@ __all__ = [
     "complete_box_iou_loss",
     "decode_anchors",
     "decode_boxes",
+    "devoxelize",
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
@@ -38,4 +45,12 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "sparse_avg_pool",
+    "sparse_conv",
+    "sparse_kernel_map",
+    "sparse_max_pool",
+    "voxel_ids",
+    "voxel_occupancy",
+    "voxel_scatter",
+    "voxelize",
 ]

@@ -1,0 +1,57 @@
+// Sparse convolution over a kernel map (Graham, Engelcke, van der Maaten 2018, section 3; see sparse_kernel_map.h).
+//
+//   input       (N, G * C_in)     features of the input sites; contiguous
+//   weight      (G * C_out, K, C_in)  any strides
+//   bias        (G * C_out,)      contiguous, or null
+//   neighbours  (K, M)            int32: the row of `input` that feeds output m through kernel element k, or less than 0
+//   output      (M, G * C_out)    contiguous
+//
+//   output[m] = bias + sum_k  weight[:, k, :] input[neighbours[k, m]]      within each of the G groups of channels
+//
+// The gradient to the input is the same over the reverse map with the weight's channels exchanged, which its strides
+// can say. The gradient to the weight is
+//
+//   grad_weight[:, k, :] = sum_m  grad_output[m] (x) input[neighbours[k, m]]
+//
+// summed in pieces of output rows whose bounds depend on the shapes alone, the pieces in ascending order. Halves
+// accumulate in float32. A neighbour of N or more is a ValueError on the CPU; on CUDA it feeds nothing.
+#pragma once
+
+#include "core/cpu_variants.h"
+#include "core/types.h"
+
+namespace fastcv {
+
+struct SparseConvParams {
+  const void* input;
+  const void* weight;  // that of group g, output channel o, kernel element k, input channel i lies at
+  int64_t group_stride, out_stride, element_stride, in_stride;  // g * group_stride + o * out_stride + ...
+  const void* bias;
+  const int32_t* neighbours;
+  void* output;
+  DType dtype;
+  int64_t inputs, outputs, volume, groups;  // N, M, K, G
+  int64_t in_channels, out_channels;        // of one group
+};
+
+struct SparseConvWeightParams {
+  const void* input;
+  const void* grad_output;
+  const int32_t* neighbours;
+  void* grad_weight;  // (G * C_out, K, C_in), contiguous
+  DType dtype;
+  int64_t inputs, outputs, volume, groups;
+  int64_t in_channels, out_channels;
+  void* workspace;  // CUDA: weight_gradient_pieces() times as many elements as grad_weight, of the accumulating dtype
+};
+
+// Into how many pieces the output rows are cut, each of at least one row.
+inline int64_t weight_gradient_pieces(int64_t outputs) {
+  const int64_t pieces = (outputs + 8191) / 8192;
+  return pieces < 1 ? 1 : pieces < 16 ? pieces : 16;
+}
+
+FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
+FASTCV_DECLARE_KERNEL(sparse_conv_weight, SparseConvWeightParams);
+
+}  // namespace fastcv

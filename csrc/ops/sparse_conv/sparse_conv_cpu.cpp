@@ -1,0 +1,249 @@
+// Sparse convolution on the CPU. See sparse_conv.h for the meaning.
+//
+// Forward: a block of output rows at a time. For each kernel element the rows that have a neighbour are listed, their
+// neighbours' features multiplied with that element's weight by the shared micro-kernel, which reads them where they
+// lie, and the products added to the rows. An element that no row of the block has costs the look at its map alone.
+//
+// Weight gradient: a piece of output rows and a kernel element at a time, which share nothing with others. The pairs'
+// features and gradients are gathered side by side, and their outer products summed by the same micro-kernel.
+//
+// Napkin maths, 35 000 sites with 9 neighbours each, on one core: 64 -> 64 channels are 2.6 GFLOP, 29 ms at 90 GFLOP/s,
+// 16 -> 32 0.3 GFLOP; at 4 -> 16 the 315 000 pairs take about 6 cycles each, 0.7 ms, and the look at a map of 3.8 MB
+// 0.3 ms.
+#include "core/errors.h"
+#include "core/gemm_cpu.h"
+#include "core/memory.h"
+#include "core/parallel.h"
+#include "ops/sparse_conv/sparse_conv.h"
+#include "ops/sparse_conv/sparse_pairs_cpu.h"
+
+namespace fastcv::FASTCV_VARIANT {
+namespace {
+
+constexpr int64_t kBlockRows = 192;
+constexpr int64_t kPairBlock = 128;
+
+template <class A, class T>
+FASTCV_HD void read_row(const T* source, int64_t count, A* target) {
+  int64_t c = 0;
+  for (; c + kLanes<A> <= count; c += kLanes<A>) store(target + c, load(source + c));
+  for (; c < count; ++c) target[c] = to_float(source[c]);
+}
+
+template <class A>
+FASTCV_HD void add_row(const A* source, int64_t count, A* target) {
+  int64_t c = 0;
+  for (; c + kLanes<A> <= count; c += kLanes<A>) store(target + c, load(target + c) + load(source + c));
+  for (; c < count; ++c) target[c] += source[c];
+}
+
+void throw_beyond(int64_t inputs) {
+  throw_value_error("neighbours must be rows of the features, below %lld", static_cast<long long>(inputs));
+}
+
+// ---- forward ----
+
+// The buffers of one block.
+template <class A>
+struct BlockMemory {
+  A* sums;      // [kBlockRows][out_channels], where the output does not hold them itself
+  A* products;  // [kBlockRows][out_channels]
+  A* gathered;  // [kBlockRows][in_channels], for halves
+  const A** pointers;
+  int32_t* rows;
+  int32_t* sources;
+};
+
+template <class T>
+void convolve_block(const SparseConvParams& p, int64_t group, const Accumulate<T>* packed, int64_t element_size,
+                    int64_t begin, int64_t count, const BlockMemory<Accumulate<T>>& memory, bool& beyond) {
+  using A = Accumulate<T>;
+  const int64_t in_row = p.groups * p.in_channels, out_row = p.groups * p.out_channels;
+  const T* const input = static_cast<const T*>(p.input) + group * p.in_channels;
+  T* const output = static_cast<T*>(p.output) + begin * out_row + group * p.out_channels;
+  const T* const bias = p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + group * p.out_channels;
+  constexpr bool kDirect = sizeof(T) == sizeof(A);
+  A* sums;
+  int64_t sums_row;
+  if constexpr (kDirect) {
+    sums = output;
+    sums_row = out_row;
+  } else {
+    sums = memory.sums;
+    sums_row = p.out_channels;
+  }
+  for (int64_t m = 0; m < count; ++m) {
+    for (int64_t c = 0; c < p.out_channels; ++c) sums[m * sums_row + c] = bias == nullptr ? A(0) : A(to_float(bias[c]));
+  }
+  for (int64_t k = 0; k < p.volume; ++k) {
+    const int64_t pairs = list_pairs(p.neighbours + k * p.outputs + begin, count, static_cast<int32_t>(p.inputs),
+                                     memory.rows, memory.sources, beyond);
+    if (pairs == 0) continue;
+    for (int64_t i = 0; i < pairs; ++i) {
+      const T* source = input + memory.sources[i] * in_row;
+      if constexpr (kDirect) {
+        memory.pointers[i] = source;
+      } else {
+        memory.pointers[i] = memory.gathered + i * p.in_channels;
+        read_row(source, p.in_channels, memory.gathered + i * p.in_channels);
+      }
+    }
+    for (int64_t i = 0; i < kRowsPadding; ++i) memory.pointers[pairs + i] = memory.pointers[0];
+    const int64_t first = 0;
+    GemmRows<A> gemm{};
+    gemm.a = memory.pointers;
+    gemm.a_stride = pairs;
+    gemm.packed = packed + k * element_size;
+    gemm.b_depth = p.in_channels;
+    gemm.first = &first;
+    gemm.segments = 1;
+    gemm.depth = p.in_channels;
+    gemm.c = memory.products;
+    gemm.c_stride = p.out_channels;
+    gemm.rows = pairs;
+    gemm.columns = p.out_channels;
+    gemm_rows(gemm);
+    for (int64_t i = 0; i < pairs; ++i) {
+      add_row(memory.products + i * p.out_channels, p.out_channels, sums + memory.rows[i] * sums_row);
+    }
+  }
+  if constexpr (!kDirect) {
+    for (int64_t m = 0; m < count; ++m) {
+      for (int64_t c = 0; c < p.out_channels; ++c) output[m * out_row + c] = from_float<T>(sums[m * sums_row + c]);
+    }
+  }
+}
+
+template <class T>
+void convolve(const SparseConvParams& p) {
+  using A = Accumulate<T>;
+  const int64_t element_size = packed_size<A>(p.in_channels, p.out_channels);
+  const Scratch packed_memory(sizeof(A) * static_cast<size_t>(p.groups * p.volume * element_size));
+  A* const packed = packed_memory.as<A>();
+  const T* const weight = static_cast<const T*>(p.weight);
+  const int64_t pack_grain = 4096 / (p.in_channels * p.out_channels + 1) + 1;
+  parallel_for(p.groups * p.volume, pack_grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      pack_panels(weight + i / p.volume * p.group_stride + i % p.volume * p.element_stride, p.in_stride, p.out_stride,
+                  p.in_channels, p.out_channels, packed + i * element_size);
+    }
+  });
+  advise_huge_pages(p.output, sizeof(T) * static_cast<size_t>(p.outputs * p.groups * p.out_channels));
+  bool any_beyond = false;
+  parallel_for(p.outputs, kBlockRows, [&](int64_t begin, int64_t end) {
+    const size_t wide = static_cast<size_t>(p.out_channels), deep = static_cast<size_t>(p.in_channels);
+    const Scratch values(sizeof(A) * kBlockRows * (2 * wide + (sizeof(T) == sizeof(A) ? 0 : deep)));
+    const Scratch lists((sizeof(A*) + 2 * sizeof(int32_t)) * (kBlockRows + kRowsPadding));
+    BlockMemory<A> memory{};
+    memory.sums = values.as<A>();
+    memory.products = memory.sums + kBlockRows * wide;
+    memory.gathered = memory.products + kBlockRows * wide;
+    memory.pointers = lists.as<const A*>();
+    memory.rows = reinterpret_cast<int32_t*>(memory.pointers + kBlockRows + kRowsPadding);
+    memory.sources = memory.rows + kBlockRows + kRowsPadding;
+    bool beyond = false;
+    for (int64_t group = 0; group < p.groups; ++group) {
+      convolve_block<T>(p, group, packed + group * p.volume * element_size, element_size, begin, end - begin, memory,
+                        beyond);
+    }
+    if (beyond) __atomic_store_n(&any_beyond, true, __ATOMIC_RELAXED);
+  });
+  if (any_beyond) throw_beyond(p.inputs);
+}
+
+// ---- weight gradient ----
+
+// Sums the outer products of `pairs` gathered rows into [in_channels][out_width].
+template <class A>
+void add_products(const A* inputs, const A* gradients, int64_t pairs, int64_t in_channels, int64_t out_width, A* sums) {
+  for (int64_t first = 0; first < in_channels; first += kPixelRows) {
+    const A* const a[1] = {inputs + first * kPairBlock};
+    const int64_t rows = in_channels - first < kPixelRows ? in_channels - first : kPixelRows;
+    A* const target = sums + first * out_width;
+    for (int64_t c = 0; c < out_width;) {
+      const int64_t left = (out_width - c) / kLanes<A>;
+      const A* const b[1] = {gradients + c};
+      int64_t vectors = left == 4 ? 2 : left < 3 ? left : 3;
+      const int64_t columns = vectors * kLanes<A>;
+      gemm_pixels<A>(a, b, out_width, 1, pairs, target + c, out_width, rows, columns, GemmStart::kTile);
+      c += columns;
+    }
+  }
+}
+
+template <class T>
+void weight_gradient(const SparseConvWeightParams& p) {
+  using A = Accumulate<T>;
+  const int64_t in_row = p.groups * p.in_channels, out_row = p.groups * p.out_channels;
+  const int64_t out_width = (p.out_channels + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
+  const int64_t in_blocks = (p.in_channels + kPixelRows - 1) / kPixelRows;
+  const int64_t size = p.in_channels * out_width, pieces = weight_gradient_pieces(p.outputs);
+  const int64_t piece_rows = (p.outputs + pieces - 1) / pieces;
+  const int64_t tasks = p.groups * p.volume;
+  const Scratch sums_memory(sizeof(A) * static_cast<size_t>(tasks * pieces * size));
+  A* const all_sums = sums_memory.as<A>();
+  bool any_beyond = false;
+  parallel_for(tasks * pieces, 1, [&](int64_t task_begin, int64_t task_end) {
+    const Scratch values(sizeof(A) * static_cast<size_t>(kPairBlock * (in_blocks * kPixelRows + out_width)));
+    A* const inputs = values.as<A>();
+    A* const gradients = inputs + kPairBlock * in_blocks * kPixelRows;
+    for (int64_t task = task_begin; task < task_end; ++task) {
+      const int64_t piece = task % pieces, k = task / pieces % p.volume, group = task / pieces / p.volume;
+      const T* const input = static_cast<const T*>(p.input) + group * p.in_channels;
+      const T* const gradient = static_cast<const T*>(p.grad_output) + group * p.out_channels;
+      const int32_t* const neighbours = p.neighbours + k * p.outputs;
+      A* const sums = all_sums + task * size;
+      for (int64_t i = 0; i < size; ++i) sums[i] = A(0);
+      bool beyond = false;
+      int64_t pairs = 0;
+      const int64_t end = (piece + 1) * piece_rows < p.outputs ? (piece + 1) * piece_rows : p.outputs;
+      for (int64_t begin = piece * piece_rows; begin < end; begin += 16) {
+        uint32_t left = present(neighbours + begin, end - begin, static_cast<int32_t>(p.inputs), beyond);
+        for (; left != 0; left &= left - 1) {
+          const int64_t m = begin + __builtin_ctz(left);
+          const T* const source = input + neighbours[m] * in_row;
+          for (int64_t block = 0; block < in_blocks; ++block) {
+            A* const target = inputs + block * kPairBlock * kPixelRows + pairs * kPixelRows;
+            const int64_t channels = p.in_channels - block * kPixelRows;
+            for (int64_t c = 0; c < kPixelRows; ++c) {
+              target[c] = c < channels ? A(to_float(source[block * kPixelRows + c])) : A(0);
+            }
+          }
+          A* const there = gradients + pairs * out_width;
+          read_row(gradient + m * out_row, p.out_channels, there);
+          for (int64_t c = p.out_channels; c < out_width; ++c) there[c] = A(0);
+          if (++pairs < kPairBlock) continue;
+          add_products(inputs, gradients, pairs, p.in_channels, out_width, sums);
+          pairs = 0;
+        }
+      }
+      if (pairs > 0) add_products(inputs, gradients, pairs, p.in_channels, out_width, sums);
+      if (beyond) __atomic_store_n(&any_beyond, true, __ATOMIC_RELAXED);
+    }
+  });
+  if (any_beyond) throw_beyond(p.inputs);
+  parallel_for(tasks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t k = task % p.volume, group = task / p.volume;
+      A* const sums = all_sums + task * pieces * size;
+      for (int64_t piece = 1; piece < pieces; ++piece) add_row(sums + piece * size, size, sums);
+      for (int64_t o = 0; o < p.out_channels; ++o) {
+        T* const target = static_cast<T*>(p.grad_weight) +
+                          ((group * p.out_channels + o) * p.volume + k) * p.in_channels;
+        for (int64_t i = 0; i < p.in_channels; ++i) target[i] = from_float<T>(sums[i * out_width + o]);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void sparse_conv_cpu(const SparseConvParams& params) {
+  dispatch_floating(params.dtype, [&](auto tag) { convolve<typename decltype(tag)::type>(params); });
+}
+
+void sparse_conv_weight_cpu(const SparseConvWeightParams& params) {
+  dispatch_floating(params.dtype, [&](auto tag) { weight_gradient<typename decltype(tag)::type>(params); });
+}
+
+}  // namespace fastcv::FASTCV_VARIANT

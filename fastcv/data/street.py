@@ -1,0 +1,192 @@
+"""A laser scan of an invented street: rays of a ring scanner, cast against boxes, cylinders, spheres and the ground."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+SCANNER_HEIGHT = 1.73  # metres above the road, as on KITTI's car
+FARTHEST = 120.0
+TOP, BOTTOM = np.radians(2.0), np.radians(-24.8)  # elevations of an HDL-64E
+KERB, ROAD = 0.12, 4.5  # height of the pavement, half of the road's width
+RANGE_NOISE = 0.015
+_NEVER = np.inf
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What rays can hit, in metres from the scanner: x along the street, y to the left, z up."""
+
+    boxes: Array  # (N, 7): low x, y, z, high x, y, z, reflectance
+    cylinders: Array  # (N, 6): centre x, y, radius, low z, high z, reflectance
+    spheres: Array  # (N, 5): centre x, y, z, radius, reflectance
+
+
+def make_scene(generator: np.random.Generator) -> Scene:
+    """Build a street: house fronts on both sides, parked and driving cars, poles and people."""
+    ground = -SCANNER_HEIGHT
+    pavement = ground + KERB
+    boxes, cylinders, spheres = [], [], []
+    for side in (-1.0, 1.0):
+        x = -110.0
+        while x < 110:  # houses, now and then with an alley between them
+            width, height = generator.uniform(8, 18), generator.uniform(6, 16)
+            front = side * generator.uniform(8.0, 10.5)
+            low, high = sorted((front, front + side * 12))
+            reflectance = generator.uniform(0.15, 0.5)
+            boxes.append([x, low, ground, x + width, high, ground + height, reflectance])
+            for door in np.arange(x + 2, x + width - 2, 3.2):  # bays that stand out a little
+                bay_low, bay_high = sorted((front, front - side * 0.35))
+                boxes.append([door, bay_low, pavement, door + 1.1, bay_high, pavement + 2.3, reflectance * 0.6])
+            x += width + (generator.uniform(3, 6) if generator.random() < 0.3 else 0.0)
+        x = -60 + generator.uniform(0, 4)
+        while x < 70:  # cars along the kerb
+            if generator.random() < 0.75 and abs(x) > 4:
+                boxes += make_car(generator, x, side * generator.uniform(3.3, 3.6))
+            x += generator.uniform(5.5, 8.5)
+        for x in np.arange(-90, 91, 22.5) + generator.uniform(-3, 3):
+            cylinders.append([x, side * (ROAD + 0.6), 0.09, ground, ground + 6.5, 0.55])
+    for x in (-27.0, 14.0, 41.0):
+        boxes += make_car(generator, x + generator.uniform(-4, 4), generator.choice([-1.4, 1.4]))
+    for _ in range(14):  # people on the pavement
+        x, y = generator.uniform(-35, 45), generator.choice([-1, 1]) * generator.uniform(5.2, 7.4)
+        height, reflectance = generator.uniform(1.3, 1.65), generator.uniform(0.2, 0.6)
+        for leg in (-0.1, 0.1):
+            cylinders.append([x + leg, y, 0.08, pavement, pavement + 0.5 * height, reflectance])
+        cylinders.append([x, y, 0.21, pavement + 0.5 * height, pavement + height, reflectance])
+        spheres.append([x, y, pavement + height + 0.1, 0.12, 0.4])
+    return Scene(np.array(boxes), np.array(cylinders), np.array(spheres))
+
+
+def make_car(generator: np.random.Generator, x: float, y: float) -> list[list[float]]:
+    """Return the boxes of a car: body, cabin and four wheels."""
+    ground = -SCANNER_HEIGHT
+    length, width = generator.uniform(3.8, 4.7), generator.uniform(1.7, 1.85)
+    paint = generator.uniform(0.1, 0.8)
+    parts = [
+        [x - length / 2, y - width / 2, ground + 0.3, x + length / 2, y + width / 2, ground + 0.85, paint],
+        [x - 0.3 * length, y - 0.45 * width, ground + 0.85, x + 0.2 * length, y + 0.45 * width, ground + 1.45, 0.1],
+    ]
+    for dx in (-0.32 * length, 0.32 * length):
+        for dy in (-width / 2, width / 2 - 0.2):
+            parts.append([x + dx - 0.3, y + dy, ground, x + dx + 0.3, y + dy + 0.2, ground + 0.6, 0.05])
+    return parts
+
+
+def _hit_box(rays: Array, box: Array) -> Array:
+    """Distance along each ray (3, R) from the origin to a box, by slabs."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near, far = box[:3, None] / rays, box[3:6, None] / rays
+    enter = np.minimum(near, far).max(axis=0)
+    leave = np.maximum(near, far).min(axis=0)
+    return np.where((enter <= leave) & (enter > 0), enter, _NEVER)
+
+
+def _hit_cylinder(rays: Array, cylinder: Array) -> Array:
+    """Distance to the side of an upright cylinder."""
+    x, y, radius, low, high, _ = cylinder
+    a = rays[0] ** 2 + rays[1] ** 2
+    b = rays[0] * x + rays[1] * y
+    root = b * b - a * (x * x + y * y - radius * radius)
+    distance = (b - np.sqrt(np.maximum(root, 0))) / a
+    z = distance * rays[2]
+    return np.where((root > 0) & (distance > 0) & (z >= low) & (z <= high), distance, _NEVER)
+
+
+def _hit_sphere(rays: Array, sphere: Array) -> Array:
+    """Distance to a sphere; rays are of length one."""
+    centre, radius = sphere[:3], sphere[3]
+    b = centre @ rays
+    root = b * b - centre @ centre + radius * radius
+    distance = b - np.sqrt(np.maximum(root, 0))
+    return np.where((root > 0) & (distance > 0), distance, _NEVER)
+
+
+def _hit_ground(rays: Array) -> Array:
+    """Distance to the road, or to the pavement beside it."""
+    with np.errstate(divide="ignore"):
+        road = np.where(rays[2] < 0, -SCANNER_HEIGHT / rays[2], _NEVER)
+        pavement = np.where(rays[2] < 0, (KERB - SCANNER_HEIGHT) / rays[2], _NEVER)
+    with np.errstate(invalid="ignore"):
+        on_pavement = np.abs(pavement * rays[1]) > ROAD
+        kerb = np.where(~on_pavement & (np.abs(road * rays[1]) > ROAD), ROAD / np.abs(rays[1]), road)
+    return np.where(on_pavement, pavement, kerb)
+
+
+def cast(rays: Array, scene: Scene) -> tuple[Array, Array]:
+    """Return the distance to what each ray (3, R) of length one hits first, and its reflectance."""
+    distance = _hit_ground(rays)
+    with np.errstate(invalid="ignore"):
+        on_road = np.abs(distance * rays[1]) < ROAD
+    reflectance = np.where(on_road, 0.12, 0.25)
+    azimuth = np.arctan2(rays[1], rays[0])
+    for shapes, hit in ((scene.boxes, _hit_box), (scene.cylinders, _hit_cylinder), (scene.spheres, _hit_sphere)):
+        for shape in shapes:
+            chosen = _towards(azimuth, shape, hit is _hit_box)
+            found = hit(rays[:, chosen], shape)
+            closer = found < distance[chosen]
+            where = np.flatnonzero(chosen)[closer]
+            distance[where] = found[closer]
+            reflectance[where] = shape[-1]
+    return distance, reflectance
+
+
+def _towards(azimuth: Array, shape: Array, is_box: bool) -> NDArray[np.bool_]:
+    """Whether a ray can hit a shape at all, by its direction in the plane."""
+    if is_box:
+        corners = [(x, y) for x in shape[[0, 3]] for y in shape[[1, 4]]]
+        if shape[0] < 0 < shape[3] and shape[1] < 0 < shape[4]:
+            return np.ones(azimuth.shape, dtype=bool)
+        middle = np.arctan2(shape[1] + shape[4], shape[0] + shape[3])
+        angles = np.array([np.arctan2(y, x) for x, y in corners])
+        reach = np.abs((angles - middle + np.pi) % (2 * np.pi) - np.pi).max() + 0.01
+    else:
+        radius = shape[2] if len(shape) == 6 else shape[3]
+        middle = np.arctan2(shape[1], shape[0])
+        reach = float(np.arcsin(min(1.0, radius / np.hypot(shape[0], shape[1])))) + 0.01
+    return np.asarray(np.abs((azimuth - middle + np.pi) % (2 * np.pi) - np.pi) <= reach)
+
+
+def street_scan(seed: int = 0, rings: int = 64, columns: int = 1920) -> Tensor:
+    """Scan an invented street with a rotating laser scanner.
+
+    Parameters
+    ----------
+    seed
+        Of the street and of the noise: the same seed gives the same scan.
+    rings
+        Lasers, each at an elevation of its own between 2 and -24.8 degrees.
+    columns
+        Directions per turn.
+
+    Returns
+    -------
+    Tensor (P, 4)
+        float32: x forward, y left, z up in metres from the scanner, reflectance in [0, 1]. Ring by ring from the top,
+        each counter-clockwise. Rays that hit nothing within 120 m give no point, and one in fifty is lost: with the
+        defaults there are about 120 000.
+    """
+    if rings < 1 or columns < 1:
+        raise ValueError(f"rings and columns must be positive, got {rings} and {columns}")
+    generator = np.random.default_rng(seed)
+    scene = make_scene(generator)
+    elevation = np.linspace(TOP, BOTTOM, rings)[:, None]
+    azimuth = np.linspace(-np.pi, np.pi, columns, endpoint=False)[None, :] + 1e-4
+    rays = np.stack(
+        [
+            (np.cos(elevation) * np.cos(azimuth)).ravel(),
+            (np.cos(elevation) * np.sin(azimuth)).ravel(),
+            np.broadcast_to(np.sin(elevation), (rings, columns)).ravel(),
+        ]
+    )
+    distance, reflectance = cast(rays, scene)
+    kept = (distance < FARTHEST) & (generator.random(distance.shape) > 0.02)
+    noisy = distance[kept] + generator.normal(0, RANGE_NOISE, int(kept.sum()))
+    reflectance = np.clip(reflectance[kept] + generator.normal(0, 0.03, noisy.shape), 0, 1)
+    return torch.from_numpy(np.column_stack([(rays[:, kept] * noisy).T, reflectance]).astype(np.float32))

@@ -1,0 +1,171 @@
+"""The voxel of each point, and dense occupancy grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastcv import _C
+from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._define import Operator
+from fastcv.ops._voxels import Grid, as_contiguous, as_grid, as_rows, check_offsets, check_points, grid_cells
+
+__all__ = ["voxel_ids", "voxel_occupancy"]
+
+_MODES = ("binary", "count", "density")
+
+
+def _allocate(points: Tensor, grid: Grid, offsets: Tensor | None, batch: Tensor | None) -> Tensor:
+    check_points(points)
+    check_offsets(offsets)
+    if batch is not None:
+        check_tensor(batch, "batch")
+        if batch.dim() != 1:
+            raise ValueError(f"batch must have shape (P,), got {describe_shape(batch)}")
+        if batch.dtype not in (torch.int32, torch.int64):
+            raise TypeError(f"batch must be int64 or int32, got {batch.dtype}")
+        if offsets is not None:
+            raise ValueError("batch and offsets must not both be given")
+    return points.new_empty((points.shape[0], 4), dtype=torch.int32)
+
+
+def _forward(points: Tensor, grid: Grid, offsets: Tensor | None, batch: Tensor | None) -> Tensor:
+    ids = _allocate(points, grid, offsets, batch)
+    if batch is not None:
+        batch = batch.long().contiguous()
+    _C.voxel_ids(ids, as_rows(points), grid, as_contiguous(offsets), batch)
+    return ids
+
+
+def _allocate_occupancy(points: Tensor, grid: Grid, offsets: Tensor | None, mode: int) -> Tensor:
+    check_points(points)
+    check_offsets(offsets)
+    lead = () if offsets is None else (offsets.shape[0] - 1,)
+    return points.new_empty((*lead, *grid_cells(grid)), dtype=torch.float32)
+
+
+def _forward_occupancy(points: Tensor, grid: Grid, offsets: Tensor | None, mode: int) -> Tensor:
+    occupancy = _allocate_occupancy(points, grid, offsets, mode)
+    inside = points.new_empty((1 if offsets is None else offsets.shape[0] - 1,), dtype=torch.int64)
+    _C.voxel_occupancy(occupancy, inside, as_rows(points), grid, as_contiguous(offsets), mode)
+    return occupancy
+
+
+_voxel_ids = Operator(
+    "voxel_ids(Tensor points, float[] grid, Tensor? offsets, Tensor? batch) -> Tensor",
+    forward=_forward,
+    fake=_allocate,
+)
+
+_voxel_occupancy = Operator(
+    "voxel_occupancy(Tensor points, float[] grid, Tensor? offsets, int mode) -> Tensor",
+    forward=_forward_occupancy,
+    fake=_allocate_occupancy,
+)
+
+
+def voxel_ids(
+    points: Tensor,
+    voxel_size: float | Sequence[float],
+    point_cloud_range: Sequence[float],
+    offsets: Tensor | None = None,
+    batch: Tensor | None = None,
+) -> Tensor:
+    """Return the voxel that each point lies in (dynamic voxelisation).
+
+    Parameters
+    ----------
+    points : Tensor (P, 3 or more)
+        Rows of x, y, z and whatever else: float16, bfloat16, float32 or float64. Voxels are found in float32, or in
+        float64 for float64.
+    voxel_size, point_cloud_range
+        The grid, as in :func:`voxelize`.
+    offsets : Tensor (B + 1,), optional
+        int64: several clouds behind each other, cloud b being the rows ``offsets[b]`` to ``offsets[b + 1]``.
+    batch : Tensor (P,), optional
+        int64 or int32: the cloud of each point, in place of ``offsets``.
+
+    Returns
+    -------
+    Tensor (P, 4)
+        int32: b, z, y, x of each point; all -1 for points outside the range, with a NaN coordinate or of a negative
+        cloud.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, sizes or a range that make no grid, tensors on different devices, or (on the
+        CPU) offsets that do not ascend from 0 to P.
+    TypeError
+        For an argument that is no tensor or of an unsupported dtype.
+
+    References
+    ----------
+    Zhou et al.: End-to-End Multi-View Fusion for 3D Object Detection in LiDAR Point Clouds (2019), section 3.1.
+
+    Examples
+    --------
+    >>> voxel_ids(torch.tensor([[0.1, 0.6, 0.1], [2.0, 0.0, 0.0]]), 0.5, [0, 0, 0, 1, 1, 1])
+    tensor([[ 0,  0,  1,  0],
+            [-1, -1, -1, -1]], dtype=torch.int32)
+    """
+    check_tensor(points, "points")
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
+    if batch is not None:
+        check_tensor(batch, "batch")
+    ids: Tensor = _voxel_ids(points, as_grid(voxel_size, point_cloud_range), offsets, batch)
+    return ids
+
+
+def voxel_occupancy(
+    points: Tensor,
+    voxel_size: float | Sequence[float],
+    point_cloud_range: Sequence[float],
+    mode: str = "binary",
+    offsets: Tensor | None = None,
+) -> Tensor:
+    """Return the dense occupancy grid of a point cloud.
+
+    Parameters
+    ----------
+    points : Tensor (P, 3 or more)
+        As in :func:`voxel_ids`.
+    voxel_size, point_cloud_range
+        The grid, as in :func:`voxelize`.
+    mode : {'binary', 'count', 'density'}
+        1 where there is a point; the number of points; or that number over the number of all points of the cloud inside
+        the grid, so that the grid sums to one.
+    offsets : Tensor (B + 1,), optional
+        Several clouds, as in :func:`voxel_ids`.
+
+    Returns
+    -------
+    Tensor (Z, Y, X) or (B, Z, Y, X)
+        float32, 0 where there is no point.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`voxel_ids` does; ValueError for another mode.
+
+    References
+    ----------
+    Maturana, Scherer: VoxNet: A 3D Convolutional Neural Network for Real-Time Object Recognition (2015), section III.B.
+
+    Examples
+    --------
+    >>> voxel_occupancy(torch.tensor([[0.1, 0.6, 0.1], [0.2, 0.7, 0.2]]), 0.5, [0, 0, 0, 1, 1, 0.5], mode="count")
+    tensor([[[0., 0.],
+             [2., 0.]]])
+    """
+    check_tensor(points, "points")
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
+    if mode not in _MODES:
+        raise ValueError(f"mode must be 'binary', 'count' or 'density', got {mode!r}")
+    grid = as_grid(voxel_size, point_cloud_range)
+    occupancy: Tensor = _voxel_occupancy(points, grid, offsets, _MODES.index(mode))
+    return occupancy

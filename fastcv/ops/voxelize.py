@@ -1,0 +1,240 @@
+"""Hard voxelisation: the points of each occupied voxel, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcv import _C
+from fastcv.ops._arguments import check_tensor
+from fastcv.ops._define import Operator
+from fastcv.ops._voxels import Grid, as_contiguous, as_grid, as_rows, check_offsets, check_points
+
+__all__ = ["voxelize", "voxelize_padded"]
+
+
+def _check(points: Tensor, offsets: Tensor | None, max_points: int, max_voxels: int) -> None:
+    check_points(points)
+    check_offsets(offsets)
+    if max_points < 1:
+        raise ValueError(f"max_points_per_voxel must be positive, got {max_points}")
+    if max_voxels < 0 or max_voxels > 2**31:
+        raise ValueError(f"max_voxels must be in [0, 2^31], got {max_voxels}")
+
+
+def _rows(points: Tensor, lead: tuple[Any, ...], max_points: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    voxels = points.new_empty((*lead, max_points, points.shape[1]))
+    coords = points.new_empty((*lead, width), dtype=torch.int32)
+    return voxels, coords, points.new_empty(lead, dtype=torch.int32)
+
+
+def _forward(
+    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(points, offsets, max_points, max_voxels)
+    points, offsets = as_rows(points), as_contiguous(offsets)
+    width, clouds = (3, 1) if offsets is None else (4, offsets.shape[0] - 1)
+    counts = points.new_empty((clouds,), dtype=torch.int64)
+    if points.is_cpu and _C.voxelize_cpu_in_one_step:
+        room = min(points.shape[0], clouds * max_voxels)
+        voxels, coords, members = _rows(points, (room,), max_points, width)
+        count = _C.voxelize(voxels, coords, members, counts, points, grid, offsets, max_points, max_voxels, False)
+        if count == room:
+            return voxels, coords, members
+        return voxels.narrow(0, 0, count), coords.narrow(0, 0, count), members.narrow(0, 0, count)
+    workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], clouds),), dtype=torch.uint8)
+    _C.voxelize_find(counts, points, grid, offsets, max_points, max_voxels, False, workspace)
+    count = int(counts.sum())  # the one synchronisation: the size of the result depends on the data
+    outputs = _rows(points, (count,), max_points, width)
+    _fill(outputs, counts, points, grid, offsets, max_points, max_voxels, False, workspace)
+    return outputs
+
+
+def _fill(
+    outputs: tuple[Tensor, Tensor, Tensor],
+    counts: Tensor,
+    points: Tensor,
+    grid: Grid,
+    offsets: Tensor | None,
+    max_points: int,
+    max_voxels: int,
+    padded: bool,
+    workspace: Tensor,
+) -> None:
+    """Second step on CUDA: the outputs have their size."""
+    voxels, coords, num_points = outputs
+    places = points.new_empty((num_points.numel() * max_points,), dtype=torch.int32)
+    _C.voxelize_fill(
+        voxels, coords, num_points, counts, points, grid, offsets, max_points, max_voxels, padded, workspace, places
+    )
+
+
+def _fake(
+    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(points, offsets, max_points, max_voxels)
+    count = torch.library.get_ctx().new_dynamic_size()
+    return _rows(points, (count,), max_points, 3 if offsets is None else 4)
+
+
+def _allocate_padded(
+    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _check(points, offsets, max_points, max_voxels)
+    lead = () if offsets is None else (offsets.shape[0] - 1,)
+    outputs = _rows(points, (*lead, max_voxels), max_points, 3 if offsets is None else 4)
+    return *outputs, points.new_empty(lead, dtype=torch.int64)
+
+
+def _forward_padded(
+    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    voxels, coords, num_points, counts = _allocate_padded(points, grid, offsets, max_points, max_voxels)
+    points, offsets = as_rows(points), as_contiguous(offsets)
+    if points.is_cpu and _C.voxelize_cpu_in_one_step:
+        _C.voxelize(voxels, coords, num_points, counts, points, grid, offsets, max_points, max_voxels, True)
+    else:
+        workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], counts.numel()),), dtype=torch.uint8)
+        _C.voxelize_find(counts, points, grid, offsets, max_points, max_voxels, True, workspace)
+        outputs = voxels, coords, num_points
+        _fill(outputs, counts, points, grid, offsets, max_points, max_voxels, True, workspace)
+    return voxels, coords, num_points, counts
+
+
+_ARGUMENTS = "(Tensor points, float[] grid, Tensor? offsets, SymInt max_points, SymInt max_voxels)"
+
+_voxelize = Operator(f"voxelize{_ARGUMENTS} -> (Tensor, Tensor, Tensor)", forward=_forward, fake=_fake)
+
+_voxelize_padded = Operator(
+    f"voxelize_padded{_ARGUMENTS} -> (Tensor, Tensor, Tensor, Tensor)", forward=_forward_padded, fake=_allocate_padded
+)
+
+
+def voxelize(
+    points: Tensor,
+    voxel_size: float | Sequence[float],
+    point_cloud_range: Sequence[float],
+    max_points_per_voxel: int,
+    max_voxels: int | None = None,
+    offsets: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gather the points of each occupied voxel of a regular grid (hard voxelisation).
+
+    Parameters
+    ----------
+    points : Tensor (P, F)
+        Rows of x, y, z and F - 3 features: float16, bfloat16, float32 or float64. Voxels are found in float32, or in
+        float64 for float64. Points outside the range, and those with a NaN coordinate, are dropped.
+    voxel_size : float or (float, float, float)
+        Sides of a voxel along x, y, z, in the unit of the points.
+    point_cloud_range : six floats
+        x, y, z from which and x, y, z to which the grid goes; along each axis it has
+        ``round((to - from) / size)`` voxels.
+    max_points_per_voxel : int
+        M: of each voxel the first M points are kept.
+    max_voxels : int, optional
+        Of each cloud the first so many voxels are kept. None: all.
+    offsets : Tensor (B + 1,), optional
+        int64: several clouds behind each other, cloud b being the rows ``offsets[b]`` to ``offsets[b + 1]``.
+
+    Returns
+    -------
+    voxels : Tensor (V, M, F)
+        The points of each voxel in input order, then zeros. Voxels are in order of first appearance.
+    coords : Tensor (V, 3) or (V, 4)
+        int32: z, y, x of each voxel; with ``offsets`` b, z, y, x.
+    num_points : Tensor (V,)
+        int32: how many of the M are points.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, sizes or a range that make no grid, numbers out of range, tensors on different
+        devices, or offsets that do not ascend from 0 to P. On CUDA, where looking at the offsets would cost a
+        synchronisation, points outside of all clouds are dropped.
+    TypeError
+        For an argument that is no tensor or of an unsupported dtype.
+
+    Notes
+    -----
+    The same voxels, bit for bit, on every device and for every number of threads, and those of spconv's
+    ``PointToVoxel``. Time and memory are O(P + size of the result): no dense grid. The result has no gradient.
+
+    On CUDA the call waits for the device once, for the size of the result: :func:`voxelize_padded` does not. Under
+    ``torch.compile(fullgraph=True)`` the size needs ``torch._dynamo.config.capture_dynamic_output_shape_ops = True``.
+
+    References
+    ----------
+    Zhou, Tuzel: VoxelNet: End-to-End Learning for Point Cloud Based 3D Object Detection (2018), section 2.1.1.
+
+    Examples
+    --------
+    >>> points = torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.2, 0.2, 0.2], [5.0, 0.0, 0.0]])
+    >>> voxels, coords, num_points = voxelize(points, 0.5, [0, 0, 0, 1, 1, 1], max_points_per_voxel=2)
+    >>> coords
+    tensor([[0, 0, 0],
+            [0, 0, 1]], dtype=torch.int32)
+    >>> num_points
+    tensor([2, 1], dtype=torch.int32)
+    """
+    check_points(points)
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
+    if max_voxels is None:
+        max_voxels = points.shape[0]
+    result: tuple[Tensor, Tensor, Tensor] = _voxelize(
+        points, as_grid(voxel_size, point_cloud_range), offsets, max_points_per_voxel, max_voxels
+    )
+    return result
+
+
+def voxelize_padded(
+    points: Tensor,
+    voxel_size: float | Sequence[float],
+    point_cloud_range: Sequence[float],
+    max_points_per_voxel: int,
+    max_voxels: int,
+    offsets: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`voxelize` with results of fixed size: no synchronisation, and good for CUDA graphs.
+
+    Parameters
+    ----------
+    points, voxel_size, point_cloud_range, max_points_per_voxel, offsets
+        As in :func:`voxelize`.
+    max_voxels : int
+        V, the number of rows returned per cloud.
+
+    Returns
+    -------
+    voxels : Tensor (V, M, F) or (B, V, M, F)
+        As :func:`voxelize` gives them, then zeros; with ``offsets`` for each cloud.
+    coords : Tensor (V, 3) or (B, V, 4)
+        int32, then -1.
+    num_points : Tensor (V,) or (B, V)
+        int32, then 0.
+    count : Tensor () or (B,)
+        int64: how many rows are voxels.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`voxelize` does.
+
+    Examples
+    --------
+    >>> points = torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.1, 0.1]])
+    >>> voxels, coords, num_points, count = voxelize_padded(points, 0.5, [0, 0, 0, 1, 1, 1], 2, max_voxels=3)
+    >>> num_points, count
+    (tensor([1, 1, 0], dtype=torch.int32), tensor(2))
+    """
+    check_points(points)
+    if offsets is not None:
+        check_tensor(offsets, "offsets")
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = _voxelize_padded(
+        points, as_grid(voxel_size, point_cloud_range), offsets, max_points_per_voxel, max_voxels
+    )
+    return result

@@ -1,0 +1,436 @@
+"""Sparse convolution layers, with spconv's names, arguments and weight layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastcv.ops.sparse_conv import sparse_conv
+from fastcv.sparse.kernel_map import Geometry, KernelMap, expand, map_for, result
+from fastcv.sparse.sequential import SparseModule
+from fastcv.sparse.tensor import SparseConvTensor
+
+__all__ = [
+    "SparseConv1d",
+    "SparseConv2d",
+    "SparseConv3d",
+    "SparseConvTranspose1d",
+    "SparseConvTranspose2d",
+    "SparseConvTranspose3d",
+    "SparseConvolution",
+    "SparseInverseConv1d",
+    "SparseInverseConv2d",
+    "SparseInverseConv3d",
+    "SubMConv1d",
+    "SubMConv2d",
+    "SubMConv3d",
+]
+
+Size = int | Sequence[int]
+
+
+class SparseConvolution(SparseModule):
+    """Convolution over the active sites of a :class:`SparseConvTensor`; base of the layers below.
+
+    Parameters
+    ----------
+    ndim : int
+        Axes of the grid, 1 to 3.
+    in_channels, out_channels : int
+        Features per site before and after.
+    kernel_size, stride, padding, dilation, output_padding : int or sequence of ints
+        As in ``nn.Conv3d`` and ``nn.ConvTranspose3d``, one number per axis (z, y, x). Kernels may be even, and of any
+        volume.
+    groups : int
+        Both numbers of channels are multiples of it.
+    bias : bool
+        Whether a bias (out_channels,) is added to each output site.
+    subm : bool
+        Submanifold: the output has the input's sites, and the kernel is centred on them; stride and padding do not
+        count.
+    transposed : bool
+        Scatter as ``F.conv_transpose3d`` does, to new sites.
+    inverse : bool
+        Undo the layer that made the kernel map ``indice_key``: back to the sites that it started from.
+    indice_key : str, optional
+        Name under which the kernel map is kept. Submanifold layers of one name share their map; an inverse layer needs
+        the name of the layer that it undoes.
+    algo, fp32_accum, large_kernel_fast_algo
+        Accepted for the sake of code written for spconv, and not used: sums of half types are always kept in float32.
+    record_voxel_count : bool
+        Keep the largest number of output sites so far in the buffer ``max_num_voxels_during_training``.
+    name : str, optional
+        Kept as an attribute.
+    device, dtype
+        Of the parameters.
+
+    Attributes
+    ----------
+    weight : Parameter (out_channels, \\*kernel_size, in_channels / groups)
+        Checkpoints of spconv 2.x load as they are, and so do those of 1.x, whose weights are (\\*kernel_size,
+        in_channels, out_channels). A 1×1×1 weight means what it means to ``F.conv3d``.
+    bias : Parameter (out_channels,) or None
+
+    Notes
+    -----
+    Output sites are those that at least one input site reaches, sorted by batch, z, y, x; submanifold and 1×1×1 layers
+    keep the input's order. Under ``torch.autocast`` features and parameters are cast to its dtype.
+
+    Raises
+    ------
+    ValueError
+        For duplicate sites, sites outside the grid, a number of channels that does not fit, a grid that is too small
+        for the kernel, or an ``indice_key`` that is taken by, or names, a map that does not fit.
+
+    References
+    ----------
+    Graham, Engelcke, van der Maaten: 3D Semantic Segmentation with Submanifold Sparse Convolutional Networks (2018),
+    section 3. Yan, Mao, Li: SECOND: Sparsely Embedded Convolutional Detection (2018), section 3.
+    """
+
+    max_num_voxels_during_training: Tensor
+
+    def __init__(
+        self,
+        ndim: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size = 3,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        subm: bool = False,
+        output_padding: Size = 0,
+        transposed: bool = False,
+        inverse: bool = False,
+        indice_key: str | None = None,
+        algo: Any = None,
+        fp32_accum: bool | None = None,
+        record_voxel_count: bool = False,
+        large_kernel_fast_algo: bool = False,
+        name: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(name)
+        if not 1 <= ndim <= 3:
+            raise ValueError(f"ndim must be 1, 2 or 3, got {ndim}")
+        if in_channels < 1 or out_channels < 1:
+            raise ValueError(f"in_channels and out_channels must be positive, got {in_channels} and {out_channels}")
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups must divide in_channels ({in_channels}) and out_channels ({out_channels}), got {groups}"
+            )
+        if inverse and indice_key is None:
+            raise ValueError("indice_key must name the layer that an inverse convolution undoes, got None")
+        sizes = {
+            "kernel_size": expand(kernel_size, ndim, "kernel_size", 1),
+            "stride": expand(stride, ndim, "stride", 1),
+            "padding": expand(padding, ndim, "padding", 0),
+            "dilation": expand(dilation, ndim, "dilation", 1),
+            "output_padding": expand(output_padding, ndim, "output_padding", 0),
+        }
+        self.ndim = ndim
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = list(sizes["kernel_size"])
+        self.stride = list(sizes["stride"])
+        self.padding = list(sizes["padding"])
+        self.dilation = list(sizes["dilation"])
+        self.output_padding = list(sizes["output_padding"])
+        self.groups = groups
+        self.subm = subm
+        self.transposed = transposed
+        self.inverse = inverse
+        self.indice_key = indice_key
+        if subm:
+            one, zero = (1,) * ndim, (0,) * ndim
+            sizes.update(stride=one, padding=zero, output_padding=zero)
+        self._geometry = Geometry(**sizes, subm=subm, transposed=transposed)
+        self.record_voxel_count = record_voxel_count and not subm and not inverse
+        if self.record_voxel_count:
+            count = torch.zeros(1, dtype=torch.int32, device=device)
+            self.register_buffer("max_num_voxels_during_training", count)
+        shape = (out_channels, *self.kernel_size, in_channels // groups)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias uniformly from ±1/√fan-in, as ``nn.Conv3d`` and spconv do."""
+        bound = 1 / math.sqrt(self.in_channels // self.groups * self._geometry.volume)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def get_max_num_voxels(self) -> Tensor | None:
+        """Return the largest number of output sites so far, where it is recorded."""
+        return getattr(self, "max_num_voxels_during_training", None)
+
+    def forward(self, input: SparseConvTensor) -> SparseConvTensor:
+        """Convolve the sparse tensor."""
+        self._check(input)
+        features = input.features
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        kind = features.device.type
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            features, weight = features.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        weight = weight.reshape(self.out_channels, *(1,) * (3 - self.ndim), *self.weight.shape[1:])
+        if self.inverse:
+            links = self._map_to_undo(input)
+            output = sparse_conv(features, weight, bias, links.reverse, links.neighbours, self.groups)
+            return input._derived(output, links.indices, links.spatial_shape, input.indice_dict)
+        links = map_for(input, self._geometry, self.indice_key)
+        output = sparse_conv(features, weight, bias, links.neighbours, links.reverse, self.groups)
+        if self.record_voxel_count:
+            self.max_num_voxels_during_training.clamp_(min=output.shape[0])
+        return result(input, output, links, self.indice_key)
+
+    def extra_repr(self) -> str:
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
+        parts += [f"{name}={getattr(self, name)}" for name in ("padding", "output_padding") if any(getattr(self, name))]
+        parts += [f"dilation={self.dilation}"] if set(self.dilation) != {1} else []
+        parts += [f"groups={self.groups}"] if self.groups != 1 else []
+        parts += ["bias=False"] if self.bias is None else []
+        parts += [f"indice_key={self.indice_key!r}"] if self.indice_key is not None else []
+        return ", ".join(parts)
+
+    def _check(self, input: SparseConvTensor) -> None:
+        if not isinstance(input, SparseConvTensor):
+            raise TypeError(f"input must be a SparseConvTensor, got {type(input).__name__}")
+        if len(input.spatial_shape) != self.ndim:
+            raise ValueError(f"input must have {self.ndim} spatial axes, got spatial_shape {input.spatial_shape}")
+        if input.features.shape[1] != self.in_channels:
+            raise ValueError(f"input must have {self.in_channels} channels, got {input.features.shape[1]}")
+
+    def _map_to_undo(self, input: SparseConvTensor) -> KernelMap:
+        """Return the map that this inverse convolution runs backwards."""
+        found = input.find_indice_pair(self.indice_key)
+        if found is None:
+            raise ValueError(f"indice_key {self.indice_key!r} must name a layer before this one; none has it")
+        if found.is_subm:
+            raise ValueError(f"indice_key {self.indice_key!r} names a submanifold layer, which has nothing to undo")
+        if list(found.geometry.kernel_size) != self.kernel_size:
+            raise ValueError(
+                f"kernel_size must be that of the layer {self.indice_key!r} which is undone, "
+                f"{list(found.geometry.kernel_size)}, got {self.kernel_size}"
+            )
+        if found.out_spatial_shape != input.spatial_shape or found.out_indices.shape != input.indices.shape:
+            raise ValueError(
+                f"input must have the sites that the layer {self.indice_key!r} left: {found.out_indices.shape[0]} in "
+                f"{found.out_spatial_shape}, got {input.indices.shape[0]} in {input.spatial_shape}"
+            )
+        return found
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        weight = state_dict.get(prefix + "weight")
+        first = (*self.kernel_size, self.in_channels, self.out_channels)
+        if weight is not None and weight.shape != self.weight.shape and tuple(weight.shape) == first:
+            weight = weight.permute(-1, *range(self.ndim + 1))  # spconv 1.x: (*kernel_size, C_in, C_out)
+            state_dict = {**state_dict, prefix + "weight": weight.contiguous()}
+        if self.record_voxel_count:
+            recorded = prefix + "max_num_voxels_during_training"
+            state_dict = {recorded: self.max_num_voxels_during_training, **state_dict}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class _Convolution(SparseConvolution):
+    _ndim: ClassVar[int]
+    _transposed: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        indice_key: str | None = None,
+        algo: Any = None,
+        fp32_accum: bool | None = None,
+        record_voxel_count: bool = False,
+        large_kernel_fast_algo: bool = False,
+        name: str | None = None,
+        output_padding: Size = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            self._ndim,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            output_padding=output_padding,
+            transposed=self._transposed,
+            indice_key=indice_key,
+            record_voxel_count=record_voxel_count,
+            name=name,
+            device=device,
+            dtype=dtype,
+        )
+        if any(self.output_padding) and not self._transposed:
+            raise ValueError(f"output_padding is for transposed convolutions, got {output_padding!r}")
+
+
+class _SubMConvolution(SparseConvolution):
+    _ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        indice_key: str | None = None,
+        algo: Any = None,
+        fp32_accum: bool | None = None,
+        large_kernel_fast_algo: bool = False,
+        name: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            self._ndim,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            subm=True,
+            indice_key=indice_key,
+            name=name,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class _InverseConvolution(SparseConvolution):
+    _ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        indice_key: str,
+        bias: bool = True,
+        algo: Any = None,
+        fp32_accum: bool | None = None,
+        large_kernel_fast_algo: bool = False,
+        name: str | None = None,
+        groups: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            self._ndim,
+            in_channels,
+            out_channels,
+            kernel_size,
+            groups=groups,
+            bias=bias,
+            inverse=True,
+            indice_key=indice_key,
+            name=name,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class SparseConv1d(_Convolution):
+    """Sparse 1-D convolution: active wherever an active site is in reach (:class:`SparseConvolution`)."""
+
+    _ndim = 1
+
+
+class SparseConv2d(_Convolution):
+    """Sparse 2-D convolution: active wherever an active site is in reach (:class:`SparseConvolution`)."""
+
+    _ndim = 2
+
+
+class SparseConv3d(_Convolution):
+    """Sparse 3-D convolution: active wherever an active site is in reach (:class:`SparseConvolution`)."""
+
+    _ndim = 3
+
+
+class SparseConvTranspose1d(_Convolution):
+    """Sparse transposed 1-D convolution (:class:`SparseConvolution`)."""
+
+    _ndim = 1
+    _transposed = True
+
+
+class SparseConvTranspose2d(_Convolution):
+    """Sparse transposed 2-D convolution (:class:`SparseConvolution`)."""
+
+    _ndim = 2
+    _transposed = True
+
+
+class SparseConvTranspose3d(_Convolution):
+    """Sparse transposed 3-D convolution (:class:`SparseConvolution`)."""
+
+    _ndim = 3
+    _transposed = True
+
+
+class SubMConv1d(_SubMConvolution):
+    """Submanifold 1-D convolution: the sites stay as they are (:class:`SparseConvolution`)."""
+
+    _ndim = 1
+
+
+class SubMConv2d(_SubMConvolution):
+    """Submanifold 2-D convolution: the sites stay as they are (:class:`SparseConvolution`)."""
+
+    _ndim = 2
+
+
+class SubMConv3d(_SubMConvolution):
+    """Submanifold 3-D convolution: the sites stay as they are (:class:`SparseConvolution`)."""
+
+    _ndim = 3
+
+
+class SparseInverseConv1d(_InverseConvolution):
+    """1-D convolution back to the sites before the layer of its ``indice_key`` (:class:`SparseConvolution`)."""
+
+    _ndim = 1
+
+
+class SparseInverseConv2d(_InverseConvolution):
+    """2-D convolution back to the sites before the layer of its ``indice_key`` (:class:`SparseConvolution`)."""
+
+    _ndim = 2
+
+
+class SparseInverseConv3d(_InverseConvolution):
+    """3-D convolution back to the sites before the layer of its ``indice_key`` (:class:`SparseConvolution`)."""
+
+    _ndim = 3

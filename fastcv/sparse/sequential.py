@@ -1,0 +1,174 @@
+"""Containers and the layers that work site by site."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastcv.sparse.tensor import SparseConvTensor
+
+__all__ = [
+    "SparseBatchNorm",
+    "SparseIdentity",
+    "SparseModule",
+    "SparseReLU",
+    "SparseSequential",
+    "ToDense",
+]
+
+
+class SparseModule(nn.Module):
+    """Base of the modules to which :class:`SparseSequential` hands the sparse tensor itself.
+
+    Parameters
+    ----------
+    name : str, optional
+        Kept as an attribute.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__()
+        self.name = name
+
+
+class SparseSequential(SparseModule):
+    """Modules one after the other: sparse ones get the sparse tensor, all others its features (N, C).
+
+    Parameters
+    ----------
+    *args : Module, or one OrderedDict of them
+        Named by position, or by the keys.
+    **kwargs : Module
+        More of them, named.
+
+    Notes
+    -----
+    Every module is called for tensors without sites too, so that channels and gradients are right. A
+    ``nn.BatchNorm1d`` in training, which refuses less than two rows, is given its running statistics for these and
+    does not change them.
+
+    Examples
+    --------
+    >>> net = SparseSequential(
+    ...     SubMConv3d(4, 16, 3, indice_key="sites"),
+    ...     nn.BatchNorm1d(16),
+    ...     nn.ReLU(),
+    ...     SparseConv3d(16, 32, 3, stride=2, padding=1),
+    ...     ToDense(),
+    ... )
+    """
+
+    def __init__(self, *args: Any, **kwargs: nn.Module) -> None:
+        super().__init__()
+        if len(args) == 1 and isinstance(args[0], OrderedDict):
+            for name, module in args[0].items():
+                self.add_module(name, module)
+        else:
+            for position, module in enumerate(args):
+                self.add_module(str(position), module)
+        for name, module in kwargs.items():
+            self.add(module, name)
+
+    def __getitem__(self, index: int) -> nn.Module:
+        modules = list(self._modules.values())
+        if not -len(modules) <= index < len(modules):
+            raise IndexError(f"index {index} is out of range for {len(modules)} modules")
+        module = modules[index]
+        assert module is not None
+        return module
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def add(self, module: nn.Module, name: str | None = None) -> None:
+        """Append a module, by default named by its position."""
+        if name is None:
+            name = str(len(self._modules))
+        if name in self._modules:
+            raise ValueError(f"a module named {name!r} exists already")
+        self.add_module(name, module)
+
+    def forward(self, input: Any) -> Any:
+        """Pass ``input``, a sparse or a dense tensor, through all modules."""
+        for module in self._modules.values():
+            assert module is not None
+            if isinstance(input, SparseConvTensor) and not isinstance(module, _SPARSE):
+                input = input.replace_feature(_apply(module, input.features))
+            else:
+                input = module(input)
+        return input
+
+
+class SparseBatchNorm(nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` over the features of a sparse tensor; trains with any number of sites.
+
+    With less than two sites there is no variance: these are normalised by the running statistics, which stay as they
+    are.
+    """
+
+    def forward(self, input: Any) -> Any:
+        """Normalise the features of a sparse tensor, or a tensor (N, C)."""
+        if isinstance(input, SparseConvTensor):
+            return input.replace_feature(self.forward(input.features))
+        return _batch_norm(self, input, super().forward)
+
+
+class SparseReLU(nn.ReLU):
+    """``nn.ReLU`` over the features of a sparse tensor."""
+
+    def forward(self, input: Any) -> Any:
+        """Clamp the features of a sparse tensor, or a tensor."""
+        if isinstance(input, SparseConvTensor):
+            return input.replace_feature(super().forward(input.features))
+        return super().forward(input)
+
+
+class SparseIdentity(nn.Identity):
+    """Returns the sparse tensor as it is."""
+
+
+class ToDense(SparseModule):
+    """:meth:`SparseConvTensor.dense` as a module: to (B, C, \\*spatial_shape)."""
+
+    def forward(self, x: SparseConvTensor) -> Tensor:
+        """Return the grid (B, C, \\*spatial_shape)."""
+        return x.dense()
+
+
+_SPARSE = (SparseModule, SparseBatchNorm, SparseReLU, SparseIdentity)
+
+
+def _apply(module: nn.Module, features: Tensor) -> Tensor:
+    if isinstance(module, nn.BatchNorm1d):
+        return _batch_norm(module, features, module)
+    output: Tensor = module(features)
+    return output
+
+
+def _batch_norm(module: nn.BatchNorm1d, features: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    """Normalise features (N, C) of any number of sites, by ``forward`` where torch can."""
+    rows = features.shape[0]
+    needed = 2 if module.training or module.running_mean is None else 1
+    if not torch.compiler.is_compiling():
+        enough = rows >= needed
+    else:
+        from torch.fx.experimental.symbolic_shapes import guard_or_false, guard_or_true
+
+        enough = guard_or_false(rows >= needed)
+        if needed == 2 and not enough and guard_or_true(rows >= needed):  # not known: taken to be enough
+            torch._check(rows >= needed)
+            enough = True
+    return forward(features) if enough else _normalise_by_running_statistics(module, features)
+
+
+def _normalise_by_running_statistics(module: nn.BatchNorm1d, features: Tensor) -> Tensor:
+    mean, var = module.running_mean, module.running_var
+    if mean is None or var is None:  # a single row is its own mean
+        output = features - features
+    else:
+        output = ((features - mean) * torch.rsqrt(var + module.eps)).to(features.dtype)
+    return output if module.weight is None else (output * module.weight + module.bias).to(features.dtype)

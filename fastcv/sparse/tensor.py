@@ -1,0 +1,214 @@
+"""The sparse tensor: features of the active sites of a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcv.sparse.kernel_map import KernelMap
+
+__all__ = ["SparseConvTensor"]
+
+
+class SparseConvTensor:
+    """Features of the active sites of a batch of grids with one, two or three axes.
+
+    Parameters
+    ----------
+    features : Tensor (N, C)
+        One row per active site: float16, bfloat16, float32 or float64.
+    indices : Tensor (N, 1 + D)
+        int32: batch index and coordinates, axes in the order of ``spatial_shape`` (z, y, x). The sites are distinct,
+        and inside the grid; the first layer that needs their neighbours looks, and raises ValueError otherwise.
+    spatial_shape : sequence of D ints
+        Size of the grid. Its volume may exceed 2³¹.
+    batch_size : int
+        Number of grids.
+    grid, voxel_num, benchmark
+        Accepted for the sake of code written for spconv, and not used.
+    indice_dict : dict, optional
+        Kernel maps by ``indice_key``, as layers before have left them.
+
+    Raises
+    ------
+    TypeError
+        For features or indices that are no tensors, or of an unsupported dtype.
+    ValueError
+        For shapes that do not fit each other, tensors on different devices, or a negative batch size.
+
+    Examples
+    --------
+    >>> indices = torch.tensor([[0, 1, 2, 3], [0, 4, 4, 4]], dtype=torch.int32)
+    >>> x = SparseConvTensor(torch.randn(2, 16), indices, spatial_shape=[8, 8, 8], batch_size=1)
+    >>> x.dense().shape
+    torch.Size([1, 16, 8, 8, 8])
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        indices: Tensor,
+        spatial_shape: Sequence[int],
+        batch_size: int,
+        grid: Tensor | None = None,
+        voxel_num: Tensor | None = None,
+        indice_dict: dict[str, KernelMap] | None = None,
+        benchmark: bool = False,
+    ) -> None:
+        shape = [int(size) for size in spatial_shape]
+        _check(features, indices, shape, batch_size)
+        self._features = features
+        self.indices = indices
+        self.spatial_shape = shape
+        self.batch_size = int(batch_size)
+        self.indice_dict: dict[str, KernelMap] = {} if indice_dict is None else indice_dict
+        self.grid = grid
+        self.voxel_num = voxel_num
+        self.benchmark = benchmark
+
+    @property
+    def features(self) -> Tensor:
+        """The features (N, C). To change them, call :meth:`replace_feature`."""
+        return self._features
+
+    @property
+    def spatial_size(self) -> int:
+        """Number of sites of one grid, active or not."""
+        return math.prod(self.spatial_shape)
+
+    def replace_feature(self, feature: Tensor) -> SparseConvTensor:
+        """Return a tensor with the same sites and kernel maps, and other features (N, C')."""
+        return self._derived(feature, self.indices, self.spatial_shape, self.indice_dict)
+
+    def shadow_copy(self) -> SparseConvTensor:
+        """Return a new object with everything unchanged."""
+        return self.replace_feature(self._features)
+
+    def find_indice_pair(self, key: str | None) -> KernelMap | None:
+        """Return the kernel map stored under ``key``, or None."""
+        return None if key is None else self.indice_dict.get(key)
+
+    def select_by_index(self, valid_indices: Tensor) -> SparseConvTensor:
+        """Return the sites that a mask (N,) or row numbers choose; kernel maps are forgotten."""
+        return self._derived(self._features[valid_indices], self.indices[valid_indices], self.spatial_shape, {})
+
+    def minus(self) -> SparseConvTensor:
+        """Return a tensor with negated features."""
+        return self.replace_feature(-self._features)
+
+    @classmethod
+    def from_dense(cls, x: Tensor) -> SparseConvTensor:
+        """Make the sites of a dense tensor (B, \\*spatial, C) active where a channel is not zero."""
+        active = (x != 0).any(-1)
+        indices = active.nonzero().to(torch.int32)
+        return cls(x[active], indices, x.shape[1:-1], x.shape[0])
+
+    def dense(self, channels_first: bool = True) -> Tensor:
+        """Write the features into a grid of zeros.
+
+        Parameters
+        ----------
+        channels_first : bool
+            Whether the result is (B, C, \\*spatial_shape) or (B, \\*spatial_shape, C).
+
+        Returns
+        -------
+        Tensor
+            Contiguous; differentiable in the features.
+
+        Raises
+        ------
+        ValueError
+            For a site outside the grid. (This costs a synchronisation on CUDA; compiled code does not look.)
+        """
+        if not torch.compiler.is_compiling():
+            self._check_sites()
+        channels = self._features.shape[1]
+        if channels_first:
+            grid = self._features.new_zeros(self.batch_size, channels, *self.spatial_shape)
+            view = grid.movedim(1, -1)
+        else:
+            grid = view = self._features.new_zeros(self.batch_size, *self.spatial_shape, channels)
+        view[self.indices.long().unbind(1)] = self._features
+        return grid
+
+    def __add__(self, other: SparseConvTensor | Tensor) -> SparseConvTensor:
+        if isinstance(other, SparseConvTensor):
+            _check_same_sites(self, other)
+            other = other.features
+        return self.replace_feature(self._features + other)
+
+    __radd__ = __add__
+
+    def __repr__(self) -> str:
+        return (
+            f"SparseConvTensor(features={tuple(self._features.shape)}, spatial_shape={self.spatial_shape}, "
+            f"batch_size={self.batch_size})"
+        )
+
+    def _derived(
+        self, features: Tensor, indices: Tensor, spatial_shape: Sequence[int], indice_dict: dict[str, KernelMap]
+    ) -> SparseConvTensor:
+        return SparseConvTensor(
+            features,
+            indices,
+            spatial_shape,
+            self.batch_size,
+            grid=self.grid,
+            voxel_num=self.voxel_num,
+            indice_dict=indice_dict,
+            benchmark=self.benchmark,
+        )
+
+    def _check_sites(self) -> None:
+        limits = torch.tensor([self.batch_size, *self.spatial_shape], device=self.indices.device)
+        outside = ((self.indices < 0) | (self.indices >= limits)).any(1)
+        if bool(outside.any()):
+            row = int(outside.long().argmax())
+            raise ValueError(
+                f"indices must lie in [0, {self.batch_size}) and the grid {self.spatial_shape}, got "
+                f"{self.indices[row].tolist()} in row {row}"
+            )
+
+
+def _check(features: Any, indices: Any, spatial_shape: list[int], batch_size: int) -> None:
+    for name, value in (("features", features), ("indices", indices)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        if value.dim() != 2:
+            raise ValueError(f"{name} must have two axes, got shape {tuple(value.shape)}")
+    if not features.dtype.is_floating_point:
+        raise TypeError(f"features must be of a floating dtype, got {features.dtype}")
+    if indices.dtype is not torch.int32:
+        raise TypeError(f"indices must be int32, got {indices.dtype}")
+    if not 1 <= len(spatial_shape) <= 3:
+        raise ValueError(f"spatial_shape must have one to three sizes, got {spatial_shape}")
+    if indices.shape[1] != len(spatial_shape) + 1:
+        raise ValueError(
+            f"indices must have shape (N, {len(spatial_shape) + 1}) for spatial_shape {spatial_shape}, got "
+            f"{tuple(indices.shape)}"
+        )
+    if any(size < 1 for size in spatial_shape):
+        raise ValueError(f"spatial_shape must be positive, got {spatial_shape}")
+    if features.shape[0] != indices.shape[0]:
+        raise ValueError(f"features must have a row per site: {features.shape[0]} rows, {indices.shape[0]} sites")
+    if features.device != indices.device:
+        raise ValueError(f"indices must be on the device of features ({features.device}), got {indices.device}")
+    if batch_size < 0:
+        raise ValueError(f"batch_size must not be negative, got {batch_size}")
+
+
+def _check_same_sites(first: SparseConvTensor, second: SparseConvTensor) -> None:
+    if first.indices is second.indices:
+        return
+    same = (
+        first.spatial_shape == second.spatial_shape
+        and first.batch_size == second.batch_size
+        and first.indices.shape == second.indices.shape
+    )
+    if not same or (not torch.compiler.is_compiling() and not torch.equal(first.indices, second.indices)):
+        raise ValueError(f"sparse tensors can be added only where their sites are the same: {first} and {second}")

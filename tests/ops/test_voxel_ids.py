@@ -1,0 +1,152 @@
+"""voxel_ids and voxel_occupancy against the reference, on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastcv import reference
+from fastcv.ops import voxel_ids, voxel_occupancy
+
+NAN, INF = float("nan"), float("inf")
+RANGE = [0.0, -4.0, -1.0, 8.0, 4.0, 1.0]
+SIZE = [0.5, 0.25, 0.4]
+MODES = ("binary", "count", "density")
+
+
+def random_points(count: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Points in and around RANGE."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = torch.tensor(RANGE[:3]) - 0.5, torch.tensor(RANGE[3:]) + 0.5
+    return (low + (high - low) * torch.rand(count, 3, generator=generator) ** 2).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 63, 64, 65, 257, 700])
+def test_agrees_with_the_reference(backend: Any, dtype: torch.dtype, count: int) -> None:
+    points = random_points(count, count, dtype)
+    points[: count // 9] = torch.tensor([NAN, INF, -INF])[torch.arange(3 * (count // 9)).reshape(-1, 3) % 3].to(dtype)
+    offsets = torch.tensor([0, 0, count // 3, count // 2, count])
+    batch = torch.arange(count) % 5 - 1
+    moved = points.to(backend.device)
+    expected = reference.voxel_ids(points, SIZE, RANGE)
+    assert torch.equal(voxel_ids(moved, SIZE, RANGE).cpu(), expected)
+    clouds = voxel_ids(moved, SIZE, RANGE, offsets=offsets.to(backend.device)).cpu()
+    assert torch.equal(clouds, reference.voxel_ids(points, SIZE, RANGE, offsets))
+    for dtype_of_batch in (torch.int64, torch.int32):
+        by_batch = voxel_ids(moved, SIZE, RANGE, batch=batch.to(backend.device, dtype_of_batch)).cpu()
+        inside = (expected[:, 0] >= 0) & (batch >= 0)
+        assert torch.equal(by_batch[:, 0], torch.where(inside, batch, -1).int())
+        assert torch.equal(by_batch[:, 1:], torch.where(inside[:, None], expected[:, 1:], -1))
+    for mode in MODES:
+        wanted = reference.voxel_occupancy(points, SIZE, RANGE, mode)
+        assert torch.equal(voxel_occupancy(moved, SIZE, RANGE, mode).cpu(), wanted)
+        wanted = reference.voxel_occupancy(points, SIZE, RANGE, mode, offsets)
+        assert torch.equal(voxel_occupancy(moved, SIZE, RANGE, mode, offsets.to(backend.device)).cpu(), wanted)
+
+
+def test_clouds_beyond_32_bits(backend: Any) -> None:
+    points = torch.tensor([[1.0, 1, 0]] * 4, device=backend.device)
+    batch = torch.tensor([2**31 - 1, 2**31, -(2**63), 2**40 + 3], device=backend.device)
+    ids = voxel_ids(points, 1.0, RANGE, batch=batch)
+    assert ids[0].tolist() == [2**31 - 1, 1, 5, 1]
+    assert (ids[1:] == -1).all()
+
+
+def test_the_exercise_of_the_lecture(backend: Any) -> None:
+    """A cube of 2 x 2 x 2 cells: occupied cells by hand."""
+    points = torch.tensor([[0.1, 0.1, 0.1], [0.2, 0.3, 0.4], [0.9, 0.1, 0.1], [0.9, 0.9, 0.9], [1.0, 0.5, 0.5]])
+    grid = voxel_occupancy(points.to(backend.device), 0.5, [0, 0, 0, 1, 1, 1]).cpu()
+    assert grid.tolist() == [[[1, 1], [0, 0]], [[0, 0], [0, 1]]]
+    counts = voxel_occupancy(points.to(backend.device), 0.5, [0, 0, 0, 1, 1, 1], mode="count").cpu()
+    assert counts.tolist() == [[[2, 1], [0, 0]], [[0, 0], [0, 1]]]
+    density = voxel_occupancy(points.to(backend.device), 0.5, [0, 0, 0, 1, 1, 1], mode="density").cpu()
+    assert torch.equal(density, counts / 4)
+
+
+def test_strided(backend: Any) -> None:
+    points = random_points(90, 1)
+    wide = torch.full((90, 8), NAN)
+    wide[:, 2:5] = points
+    expected = reference.voxel_ids(points, SIZE, RANGE)
+    for view in (wide.to(backend.device)[:, 2:5], points.T.contiguous().to(backend.device).T):
+        assert torch.equal(voxel_ids(view, SIZE, RANGE).cpu(), expected)
+        wanted = reference.voxel_occupancy(points, SIZE, RANGE, "count")
+        assert torch.equal(voxel_occupancy(view, SIZE, RANGE, "count").cpu(), wanted)
+    batch = torch.zeros(90, 2, dtype=torch.int64, device=backend.device)[:, 1]
+    assert torch.equal(voxel_ids(points.to(backend.device), SIZE, RANGE, batch=batch).cpu(), expected)
+
+
+def test_same_for_every_run_and_thread_count(backend: Any) -> None:
+    points = random_points(2000 if backend.name == "emulated" else 100_000, 2).to(backend.device)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 1):
+            torch.set_num_threads(count)
+            results.append([voxel_ids(points, SIZE, RANGE), *(voxel_occupancy(points, SIZE, RANGE, m) for m in MODES)])
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_opcheck_compile_and_meta(backend: Any) -> None:
+    points = random_points(40, 1).to(backend.device)
+    grid = [*RANGE[:3], *SIZE, 16.0, 32.0, 5.0]
+    offsets = torch.tensor([0, 10, 40], device=backend.device)
+    torch.library.opcheck(torch.ops.fastcv.voxel_ids.default, (points, grid, offsets, None))
+    torch.library.opcheck(torch.ops.fastcv.voxel_ids.default, (points, grid, None, torch.zeros(40).long()))
+    torch.library.opcheck(torch.ops.fastcv.voxel_occupancy.default, (points, grid, offsets, 2))
+
+    def both(points: Tensor) -> tuple[Tensor, Tensor]:
+        return voxel_ids(points * 2, SIZE, RANGE), voxel_occupancy(points, SIZE, RANGE, "density") + 1
+
+    torch._dynamo.reset()
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (40, 7, 21):
+        results = compiled(points[:count]), both(points[:count])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert voxel_ids(points.to("meta"), SIZE, RANGE).shape == (40, 4)
+    assert voxel_occupancy(points.to("meta"), SIZE, RANGE).shape == (5, 32, 16)
+    mapped = torch.vmap(lambda p: voxel_occupancy(p, SIZE, RANGE))(points.reshape(2, 20, 3))
+    assert torch.equal(mapped[1], voxel_occupancy(points[20:], SIZE, RANGE))
+
+
+POINTS = torch.zeros(3, 4)
+BAD_ARGUMENTS = [
+    ({"points": 3}, TypeError, "points must be a torch.Tensor, got int"),
+    ({"points": torch.zeros(3, 2)}, ValueError, r"points must have shape .* got \(3, 2\)"),
+    ({"points": POINTS.long()}, TypeError, "points must be float16"),
+    ({"voxel_size": -1}, ValueError, "voxel_size must be positive"),
+    ({"offsets": torch.tensor([0, 2])}, ValueError, "offsets must ascend from 0 to the number of points"),
+    ({"offsets": torch.tensor([0, 3]).int()}, TypeError, "offsets must be int64"),
+]
+BAD_BATCH = [
+    ({"batch": [0, 0, 0]}, TypeError, "batch must be a torch.Tensor, got list"),
+    ({"batch": torch.zeros(3)}, TypeError, "batch must be int64 or int32"),
+    ({"batch": torch.zeros(3, 1).long()}, ValueError, r"batch must have shape \(P,\), got \(3, 1\)"),
+    ({"batch": torch.zeros(4).long()}, ValueError, r"batch must have shape \(P,\)"),
+    ({"batch": torch.zeros(3).long(), "offsets": torch.tensor([0, 3])}, ValueError, "must not both be given"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    for op in (voxel_ids, voxel_occupancy):
+        with pytest.raises(error, match=message):
+            op(**{"points": POINTS, "voxel_size": SIZE, "point_cloud_range": RANGE, **change})  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_BATCH)
+def test_bad_batch(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        voxel_ids(POINTS, SIZE, RANGE, **change)
+
+
+def test_bad_mode() -> None:
+    with pytest.raises(ValueError, match="mode must be 'binary', 'count' or 'density', got 'half'"):
+        voxel_occupancy(POINTS, SIZE, RANGE, "half")

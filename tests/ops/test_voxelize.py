@@ -1,0 +1,371 @@
+"""voxelize and voxelize_padded against a loop over points and spconv's PointToVoxel, on every backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastcv import reference
+from fastcv.ops import voxelize, voxelize_padded
+
+NAN, INF = float("nan"), float("inf")
+RANGE = [0.0, -4.0, -1.0, 8.0, 4.0, 1.0]
+SIZE = [0.5, 0.25, 0.4]
+
+
+def random_points(count: int, seed: int, features: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Points in and around RANGE, many of them close together."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = torch.tensor(RANGE[:3]) - 0.5, torch.tensor(RANGE[3:]) + 0.5
+    points = torch.rand(count, features, generator=generator)
+    points[:, :3] = low + (high - low) * points[:, :3] ** 2
+    return points.to(dtype)
+
+
+def agree(actual: Any, expected: Any) -> bool:
+    """The same shapes and values, NaN included."""
+    return all(
+        a.shape == e.shape and a.dtype == e.dtype and torch.equal(a.cpu().nan_to_num(123.0), e.nan_to_num(123.0))
+        for a, e in zip(actual, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("features", [3, 4, 5, 9])
+def test_agrees_with_the_reference(backend: Any, dtype: torch.dtype, features: int) -> None:
+    for seed, max_points, max_voxels in ((0, 1, 10_000), (1, 3, 10_000), (2, 5, 40), (3, 40, 7), (4, 2, 0)):
+        points = random_points(300, seed, features, dtype)
+        expected = reference.voxelize(points, SIZE, RANGE, max_points, max_voxels)
+        actual = voxelize(points.to(backend.device), SIZE, RANGE, max_points, max_voxels)
+        assert agree(actual, expected), seed
+
+
+@pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025])
+def test_sizes_around_the_edges_of_blocks(backend: Any, count: int) -> None:
+    points = random_points(count, count)
+    for max_voxels in (count // 3 + 1, None):
+        expected = reference.voxelize(points, SIZE, RANGE, 2, max_voxels or count)
+        assert agree(voxelize(points.to(backend.device), SIZE, RANGE, 2, max_voxels), expected)
+
+
+def test_borders_of_cells(backend: Any) -> None:
+    """Coordinates that are borders of cells as float32 has them, and their neighbours."""
+    edges = torch.arange(-1, 18, dtype=torch.float32) * torch.tensor(0.05) + torch.tensor(-0.3)
+    low, high = torch.nextafter(edges, torch.tensor(-INF)), torch.nextafter(edges, torch.tensor(INF))
+    values = torch.cat([edges, low, high])
+    limits, size = [-0.3, -0.3, -0.3, 0.4, 0.4, 0.4], [0.05, 0.05, 0.05]
+    for axis in range(3):
+        points = torch.zeros(len(values), 3)
+        points[:, axis] = values
+        expected = reference.voxelize(points, size, limits, 3, 100)
+        assert agree(voxelize(points.to(backend.device), size, limits, 3, 100), expected)
+
+
+def test_points_that_are_not_finite_or_far_away(backend: Any) -> None:
+    points = random_points(200, 1)
+    for i, value in enumerate((NAN, INF, -INF, 3e38, -3e38, 2.0**31, -(2.0**31), 1e10)):
+        for column in range(4):
+            points[8 * column + i, column] = value
+    expected = reference.voxelize(points, SIZE, RANGE, 4, 50)
+    actual = voxelize(points.to(backend.device), SIZE, RANGE, 4, 50)
+    assert agree(actual, expected)
+    assert torch.isfinite(actual[0][..., :3]).all()
+
+
+def test_many_points(backend: Any) -> None:
+    """Enough for the CPU kernel to split them, where no limit of voxels keeps its table small."""
+    count = 3000 if backend.name == "emulated" else 300_000
+    points = random_points(count, 3)
+    size, limits = [0.02, 0.02, 0.02], RANGE
+    moved = points.to(backend.device)
+    everything = voxelize(moved, size, limits, 3)
+    few = voxelize(moved, size, limits, 3, 1000)
+    assert agree([t[:1000] for t in everything], [t.cpu() for t in few])
+    ids = reference.voxel_ids(points, size, limits).long()
+    keys = (ids[:, 1] * 400 + ids[:, 2]) * 400 + ids[:, 3]
+    keys[ids[:, 0] < 0] = -1
+    unique, inverse, counts = keys.unique(return_inverse=True, return_counts=True)
+    first = torch.full((len(unique),), count).scatter_reduce(0, inverse, torch.arange(count), "amin")
+    chosen = first[unique >= 0].sort().values
+    assert torch.equal(everything[1].cpu(), ids[chosen, 1:].int())
+    assert torch.equal(everything[2].cpu(), counts[inverse[chosen]].clamp(max=3).int())
+    assert torch.equal(everything[0][:, 0].cpu(), points[chosen])
+    order = inverse.sort(stable=True).indices  # by voxel, then by index: the second points
+    starts = torch.cat([torch.zeros(1).long(), counts.cumsum(0)])[inverse[chosen]]
+    twice = counts[inverse[chosen]] > 1
+    assert torch.equal(everything[0][twice.to(backend.device), 1].cpu(), points[order[starts[twice] + 1]])
+
+
+def test_grids_beyond_32_bits(backend: Any) -> None:
+    """More than 2^32 cells, and grids as large as they may be."""
+    points = random_points(400, 5, 3, torch.float64) * 1000
+    limits = [1000.0 * value for value in RANGE]
+    for size in ([0.4, 0.4, 0.4], [500.0, 0.001, 2000.0], [0.01, 0.1, 0.1]):
+        expected = reference.voxelize(points, size, limits, 2, 300)
+        assert agree(voxelize(points.to(backend.device), size, limits, 2, 300), expected)
+
+
+def test_clouds(backend: Any) -> None:
+    points = random_points(500, 7)
+    offsets = torch.tensor([0, 0, 130, 131, 400, 400, 500])
+    for max_points, max_voxels in ((2, 1000), (3, 20), (1, 0)):
+        expected = reference.voxelize(points, SIZE, RANGE, max_points, max_voxels, offsets)
+        moved = points.to(backend.device), offsets.to(backend.device)
+        actual = voxelize(moved[0], SIZE, RANGE, max_points, max_voxels, moved[1])
+        assert agree(actual, expected)
+        padded = voxelize_padded(moved[0], SIZE, RANGE, max_points, max_voxels, moved[1])
+        assert padded[0].shape == (6, max_voxels, max_points, 4)
+        for b in range(6):
+            rows, count = (expected[1][:, 0] == b), int(padded[3][b])
+            assert count == int(rows.sum())
+            assert agree([t[b, :count] for t in padded[:3]], [t[rows] for t in expected])
+            assert (padded[0][b, count:] == 0).all()
+            assert (padded[1][b, count:] == -1).all()
+            assert (padded[2][b, count:] == 0).all()
+
+
+@pytest.mark.parametrize("max_voxels", [0, 1, 20, 900])
+def test_padded(backend: Any, max_voxels: int) -> None:
+    points = random_points(300, 8)
+    expected = reference.voxelize(points, SIZE, RANGE, 3, max_voxels)
+    *outputs, count = voxelize_padded(points.to(backend.device), SIZE, RANGE, 3, max_voxels)
+    assert (count.shape, outputs[0].shape, outputs[1].shape) == ((), (max_voxels, 3, 4), (max_voxels, 3))
+    assert int(count) == len(expected[0])
+    assert agree([t[: int(count)] for t in outputs], expected)
+    assert (outputs[0][int(count) :] == 0).all()
+    assert (outputs[1][int(count) :] == -1).all()
+    assert (outputs[2][int(count) :] == 0).all()
+
+
+def test_empty(backend: Any) -> None:
+    points = torch.zeros(0, 4, device=backend.device)
+    voxels, coords, num_points = voxelize(points, SIZE, RANGE, 3, 10)
+    assert (voxels.shape, coords.shape, num_points.shape) == ((0, 3, 4), (0, 3), (0,))
+    *outputs, count = voxelize_padded(points, SIZE, RANGE, 3, 10)
+    assert count.item() == 0
+    assert [float(t.sum()) for t in outputs] == [0, -30, 0]
+    no_clouds = torch.zeros(1, dtype=torch.int64, device=backend.device)
+    assert voxelize(points, SIZE, RANGE, 3, 10, no_clouds)[1].shape == (0, 4)
+    assert voxelize_padded(points, SIZE, RANGE, 3, 10, no_clouds)[0].shape == (0, 10, 3, 4)
+    outside = torch.full((9, 3), 100.0, device=backend.device)
+    assert voxelize(outside, SIZE, RANGE, 3)[0].shape == (0, 3, 3)
+
+
+def test_strided(backend: Any) -> None:
+    points = random_points(120, 2, 8)
+    expected = reference.voxelize(points[:, :4].contiguous(), SIZE, RANGE, 3, 50)
+    for view in (points.to(backend.device)[:, :4], points[:, :4].T.contiguous().to(backend.device).T):
+        assert agree(voxelize(view, SIZE, RANGE, 3, 50), expected)
+    doubled = points.to(backend.device)[::2]
+    assert agree(voxelize(doubled, SIZE, RANGE, 3, 50), reference.voxelize(points[::2], SIZE, RANGE, 3, 50))
+    one = points[:1, :4].to(backend.device).expand(9, 4)
+    assert agree(voxelize(one, SIZE, RANGE, 20, 50), reference.voxelize(one.cpu(), SIZE, RANGE, 20, 50))
+
+
+def test_offsets_beyond_32_bits(backend: Any) -> None:
+    """Element offsets above 2^31, in a view of memory that is mostly never touched."""
+    apart = 2**30 + 4096
+    storage = torch.empty(2 * apart + 16, dtype=torch.float16, device=backend.device)
+    view = storage.as_strided((3, 3), (apart, 1))
+    points = torch.tensor([[1.0, 1, 0], [2, 2, 0], [1, 1, 0.1]], dtype=torch.float16)
+    view.copy_(points)
+    assert agree(voxelize(view, SIZE, RANGE, 2, 5), reference.voxelize(points, SIZE, RANGE, 2, 5))
+
+
+def test_same_for_every_run_and_thread_count(backend: Any) -> None:
+    count = 2000 if backend.name == "emulated" else 200_000
+    points = random_points(count, 3).to(backend.device)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2, 3, 5, 1):
+            torch.set_num_threads(number)
+            results.append((*voxelize(points, 0.03, RANGE, 3), *voxelize_padded(points, 0.1, RANGE, 3, 500)))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_shape(backend: Any, data: Any) -> None:
+    count, features = data.draw(st.integers(0, 150)), data.draw(st.integers(3, 7))
+    size = [data.draw(st.sampled_from([0.03, 0.1, 0.5, 1.7, 40.0])) for _ in range(3)]
+    limits = [*RANGE[:3], *(a + max(b - a, s) for a, b, s in zip(RANGE[:3], RANGE[3:], size, strict=True))]
+    max_points, max_voxels = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 160))
+    points = random_points(count, data.draw(st.integers(0, 99)), features)
+    bounds = sorted(data.draw(st.lists(st.integers(0, count), max_size=3)))
+    offsets = data.draw(st.sampled_from([None, torch.tensor([0, *bounds, count])]))
+    expected = reference.voxelize(points, size, limits, max_points, max_voxels, offsets)
+    moved = None if offsets is None else offsets.to(backend.device)
+    assert agree(voxelize(points.to(backend.device), size, limits, max_points, max_voxels, moved), expected)
+
+
+def test_agrees_with_spconv(backend: Any) -> None:
+    """Voxel for voxel what PointToVoxel makes of a scan, borders and limits included."""
+    utils = pytest.importorskip("spconv.pytorch.utils", reason="spconv is not installed")
+    generator = torch.Generator().manual_seed(0)
+    count = 2000 if backend.name == "emulated" else 60_000
+    limits, size = [0.0, -40.0, -3.0, 70.4, 40.0, 1.0], [0.05, 0.05, 0.1]
+    points = torch.rand(count, 4, generator=generator) * torch.tensor([90.0, 100, 6, 1]) - torch.tensor([9.0, 50, 4, 0])
+    points[: count // 2, :3] = (points[: count // 2, :3] * 20).round() / 20  # on the borders of cells
+    for max_points, max_voxels in ((5, 40_000), (1, 40_000), (3, 500)):
+        peer = utils.PointToVoxel(
+            vsize_xyz=size, coors_range_xyz=limits, num_point_features=4, max_num_voxels=max_voxels,
+            max_num_points_per_voxel=max_points,
+        )  # fmt: skip
+        expected = [t.clone() for t in peer(points)]
+        assert agree(voxelize(points.to(backend.device), size, limits, max_points, max_voxels), expected)
+
+
+def test_transforms_modes_and_meta(backend: Any) -> None:
+    points = torch.stack([random_points(50, s) for s in range(3)]).to(backend.device)
+    mapped = torch.vmap(lambda p: voxelize_padded(p, SIZE, RANGE, 2, 30))(points)
+    for b in range(3):
+        single = voxelize_padded(points[b], SIZE, RANGE, 2, 30)
+        assert all(torch.equal(m[b], s) for m, s in zip(mapped, single, strict=True))
+    shapes = [t.shape for t in voxelize_padded(points[0].to("meta"), SIZE, RANGE, 2, 30)]
+    assert shapes == [(30, 2, 4), (30, 3), (30,), ()]
+    assert not voxelize(points[0].clone().requires_grad_(), SIZE, RANGE, 2)[0].requires_grad
+
+
+def test_opcheck(backend: Any) -> None:
+    points = random_points(30, 1).to(backend.device)
+    grid = [*RANGE[:3], *SIZE, 16.0, 32.0, 5.0]
+    offsets = torch.tensor([0, 10, 30], device=backend.device)
+    for clouds in (None, offsets):
+        torch.library.opcheck(torch.ops.fastcv.voxelize.default, (points, grid, clouds, 2, 20))
+        torch.library.opcheck(torch.ops.fastcv.voxelize_padded.default, (points, grid, clouds, 2, 20))
+
+
+def test_compile(backend: Any) -> None:
+    def padded(points: Tensor) -> tuple[Tensor, ...]:
+        return voxelize_padded(points * 1.5, SIZE, RANGE, 2, 30)
+
+    def dynamic(points: Tensor) -> tuple[Tensor, ...]:
+        voxels, coords, num_points = voxelize(points, SIZE, RANGE, 2)
+        return voxels.sum(1) / num_points[:, None], coords + 1
+
+    points = random_points(60, 1).to(backend.device)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for function in (padded, dynamic):
+            compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+            for count in (60, 17, 33):
+                results = compiled(points[:count]), function(points[:count])
+                assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_cuda_graph(backend: Any) -> None:
+    if backend.name != "cuda":
+        pytest.skip("graphs are CUDA's")
+    points = random_points(5000, 1).cuda()
+    expected = voxelize_padded(points, SIZE, RANGE, 3, 500)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        voxelize_padded(points, SIZE, RANGE, 3, 500)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = voxelize_padded(points, SIZE, RANGE, 3, 500)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+
+
+GOOD = {
+    "points": torch.zeros(3, 4), "voxel_size": SIZE, "point_cloud_range": RANGE, "max_points_per_voxel": 2,
+    "max_voxels": 5, "offsets": None,
+}  # fmt: skip
+BAD_ARGUMENTS = [
+    ({"points": [1.0]}, TypeError, "points must be a torch.Tensor, got list"),
+    ({"points": torch.zeros(3)}, ValueError, r"points must have shape \(P, 3 or more\).* got \(3,\)"),
+    ({"points": torch.zeros(3, 2)}, ValueError, r"points must have shape .* got \(3, 2\)"),
+    ({"points": torch.zeros(3, 4).int()}, TypeError, "points must be float16, .* got .*int32"),
+    ({"voxel_size": [1.0, 2.0]}, ValueError, "voxel_size must be a number or three of them"),
+    ({"voxel_size": [1.0, 2.0, 0.0]}, ValueError, "voxel_size must be positive and finite"),
+    ({"voxel_size": [1.0, 2.0, NAN]}, ValueError, "voxel_size must be positive and finite"),
+    ({"voxel_size": [1.0, "a", 1.0]}, ValueError, "voxel_size must be a number or three"),
+    ({"voxel_size": None}, TypeError, "voxel_size must be a number or three of them"),
+    ({"voxel_size": 1e-60, "point_cloud_range": [0, 0, 0, 1e-60, 1e-60, 1e-60]}, ValueError, "voxel_size must be"),
+    ({"voxel_size": 1e-12}, ValueError, r"must span 1 to 2\^31 - 1 voxels"),
+    ({"voxel_size": 1e-8}, ValueError, r"fewer than 2\^62 voxels"),
+    ({"voxel_size": 100.0}, ValueError, r"must span 1 to 2\^31 - 1 voxels"),
+    ({"point_cloud_range": [0, 0, 0, 1]}, ValueError, "point_cloud_range must be six numbers"),
+    ({"point_cloud_range": [0, 0, 0, -1, 1, 1]}, ValueError, "point_cloud_range must span"),
+    ({"point_cloud_range": [0, 0, 0, INF, 1, 1]}, ValueError, "point_cloud_range must be finite"),
+    ({"max_points_per_voxel": 0}, ValueError, "max_points_per_voxel must be positive, got 0"),
+    ({"max_voxels": -1}, ValueError, r"max_voxels must be in \[0, 2\^31\], got -1"),
+    ({"offsets": torch.tensor([0.0, 3.0])}, TypeError, "offsets must be int64"),
+    ({"offsets": torch.zeros(2, 2).long()}, ValueError, r"offsets must have shape \(B \+ 1,\)"),
+    ({"offsets": torch.zeros(0).long()}, ValueError, "offsets must have at least one"),
+    ({"offsets": torch.zeros(2, device="meta").long()}, ValueError, "offsets must be on the device of points"),
+]
+BAD_OFFSETS = [[0, 2], [1, 3], [0, 4], [0, 2, 1, 3], [-1, 3], [2**62, 3], [0, -(2**62), 3]]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    for op in (voxelize, voxelize_padded):
+        with pytest.raises(error, match=message):
+            op(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("offsets", BAD_OFFSETS)
+def test_bad_offsets(backend: Any, offsets: list[int]) -> None:
+    """An error where they can be read for nothing; on a GPU, where not, no harm."""
+    for op in (voxelize, voxelize_padded):
+        arguments = torch.zeros(3, 4, device=backend.device), SIZE, RANGE, 2, 5
+        moved = torch.tensor(offsets, device=backend.device)
+        if backend.name == "cuda":
+            op(*arguments, moved)
+            torch.cuda.synchronize()
+            continue
+        with pytest.raises(ValueError, match=r"offsets must ascend from 0 to the number of points \(3\)"):
+            op(*arguments, moved)
+
+
+def test_nothing_crashes(tmp_path: Path) -> None:
+    """The worst arguments, in a process of their own."""
+    script = """
+        import torch
+        from fastcv.ops import voxelize
+        nan = float("nan")
+        values = [0.0, nan, float("inf"), -float("inf"), 3e38, -3e38, 1e-45, 2.0**31]
+        points = torch.tensor([[a, b, c, 1.0] for a in values for b in values for c in values])
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            for size in (1e-3, 1.0, 1e30, 1e-30):
+                for low, high in ((-1e6, 1e6), (0, 1), (-3e38, 3e38), (0, 1e-30), (-1e300, 1e300)):
+                    try:
+                        voxelize(points.to(dtype), size, [low] * 3 + [high] * 3, 3, 1000)
+                    except ValueError:
+                        pass
+        for call in (
+            lambda: torch.ops.fastcv.voxelize(points, [nan] * 9, None, 1, 1),
+            lambda: torch.ops.fastcv.voxelize(points, [0.0] * 6 + [1e30] * 3, None, 1, 1),
+            lambda: torch.ops.fastcv.voxelize(points, [1.0], None, 1, 1),
+            lambda: torch.ops.fastcv.voxelize(points, [0.0, 0, 0, 1, 1, 1, 4, 4, 4], None, 2**40, 2**40),
+            lambda: voxelize(points, 1.0, [0, 0, 0, 9, 9, 9], 2**62, 10),
+        ):
+            try:
+                call()
+            except (ValueError, TypeError, RuntimeError):
+                pass
+            else:
+                raise AssertionError("accepted")
+        print("alive")
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.stdout.strip() == "alive", result.stderr

@@ -1,0 +1,220 @@
+"""The sparse tensor and the modules as a program meets them: names, checkpoints, sharing of maps, errors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastcv import sparse
+
+SHAPE = (5, 6, 7)
+
+
+def sites_of(count: int = 40) -> Tensor:
+    cells = torch.randperm(2 * 5 * 6 * 7, generator=torch.Generator().manual_seed(0))[:count]
+    return torch.stack([cells // 210, cells // 42 % 5, cells // 7 % 6, cells % 7], 1).int()
+
+
+def example(channels: int = 3, count: int = 40) -> sparse.SparseConvTensor:
+    return sparse.SparseConvTensor(torch.randn(count, channels), sites_of(count), SHAPE, 2)
+
+
+def test_dense_and_back() -> None:
+    x = example()
+    leaf = x.features.clone().requires_grad_()
+    x = x.replace_feature(leaf)
+    grid = x.dense()
+    assert grid.shape == (2, 3, *SHAPE)
+    assert grid.is_contiguous()
+    assert torch.equal(grid, x.dense(channels_first=False).movedim(-1, 1))
+    for row, (b, z, y, x_) in enumerate(x.indices.tolist()):
+        assert torch.equal(grid[b, :, z, y, x_], leaf[row])
+    assert torch.count_nonzero(grid) == 40 * 3
+    weight = torch.randn_like(grid)
+    (gradient,) = torch.autograd.grad((grid * weight).sum(), leaf)
+    assert torch.equal(gradient, weight.movedim(1, -1)[x.indices.long().unbind(1)])
+    back = sparse.SparseConvTensor.from_dense(grid.movedim(1, -1))
+    assert back.spatial_shape == list(SHAPE)
+    assert torch.equal(back.dense(), grid)
+    assert sparse.ToDense()(back).requires_grad
+
+
+def test_tensor() -> None:
+    x = example()
+    assert repr(x) == "SparseConvTensor(features=(40, 3), spatial_shape=[5, 6, 7], batch_size=2)"
+    assert x.spatial_size == 210
+    assert torch.equal(x.minus().features, -x.features)
+    assert torch.equal((x + x).features, 2 * x.features)
+    assert torch.equal((x + 1.0).features, x.features + 1)
+    with pytest.raises(AttributeError):
+        x.features = x.features  # type: ignore[misc]
+    few = x.select_by_index(torch.arange(40) < 5)
+    assert few.features.shape == (5, 3)
+    assert torch.equal(few.indices, x.indices[:5])
+    with pytest.raises(ValueError, match="only where their sites are the same"):
+        x + few
+    with pytest.raises(ValueError, match="only where their sites are the same"):
+        x + sparse.SparseConvTensor(x.features, x.indices.flip(0), SHAPE, 2)
+
+
+BAD_TENSORS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"features": [1]}, TypeError, "features must be a torch.Tensor, got list"),
+    ({"features": torch.zeros(3)}, ValueError, r"features must have two axes, got shape \(3,\)"),
+    ({"features": torch.zeros(4, 2)}, ValueError, "4 rows, 3 sites"),
+    ({"features": torch.zeros(3, 2).long()}, TypeError, "floating dtype, got torch.int64"),
+    ({"indices": torch.zeros(3, 4)}, TypeError, "indices must be int32, got torch.float32"),
+    ({"indices": torch.zeros(3, 3).int()}, ValueError, r"indices must have shape \(N, 4\)"),
+    ({"indices": torch.zeros(3, 4, device="meta").int()}, ValueError, "indices must be on the device of features"),
+    ({"spatial_shape": (4, 0, 4)}, ValueError, "spatial_shape must be positive"),
+    ({"spatial_shape": (4,) * 4}, ValueError, "one to three sizes"),
+    ({"batch_size": -1}, ValueError, "batch_size must not be negative, got -1"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), BAD_TENSORS)
+def test_bad_tensors(changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    good = {"features": torch.zeros(3, 2), "indices": torch.zeros(3, 4).int(), "spatial_shape": SHAPE, "batch_size": 1}
+    with pytest.raises(error, match=message):
+        sparse.SparseConvTensor(**{**good, **changed})
+
+
+@pytest.mark.parametrize("site", [[0, 5, 0, 0], [0, 0, -1, 0], [2, 0, 0, 0]])
+def test_dense_looks_at_the_sites(site: list[int]) -> None:
+    x = sparse.SparseConvTensor(torch.ones(1, 1), torch.tensor([site]).int(), SHAPE, 2)
+    with pytest.raises(ValueError, match="indices must lie in"):
+        x.dense()
+
+
+def test_submanifold_layers_share_a_map() -> None:
+    first, second = (sparse.SubMConv3d(3, 3, 3, indice_key="a") for _ in range(2))
+    x = example()
+    y = first(x)
+    assert not x.indice_dict
+    assert second(y).indice_dict["a"] is y.indice_dict["a"]
+    assert y.indices is x.indices
+    plain = sparse.SubMConv3d(3, 3, 3)
+    plain.load_state_dict(second.state_dict())
+    assert torch.equal(second(y).features, plain(y).features)
+    assert not plain(x).indice_dict
+
+
+def test_keys_that_do_not_fit() -> None:
+    y = sparse.SubMConv3d(3, 3, 3, indice_key="a")(example())
+    with pytest.raises(ValueError, match="must have the same kernel"):
+        sparse.SubMConv3d(3, 3, 1, indice_key="a")(y)
+    with pytest.raises(ValueError, match="'a' is taken"):
+        sparse.SparseConv3d(3, 3, 3, indice_key="a")(y)
+    with pytest.raises(ValueError, match="'a' names a submanifold layer"):
+        sparse.SparseInverseConv3d(3, 3, 3, "a")(y)
+    with pytest.raises(ValueError, match="none has it"):
+        sparse.SparseInverseConv3d(3, 3, 3, "b")(y)
+    few = sparse.SparseConvTensor(y.features[:4], y.indices[:4], SHAPE, 2, indice_dict=y.indice_dict)
+    with pytest.raises(ValueError, match="must have the same sites"):
+        sparse.SubMConv3d(3, 3, 3, indice_key="a")(few)
+    z = sparse.SparseConv3d(3, 3, 3, 2, 1, indice_key="b")(y)
+    with pytest.raises(ValueError, match=r"kernel_size must be that of the layer 'b'.*\[3, 3, 3\], got \[2, 2, 2\]"):
+        sparse.SparseInverseConv3d(3, 3, 2, "b")(z)
+    with pytest.raises(ValueError, match="must have the sites that the layer 'b' left"):
+        sparse.SparseInverseConv3d(3, 3, 3, "b")(sparse.SparseMaxPool3d(2)(z))
+
+
+BAD_LAYERS: list[tuple[Any, type[Exception], str]] = [
+    (lambda: sparse.SparseConv3d(3, 4, (3, 3)), ValueError, "kernel_size must be an int or 3 ints"),
+    (lambda: sparse.SparseConv3d(3, 4, 0), ValueError, "kernel_size must be at least 1, got 0"),
+    (lambda: sparse.SparseConv3d(3, 4, "3"), TypeError, "kernel_size must be an int or 3 ints, got '3'"),
+    (lambda: sparse.SparseConv3d(3, 4, 3, groups=2), ValueError, r"groups must divide in_channels \(3\)"),
+    (lambda: sparse.SparseConv3d(0, 4, 3), ValueError, "must be positive, got 0 and 4"),
+    (lambda: sparse.SparseConv3d(3, 4, 3, output_padding=1), ValueError, "output_padding is for transposed"),
+    (lambda: sparse.SparseMaxPool3d(2, -1), ValueError, "stride must be at least 1, got -1"),
+    (lambda: sparse.SparseConv3d(3, 4, 3)(torch.zeros(3)), TypeError, "input must be a SparseConvTensor"),
+    (lambda: sparse.SparseConv2d(3, 4, 3)(example()), ValueError, "input must have 2 spatial axes"),
+    (lambda: sparse.SparseConv3d(5, 4, 3)(example()), ValueError, "input must have 5 channels, got 3"),
+    (lambda: sparse.SparseConv3d(3, 4, 9)(example()), ValueError, "is too small for kernel_size"),
+    (lambda: sparse.SparseMaxPool3d(9)(example()), ValueError, "is too small for kernel_size"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD_LAYERS)
+def test_bad_layers(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_parameters_and_checkpoints() -> None:
+    layer = sparse.SparseConv3d(4, 6, (3, 2, 1), groups=2)
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    assert layer.weight.shape == (6, 3, 2, 1, 2)
+    assert layer.weight.abs().max() <= 1 / (2 * 6) ** 0.5
+    assert sparse.SubMConv2d(4, 6, 3, bias=False).bias is None
+    recording = sparse.SparseConv3d(3, 6, 3, record_voxel_count=True)
+    y = recording(example())
+    assert recording.get_max_num_voxels() == y.features.shape[0]
+    recording.load_state_dict(sparse.SparseConv3d(3, 6, 3).state_dict())  # without the count
+    assert recording.get_max_num_voxels() == y.features.shape[0]
+
+
+def test_checkpoints_of_the_first_spconv() -> None:
+    """Their weights are (*kernel, C_in, C_out)."""
+    new, old = sparse.SubMConv3d(3, 6, 3), sparse.SubMConv3d(3, 6, 3)
+    state = {"weight": new.weight.detach().permute(1, 2, 3, 4, 0).contiguous(), "bias": new.bias}
+    old.load_state_dict(state)
+    assert torch.equal(old.weight, new.weight)
+    assert state["weight"].shape == (3, 3, 3, 3, 6)
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        old.load_state_dict({**state, "weight": torch.zeros(3, 3, 3, 3, 5)})
+
+
+def test_repr() -> None:
+    net = sparse.SparseSequential(
+        sparse.SubMConv3d(3, 8, 3, indice_key="a", bias=False),
+        sparse.SparseConvTranspose2d(8, 8, 2, 2, 1, output_padding=1, groups=2),
+        sparse.SparseMaxPool3d(2, padding=1),
+    )
+    assert repr(net) == (
+        "SparseSequential(\n"
+        "  (0): SubMConv3d(3, 8, kernel_size=[3, 3, 3], stride=[1, 1, 1], bias=False, indice_key='a')\n"
+        "  (1): SparseConvTranspose2d(8, 8, kernel_size=[2, 2], stride=[2, 2], padding=[1, 1], "
+        "output_padding=[1, 1], groups=2)\n"
+        "  (2): SparseMaxPool3d(kernel_size=[2, 2, 2], stride=[2, 2, 2], padding=[1, 1, 1])\n"
+        ")"
+    )
+
+
+def test_sequential() -> None:
+    named = sparse.SparseSequential(OrderedDict(conv=sparse.SubMConv3d(3, 4, 3), act=nn.ReLU()), norm=nn.BatchNorm1d(4))
+    assert [name for name, _ in named.named_children()] == ["conv", "act", "norm"]
+    named.add(nn.Linear(4, 2))
+    assert len(named) == 4
+    assert isinstance(named[-1], nn.Linear)
+    with pytest.raises(IndexError, match="index 4 is out of range"):
+        named[4]
+    with pytest.raises(ValueError, match="'act' exists already"):
+        named.add(nn.ReLU(), "act")
+    x = example()
+    y = named(x)
+    expected = named[3](named[2](named[0](x).features.relu()))
+    assert y.features.shape == (40, 2)
+    torch.testing.assert_close(y.features, expected)
+    dense = sparse.SparseSequential(sparse.ToDense(), nn.Conv3d(3, 2, 1))(x)
+    assert dense.shape == (2, 2, *SHAPE)
+
+
+def test_batch_norm_of_few_sites() -> None:
+    norm = sparse.SparseBatchNorm(3)
+    norm(example())
+    mean, count = norm.running_mean.clone(), int(norm.num_batches_tracked)
+    for rows in (0, 1):
+        x = example(count=rows)
+        expected = norm.eval()(x).features
+        torch.testing.assert_close(norm.train()(x).features, expected)
+        torch.testing.assert_close(sparse.SparseSequential(norm)(x).features, expected)
+    assert torch.equal(norm.running_mean, mean)
+    assert norm.num_batches_tracked == count
+    x = example()
+    torch.testing.assert_close(norm(x).features, nn.BatchNorm1d(3)(x.features))
+    assert torch.equal(sparse.SparseReLU()(x).features, x.features.relu())
+    assert sparse.SparseIdentity()(x) is x
