@@ -96,6 +96,37 @@ def match_boxes(
     allow_low_quality: bool,
     /,
 ) -> None: ...
+def max_pool2d_backward(
+    grad_input: Tensor,
+    grad_output: Tensor,
+    indices: Tensor,
+    kernel_height: int,
+    kernel_width: int,
+    stride_height: int,
+    stride_width: int,
+    padding_height: int,
+    padding_width: int,
+    dilation_height: int,
+    dilation_width: int,
+    /,
+) -> None: ...
+def max_pool2d_forward(
+    output: Tensor,
+    indices: Tensor | None,
+    input: Tensor,
+    kernel_height: int,
+    kernel_width: int,
+    stride_height: int,
+    stride_width: int,
+    padding_height: int,
+    padding_width: int,
+    dilation_height: int,
+    dilation_width: int,
+    /,
+) -> None: ...
+def max_pool2d_gather(output: Tensor, input: Tensor, indices: Tensor, /) -> None: ...
+def max_unpool2d(output: Tensor, values: Tensor, indices: Tensor, workspace: Tensor, /) -> None: ...
+def max_unpool2d_workspace(elements: int, on_cuda: bool, /) -> int: ...
 def multiscale_roi_align_backward(
     grad_features: list[Tensor],
     grad_output: Tensor,
@@ -182,4 +213,14 @@ def soft_nms(
     min_score: float,
     gaussian: bool,
     /,
+) -> None: ...
+def unpool_backward(
+    grad_input: Tensor, grad_output: Tensor, scale_height: int, scale_width: int, nails: bool, /
+) -> None: ...
+def unpool_forward(output: Tensor, input: Tensor, scale_height: int, scale_width: int, nails: bool, /) -> None: ...
+def upsample_bilinear2d_backward(
+    grad_input: Tensor, grad_output: Tensor, align_corners: bool, step_height: float, step_width: float, /
+) -> None: ...
+def upsample_bilinear2d_forward(
+    output: Tensor, input: Tensor, align_corners: bool, step_height: float, step_width: float, /
 ) -> None: ...

@@ -7,6 +7,7 @@ from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, gene
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
 from fastcv.ops.match_boxes import match_boxes
+from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
 from fastcv.ops.ps_roi_align import ps_roi_align
@@ -15,6 +16,8 @@ from fastcv.ops.roi_align import roi_align
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
+from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
+from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = [
     "anchor_grid",
@@ -36,6 +39,8 @@ __all__ = [
     "generalized_box_iou_loss",
     "masks_to_boxes",
     "match_boxes",
+    "max_pool2d_with_indices",
+    "max_unpool2d",
     "multiscale_roi_align",
     "nms",
     "ps_roi_align",
@@ -45,4 +50,7 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "unpool_bed_of_nails",
+    "unpool_nearest",
+    "upsample_bilinear2d",
 ]

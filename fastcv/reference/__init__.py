@@ -6,6 +6,7 @@ from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.match_boxes import match_boxes
+from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
 from fastcv.reference.ps_roi_align import ps_roi_align
@@ -14,6 +15,8 @@ from fastcv.reference.roi_align import roi_align
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.reference.soft_nms import soft_nms
+from fastcv.reference.unpool import unpool_bed_of_nails, unpool_nearest
+from fastcv.reference.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = [
     "anchor_grid",
@@ -30,6 +33,8 @@ __all__ = [
     "generalized_box_iou_loss",
     "masks_to_boxes",
     "match_boxes",
+    "max_pool2d_with_indices",
+    "max_unpool2d",
     "multiscale_roi_align",
     "nms",
     "ps_roi_align",
@@ -38,4 +43,7 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "unpool_bed_of_nails",
+    "unpool_nearest",
+    "upsample_bilinear2d",
 ]
