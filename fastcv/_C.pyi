@@ -38,6 +38,22 @@ def box_iou_loss_backward(
 ) -> None: ...
 def box_iou_loss_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
 def box_iou_workspace(batch: int, rows: int, columns: int, /) -> int: ...
+def conv_transpose_backward_input(
+    grad_input: Tensor, grad_output: Tensor, weight: Tensor, geometry: tuple[int, ...], groups: int, /
+) -> None: ...
+def conv_transpose_backward_weight(
+    grad_weight: Tensor, input: Tensor, grad_output: Tensor, geometry: tuple[int, ...], groups: int, /
+) -> None: ...
+def conv_transpose_forward(
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: tuple[int, ...],
+    groups: int,
+    relu: bool,
+    /,
+) -> None: ...
 def decode_anchors(
     decoded: Tensor,
     deltas: Tensor,
