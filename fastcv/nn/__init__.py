@@ -1,6 +1,7 @@
 """Layers made of the operators. Where torchvision has the layer, name and arguments are its own."""
 
 from fastcv.nn.anchor_generator import AnchorGenerator
+from fastcv.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 from fastcv.nn.ps_roi_align import PSRoIAlign
 from fastcv.nn.ps_roi_pool import PSRoIPool
@@ -9,6 +10,9 @@ from fastcv.nn.roi_pool import RoIPool
 
 __all__ = [
     "AnchorGenerator",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "MultiScaleRoIAlign",
     "PSRoIAlign",
     "PSRoIPool",

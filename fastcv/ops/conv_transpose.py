@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastcv import _C
 from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._define import _DIRECT_TYPES, Gradient, Operator, _dispatch_modes, _is_compiling, _transforms_active
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "conv_transpose_matrix"]
 
@@ -55,9 +55,31 @@ def _output_sizes(
     ]
 
 
+def pack_weight(weight: Tensor, groups: int, forward: bool = True) -> Tensor:
+    """Return a contiguous weight as the kernels read it, for the output or for the gradient of the input."""
+    packed = weight.new_empty(_C.conv_transpose_packed_bytes(weight, groups, forward), dtype=torch.uint8)
+    _C.conv_transpose_pack(packed, weight, groups, forward)
+    return packed
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether a packed weight may be kept for later calls: it has memory, a version, and nothing traces this call."""
+    if _is_compiling() or _transforms_active() or _dispatch_modes():
+        return False
+    return type(weight) in _DIRECT_TYPES and (weight.is_cpu or weight.is_cuda) and not weight.is_inference()
+
+
+def _packed(weight: Tensor, groups: int, forward: bool) -> Tensor | None:
+    """None where the kernels pack the weight themselves, into memory that lives between calls."""
+    if _C.conv_transpose_cpu_packs and not weight.is_cuda:
+        return None
+    return pack_weight(weight, groups, forward)
+
+
 def _allocate(
     input: Tensor,
     weight: Tensor,
+    packed: Tensor | None,
     bias: Tensor | None,
     stride: Sizes,
     padding: Sizes,
@@ -74,6 +96,7 @@ def _allocate(
 def _forward(
     input: Tensor,
     weight: Tensor,
+    packed: Tensor | None,
     bias: Tensor | None,
     stride: Sizes,
     padding: Sizes,
@@ -83,13 +106,16 @@ def _forward(
     relu: bool,
 ) -> Tensor:
     input = _dense(input)
-    output = _allocate(input, weight, bias, stride, padding, output_padding, groups, dilation, relu)
+    output = _allocate(input, weight, packed, bias, stride, padding, output_padding, groups, dilation, relu)
     if bias is not None:
         if input.dtype is not torch.float64:
             bias = bias.float()
         bias = bias.contiguous()
     geometry = (*stride, *padding, *dilation)
-    _C.conv_transpose_forward(output, input, weight.contiguous(), bias, geometry, groups, relu)
+    weight = weight.contiguous()
+    if packed is None:
+        packed = _packed(weight, groups, True)
+    _C.conv_transpose_forward(output, input, weight, packed, bias, geometry, groups, relu)
     return output
 
 
@@ -117,7 +143,9 @@ def _backward_input(
     grad_output = _dense(grad_output)
     grad_input = _allocate_input(grad_output, weight, size, stride, padding, groups, dilation)
     geometry = (*stride, *padding, *dilation)
-    _C.conv_transpose_backward_input(grad_input, grad_output, weight.contiguous(), geometry, groups)
+    weight = weight.contiguous()
+    packed = _packed(weight, groups, False)
+    _C.conv_transpose_backward_input(grad_input, grad_output, weight, packed, geometry, groups)
     return grad_input
 
 
@@ -156,12 +184,12 @@ def _like_output(input: Tensor, weight: Tensor, sizes: Sizes, options: Any) -> T
     stride, padding, groups, dilation = options
     least = _output_sizes(input.shape[2:], weight.shape[2:], stride, padding, [0] * len(stride), dilation)
     extra = [size - low for size, low in zip(sizes, least, strict=True)]
-    output: Tensor = _conv_transpose(input, weight, None, stride, padding, extra, groups, dilation, False)
+    output: Tensor = _conv_transpose(input, weight, None, None, stride, padding, extra, groups, dilation, False)
     return output
 
 
 def _save(arguments: Any, output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-    input, weight, bias, stride, padding, _, groups, dilation, relu = arguments
+    input, weight, _, bias, stride, padding, _, groups, dilation, relu = arguments
     tensors = (input, weight, output) if relu else (input, weight)
     return tensors, ((stride, padding, groups, dilation), tuple(output.shape[2:]), bias is not None)
 
@@ -236,8 +264,8 @@ def _jvp_of(operator: str) -> Any:
 _OPTIONS = "int[] stride, int[] padding, int groups, int[] dilation"
 
 _conv_transpose = Operator(
-    "conv_transpose(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, SymInt[] output_padding, "
-    "int groups, int[] dilation, bool relu) -> Tensor",
+    "conv_transpose(Tensor input, Tensor weight, Tensor? packed, Tensor? bias, int[] stride, int[] padding, "
+    "SymInt[] output_padding, int groups, int[] dilation, bool relu) -> Tensor",
     forward=_forward,
     fake=_allocate,
     gradient=Gradient(("input", "weight", "bias"), _save, _backward, _jvp),
@@ -285,8 +313,7 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims
         raise ValueError(f"input must have shape {_AXES[dims]}, with or without N, got {describe_shape(input)}")
     if weight.dim() != dims + 2:
         raise ValueError(
-            f"weight must have shape (C, O / groups, {'kernel sizes' if dims > 1 else 'kernel size'}), that is {dims + 2} "
-            f"axes, got {describe_shape(weight)}"
+            f"weight must have shape (C, O / groups, *kernel size), {dims + 2} axes, got {describe_shape(weight)}"
         )
     if weight.dtype is not input.dtype:
         raise TypeError(f"weight must have the dtype of input ({input.dtype}), got {weight.dtype}")
@@ -310,7 +337,7 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims
             raise TypeError(f"bias must have the dtype of input ({input.dtype}), got {bias.dtype}")
 
 
-def _apply(
+def apply(
     dims: int,
     input: Tensor,
     weight: Tensor,
@@ -321,12 +348,14 @@ def _apply(
     groups: int,
     dilation: int | Sizes,
     activation: str | None,
+    packed: Tensor | None = None,
 ) -> Tensor:
+    """Check and convolve, for all three functions. ``packed`` may be the weight from :func:`pack_weight`."""
     check_tensor(input, "input")
     check_tensor(weight, "weight")
     if input.dim() == dims + 1:
-        options = (stride, padding, output_padding, groups, dilation, activation)
-        return _apply(dims, input.unsqueeze(0), weight, bias, *options).squeeze(0)
+        options = (stride, padding, output_padding, groups, dilation, activation, packed)
+        return apply(dims, input.unsqueeze(0), weight, bias, *options).squeeze(0)
     _check(input, weight, bias, groups, dims)
     if activation is not None and activation != "relu":
         raise ValueError(f"activation must be None or 'relu', got {activation!r}")
@@ -348,7 +377,7 @@ def _apply(
                 f"{describe_shape(input)} would give an output of size {tuple(sizes)}"
             )
     relu = activation is not None
-    output: Tensor = _conv_transpose(input, weight, bias, steps, margins, extras, groups, spreads, relu)
+    output: Tensor = _conv_transpose(input, weight, packed, bias, steps, margins, extras, groups, spreads, relu)
     return output
 
 
@@ -364,7 +393,7 @@ def conv_transpose1d(
     activation: str | None = None,
 ) -> Tensor:
     """Convolve (N, C, L), or (C, L), transposed, with weight (C, O / groups, k): see :func:`conv_transpose2d`."""
-    return _apply(1, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+    return apply(1, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
 
 
 def conv_transpose2d(
@@ -431,7 +460,7 @@ def conv_transpose2d(
     >>> conv_transpose2d(features, torch.randn(256, 64, 2, 2), stride=2, activation="relu").shape
     torch.Size([8, 64, 28, 28])
     """
-    return _apply(2, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+    return apply(2, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
 
 
 def conv_transpose3d(
@@ -449,7 +478,7 @@ def conv_transpose3d(
 
     Arguments, result and errors are those of :func:`conv_transpose2d`, with one more axis.
     """
-    return _apply(3, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
+    return apply(3, input, weight, bias, stride, padding, output_padding, groups, dilation, activation)
 
 
 def conv_transpose_matrix(weight: Tensor, stride: int, padding: int, n: int) -> Tensor:

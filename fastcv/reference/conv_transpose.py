@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -29,23 +28,25 @@ def conv_transpose(
         [value] * dims if isinstance(value, int) else list(value)
         for value in (stride, padding, output_padding, dilation)
     )
-    sizes, kernel = input.shape[2:], weight.shape[2:]
-    result = [(sizes[i] - 1) * step[i] - 2 * margin[i] + spread[i] * (kernel[i] - 1) + extra[i] + 1 for i in range(dims)]
-    canvas = input.new_zeros(
-        input.shape[0], groups, weight.shape[1], *(result[i] + 2 * margin[i] for i in range(dims))
-    )
+    sizes, kernel = list(input.shape[2:]), list(weight.shape[2:])
+    full = [(sizes[i] - 1) * step[i] + spread[i] * (kernel[i] - 1) + extra[i] + 1 for i in range(dims)]
+    output = input.new_zeros(input.shape[0], groups, weight.shape[1], *full)
     grouped = input.reshape(input.shape[0], groups, -1, *sizes)
     kernels = weight.reshape(groups, -1, weight.shape[1], *kernel)
-    for tap in itertools.product(*(range(k) for k in kernel)):
-        product = torch.einsum("ngc...,gco->ngo...", grouped, kernels[(..., *tap)])
-        target = tuple(
-            slice(tap[i] * spread[i], tap[i] * spread[i] + (sizes[i] - 1) * step[i] + 1, step[i]) for i in range(dims)
-        )
-        placed = torch.zeros_like(canvas)
-        placed[(..., *target)] = product
-        canvas = canvas + placed
-    window = tuple(slice(margin[i], margin[i] + result[i]) for i in range(dims))
-    output = canvas[(..., *window)].reshape(input.shape[0], -1, *result)
+    for tap in torch.cartesian_prod(*(torch.arange(k) for k in kernel)).reshape(-1, dims).tolist():
+        chosen = kernels
+        for index in tap:
+            chosen = chosen.select(3, index)
+        product = torch.einsum("ngc...,gco->ngo...", grouped, chosen)
+        for i in range(dims):  # site j of the input lands on j * stride + k * dilation
+            site = torch.arange(sizes[i])
+            place = input.new_zeros(sizes[i], full[i])
+            place[site, site * step[i] + tap[i] * spread[i]] = 1
+            product = (product.movedim(3 + i, -1) @ place).movedim(-1, 3 + i)
+        output = output + product
+    for i in range(dims):
+        output = output.narrow(3 + i, margin[i], full[i] - 2 * margin[i])
+    output = output.flatten(1, 2)
     if bias is not None:
         output = output + bias.reshape(-1, *[1] * dims)
     return output.relu() if activation == "relu" else output

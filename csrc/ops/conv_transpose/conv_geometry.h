@@ -58,4 +58,17 @@ FASTCV_HD int64_t phases_of(const GatherAxis& axis) {
   return axis.out_step < axis.target ? axis.out_step : axis.target;
 }
 
+// The sites of the input for which tap k falls inside the output: [begin, end).
+struct TapRange {
+  int64_t begin, end, offset;  // the output site is i * stride + offset
+};
+FASTCV_HD TapRange tap_range(const ConvAxis& axis, int64_t k) {
+  const int64_t offset = k * axis.dilation - axis.padding;
+  int64_t begin = offset >= 0 ? 0 : (-offset + axis.stride - 1) / axis.stride;
+  int64_t end = axis.output - 1 < offset ? 0 : (axis.output - 1 - offset) / axis.stride + 1;
+  if (end > axis.input) end = axis.input;
+  if (begin > end) begin = end;
+  return {begin, end, offset};
+}
+
 }  // namespace fastcv::FASTCV_VARIANT

@@ -18,7 +18,10 @@
 //   conv_transpose_backward_input   input from output and weight: an ordinary convolution
 //   conv_transpose_backward_weight  weight from input and output
 //
-// so the derivatives of each are the other two. Sums run in a fixed order: tap by tap, channels ascending.
+// so the derivatives of each are the other two. Sums run in a fixed order: tap by tap, channels ascending. A fourth,
+// conv_transpose_pack, writes the weight as the first two read it: in panels of the instruction set on the CPU, as
+// [group][tap][column][depth] on CUDA. Depth is what is summed over: input channels for the output, output channels for
+// the gradient of the input; columns are the others.
 #pragma once
 
 #include "core/cpu_variants.h"
@@ -35,7 +38,9 @@ struct ConvTransposeParams {
   void* input;
   void* weight;
   void* output;
-  const void* bias;  // null: none
+  const void* bias;    // null: none
+  void* packed;        // the weight as conv_transpose_pack writes it; on the CPU null means: pack it on the way
+  bool packs_forward;  // conv_transpose_pack: for the output, or for the gradient of the input
   DType dtype;
   bool relu;
   int64_t batch, groups;
@@ -44,6 +49,13 @@ struct ConvTransposeParams {
   bool input_channels_last, output_channels_last;
 };
 
+// Room for a packed weight of any layout: columns rounded up to the widest vector, in the type of the sums.
+inline int64_t packed_bytes(DType dtype, int64_t groups, int64_t taps, int64_t depth, int64_t columns) {
+  const int64_t size = dtype == DType::kFloat64 ? 8 : 4;
+  return groups * taps * depth * ((columns + 15) / 16 * 16) * size;
+}
+
+FASTCV_DECLARE_KERNEL(conv_transpose_pack, ConvTransposeParams);
 FASTCV_DECLARE_KERNEL(conv_transpose_forward, ConvTransposeParams);
 FASTCV_DECLARE_KERNEL(conv_transpose_backward_input, ConvTransposeParams);
 FASTCV_DECLARE_KERNEL(conv_transpose_backward_weight, ConvTransposeParams);

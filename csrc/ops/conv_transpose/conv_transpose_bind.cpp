@@ -80,10 +80,71 @@ ConvTransposeParams make_params(const TensorView& input, const TensorView& weigh
   return params;
 }
 
+#if defined(FASTCV_EMULATED)
+constexpr bool kCpuPacks = false;
+#else
+constexpr bool kCpuPacks = true;  // the CPU kernels pack the weight themselves where it is not given packed
+#endif
+
+// Looks at the packed weight, which has no layout that a user knows of.
+void take_packed(ConvTransposeParams& params, const py::object& packed, const TensorView& weight, bool forward) {
+  if (packed.is_none()) {
+    if (weight.on_cuda || !kCpuPacks) refuse("packed", "be given for the kernels of this device");
+    return;
+  }
+  const TensorView view = view_of(packed.ptr());
+  const int64_t taps = params.axes[0].kernel * params.axes[1].kernel * params.axes[2].kernel;
+  const int64_t depth = forward ? params.in_channels : params.out_channels;
+  const int64_t columns = forward ? params.out_channels : params.in_channels;
+  check_shape({view, "packed"}, {packed_bytes(weight.dtype, params.groups, taps, depth, columns)}, "(bytes,)");
+  check_dtype({view, "packed"}, DType::kUInt8);
+  check_contiguous({view, "packed"});
+  check_same_device({view, "packed"}, {weight, "weight"});
+  params.packed = view.data;
+}
+
+ConvTransposeParams weight_params(const TensorView& weight, int64_t groups) {
+  if (weight.rank < 3 || weight.rank > 5) refuse("weight", "have 3, 4 or 5 axes, got " + std::to_string(weight.rank));
+  check_floating({weight, "weight"});
+  check_contiguous({weight, "weight"});
+  if (groups < 1 || weight.shape[0] % groups != 0) refuse("groups", "divide the rows of weight");
+  ConvTransposeParams params{};
+  for (ConvAxis& axis : params.axes) axis = {1, 1, 1, 1, 0, 1};
+  for (int i = 2; i < weight.rank; ++i) params.axes[i - 2].kernel = weight.shape[i];
+  params.weight = weight.data;
+  params.dtype = weight.dtype;
+  params.groups = groups;
+  params.in_channels = weight.shape[0] / groups;
+  params.out_channels = weight.shape[1];
+  return params;
+}
+
+// The size of the packed weight.
+int64_t conv_transpose_packed_bytes(const TensorView& weight, int64_t groups, bool forward) {
+  const ConvTransposeParams params = weight_params(weight, groups);
+  const int64_t taps = params.axes[0].kernel * params.axes[1].kernel * params.axes[2].kernel;
+  return packed_bytes(params.dtype, groups, taps, forward ? params.in_channels : params.out_channels,
+                      forward ? params.out_channels : params.in_channels);
+}
+
+void conv_transpose_pack(const TensorView& packed, const TensorView& weight, int64_t groups, bool forward) {
+  ConvTransposeParams params = weight_params(weight, groups);
+  params.packs_forward = forward;
+  check_shape({packed, "packed"}, {conv_transpose_packed_bytes(weight, groups, forward)}, "(bytes,)");
+  check_dtype({packed, "packed"}, DType::kUInt8);
+  check_contiguous({packed, "packed"});
+  check_same_device({packed, "packed"}, {weight, "weight"});
+  params.packed = packed.data;
+  if (weight.elements() == 0) return;
+  FASTCV_RUN(conv_transpose_pack, params, weight);
+}
+
 void conv_transpose_forward(const TensorView& output, const TensorView& input, const TensorView& weight,
-                            const py::object& bias, const py::tuple& geometry, int64_t groups, bool relu) {
+                            const py::object& packed, const py::object& bias, const py::tuple& geometry, int64_t groups,
+                            bool relu) {
   ConvTransposeParams params = make_params(input, weight, output, geometry, groups);
   params.relu = relu;
+  take_packed(params, packed, weight, true);
   if (!bias.is_none()) {
     const TensorView view = view_of(bias.ptr());
     check_shape({view, "bias"}, {output.shape[1]}, "(O,)");
@@ -97,8 +158,9 @@ void conv_transpose_forward(const TensorView& output, const TensorView& input, c
 }
 
 void conv_transpose_backward_input(const TensorView& input, const TensorView& output, const TensorView& weight,
-                                   const py::tuple& geometry, int64_t groups) {
-  const ConvTransposeParams params = make_params(input, weight, output, geometry, groups);
+                                   const py::object& packed, const py::tuple& geometry, int64_t groups) {
+  ConvTransposeParams params = make_params(input, weight, output, geometry, groups);
+  take_packed(params, packed, weight, false);
   if (input.elements() == 0) return;
   FASTCV_RUN(conv_transpose_backward_input, params, input);
 }
@@ -113,6 +175,9 @@ void conv_transpose_backward_weight(const TensorView& weight, const TensorView& 
 }  // namespace
 
 void bind_conv_transpose(py::module_& module) {
+  module.attr("conv_transpose_cpu_packs") = kCpuPacks;
+  module.def("conv_transpose_packed_bytes", &conv_transpose_packed_bytes);
+  module.def("conv_transpose_pack", &conv_transpose_pack);
   module.def("conv_transpose_forward", &conv_transpose_forward);
   module.def("conv_transpose_backward_input", &conv_transpose_backward_input);
   module.def("conv_transpose_backward_weight", &conv_transpose_backward_weight);

@@ -112,9 +112,10 @@ void gather(const ConvTransposeParams& p, bool forward) {
   problem.relu = p.relu;
   problem.target = static_cast<T*>(forward ? p.output : p.input);
   problem.target_channels_last = forward ? p.output_channels_last : p.input_channels_last;
-  const Scratch packed(p.groups * packed_size<S>(taps_of(p) * problem.depth, problem.columns) * sizeof(S));
-  pack_weight<T>(p, forward, packed.as<S>());
-  problem.packed = packed.as<S>();
+  const int64_t packed_elements = p.groups * packed_size<S>(taps_of(p) * problem.depth, problem.columns);
+  const Scratch packed(p.packed == nullptr ? packed_elements * sizeof(S) : 0);
+  if (p.packed == nullptr) pack_weight<T>(p, forward, packed.as<S>());
+  problem.packed = p.packed == nullptr ? packed.as<S>() : static_cast<const S*>(p.packed);
   const int64_t pixels = p.batch == 0 ? 0 : pixels_of(p, forward) / p.batch;
   const ChannelsLast<T> source(forward ? p.input : p.output, p.batch, p.groups * problem.depth, pixels,
                                forward ? p.input_channels_last : p.output_channels_last, 0);
@@ -134,6 +135,13 @@ void weight_gradient(const ConvTransposeParams& p) {
 }
 
 }  // namespace
+
+void conv_transpose_pack_cpu(const ConvTransposeParams& params) {
+  dispatch_floating(params.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    pack_weight<T>(params, params.packs_forward, static_cast<Accumulate<T>*>(params.packed));
+  });
+}
 
 void conv_transpose_forward_cpu(const ConvTransposeParams& params) {
   dispatch_floating(params.dtype, [&](auto tag) { gather<typename decltype(tag)::type>(params, true); });

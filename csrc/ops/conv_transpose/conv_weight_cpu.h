@@ -11,22 +11,9 @@
 #include "core/gemm_cpu.h"
 #include "core/memory.h"
 #include "core/parallel.h"
-#include "ops/conv_transpose/conv_transpose.h"
+#include "ops/conv_transpose/conv_geometry.h"
 
 namespace fastcv::FASTCV_VARIANT {
-
-// The sites of the input for which tap k falls inside the output: [begin, end).
-struct TapRange {
-  int64_t begin, end, offset;  // the output site is i * stride + offset
-};
-inline TapRange tap_range(const ConvAxis& axis, int64_t k) {
-  const int64_t offset = k * axis.dilation - axis.padding;
-  int64_t begin = offset >= 0 ? 0 : (-offset + axis.stride - 1) / axis.stride;
-  int64_t end = axis.output - 1 < offset ? 0 : (axis.output - 1 - offset) / axis.stride + 1;
-  if (end > axis.input) end = axis.input;
-  if (begin > end) begin = end;
-  return {begin, end, offset};
-}
 
 constexpr int64_t kPixelsPerChunk = 256;
 
