@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+conv_transpose_cpu_packs: bool
 nms_cpu_sorts: bool
 
 def build_info() -> dict[str, Any]: ...
@@ -38,6 +39,31 @@ def box_iou_loss_backward(
 ) -> None: ...
 def box_iou_loss_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
 def box_iou_workspace(batch: int, rows: int, columns: int, /) -> int: ...
+def conv_transpose_backward_input(
+    grad_input: Tensor,
+    grad_output: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    geometry: tuple[int, ...],
+    groups: int,
+    /,
+) -> None: ...
+def conv_transpose_backward_weight(
+    grad_weight: Tensor, input: Tensor, grad_output: Tensor, geometry: tuple[int, ...], groups: int, /
+) -> None: ...
+def conv_transpose_forward(
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    bias: Tensor | None,
+    geometry: tuple[int, ...],
+    groups: int,
+    relu: bool,
+    /,
+) -> None: ...
+def conv_transpose_pack(packed: Tensor, weight: Tensor, groups: int, forward: bool, /) -> None: ...
+def conv_transpose_packed_bytes(weight: Tensor, groups: int, forward: bool, /) -> int: ...
 def decode_anchors(
     decoded: Tensor,
     deltas: Tensor,

@@ -2,6 +2,7 @@
 
 from fastcv.nn.anchor_generator import AnchorGenerator
 from fastcv.nn.max_pool2d import MaxPool2d, MaxUnpool2d
+from fastcv.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 from fastcv.nn.ps_roi_align import PSRoIAlign
 from fastcv.nn.ps_roi_pool import PSRoIPool
@@ -14,6 +15,9 @@ __all__ = [
     "AnchorGenerator",
     "MaxPool2d",
     "MaxUnpool2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "MultiScaleRoIAlign",
     "PSRoIAlign",
     "PSRoIPool",

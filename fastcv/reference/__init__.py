@@ -5,6 +5,7 @@ from fastcv.reference.box_coding import decode_boxes, encode_boxes
 from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.boxes import masks_to_boxes
+from fastcv.reference.conv_transpose import conv_transpose
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
@@ -24,6 +25,7 @@ __all__ = [
     "box_iou",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "conv_transpose",
     "decode_anchors",
     "decode_boxes",
     "distance_box_iou",

@@ -1,0 +1,267 @@
+// The matrix micro-kernel of the CPU: sums of outer products held in registers. CPU translation units only.
+//
+// Two callers, one kernel:
+//
+//   rows     C[m, n] = sum_s sum_k  A[s][m][k] * B[s][k, n]    The rows of A are wherever pointers say (gathered rows,
+//            shifted pixels of a channels-last map); B is packed once into panels of neighbouring columns.
+//   pixels   C[m, n] = sum_s sum_k  W[s][k][m] * X[s][k, n]    The matrix with few rows is packed, kPixelRows rows side
+//            by side; X is a panel of neighbouring pixels.
+//
+// A segment s is one tap of a convolution: its own pointers, `depth` products per element. Segments are summed in the
+// order given, k in ascending order within each, in one chain of multiply_add per element of C. So a result depends
+// neither on how C is cut into tiles nor on the number of threads; it may depend on the instruction set (fused or not).
+//
+// Arithmetic is float or double. Halves are converted by the caller where it packs or gathers, and accumulate in float.
+//
+// How large a tile: kRows x kVectors accumulators must fit the registers (32 with AVX-512, else 16) beside the kVectors
+// vectors of B and the broadcast element of A, and every step of k should bring more arithmetic than loads. With two
+// FMA units and two loads per cycle, 6 x 4 vectors take 12 cycles for 24 FMAs and 5 for 10 loads; 8 x 3 take 12 and
+// 5.5. Row pointers must fit the 15 general registers as well, so no more than 12 rows.
+#pragma once
+
+#include <cstdint>
+
+#include "core/simd.h"
+
+namespace fastcv::FASTCV_VARIANT {
+
+#if defined(__AVX512F__)
+constexpr int kPanelVectors = 4;
+constexpr int kPixelRows = 8;
+constexpr int kPixelVectors = 3;
+constexpr int gemm_rows_of(int vectors) {
+  return vectors == 4 ? 6 : vectors == 1 ? 12 : 8;
+}
+#else
+constexpr int kPanelVectors = 2;
+constexpr int kPixelRows = 4;
+constexpr int kPixelVectors = 3;
+constexpr int gemm_rows_of(int vectors) {
+  return vectors == 1 ? 8 : 5;
+}
+#endif
+
+// Columns of a whole panel of B, and pixels of a whole panel of X.
+template <class T>
+constexpr int64_t kPanelColumns = kPanelVectors * kLanes<T>;
+template <class T>
+constexpr int64_t kPanelPixels = kPixelVectors * kLanes<T>;
+
+// What a tile of C starts from.
+enum class GemmStart { kZero, kColumns, kTile };  // zeros; `start[n]` (a bias), one vector per column; what C holds
+
+// One tile of C, at most kRows x (kVectors vectors). With kPackedA, row i of segment s is a[s][k * a_stride + i], rows
+// side by side; else it is a[s * a_stride + i][k], rows wherever the pointers say. b[s] points to the panel's
+// [depth][b_stride]. Writes the first `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be
+// readable, and is ignored.
+template <class T, int kRows, int kVectors, bool kPackedA>
+__attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
+                                         int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
+                                         int64_t columns, GemmStart from, const T* start) {
+  using V = Vector<T>;
+  constexpr int kWidth = kLanes<T>;
+  V sum[kRows][kVectors];
+  T edge[kVectors * kWidth];
+  const bool whole = columns == kVectors * kWidth;
+  for (int i = 0; i < kRows; ++i) {
+    const T* line = from == GemmStart::kColumns ? start : c + (i < rows ? i : 0) * c_stride;
+    if (from != GemmStart::kZero && !whole) {
+      for (int64_t j = 0; j < kVectors * kWidth; ++j) edge[j] = j < columns ? line[j] : T(0);
+      line = edge;
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) sum[i][j] = from == GemmStart::kZero ? V{} : load(line + j * kWidth);
+  }
+  for (int64_t s = 0; s < segments; ++s) {
+    const T* panel = b[s];
+    if constexpr (kPackedA) {
+      const T* packed = a[s];
+      for (int64_t k = 0; k < depth; ++k, packed += a_stride, panel += b_stride) {
+        V column[kVectors];
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+          const V element = broadcast(packed[i]);
+#pragma GCC unroll 8
+          for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
+        }
+      }
+    } else {
+      const T* row[kRows];
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) row[i] = a[s * a_stride + i];
+      for (int64_t k = 0; k < depth; ++k, panel += b_stride) {
+        V column[kVectors];
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+          const V element = broadcast(row[i][k]);
+#pragma GCC unroll 8
+          for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    if (i >= rows) break;
+    T* line = whole ? c + i * c_stride : edge;
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) store(line + j * kWidth, sum[i][j]);
+    if (!whole) {
+      for (int64_t j = 0; j < columns; ++j) c[i * c_stride + j] = edge[j];
+    }
+  }
+}
+
+// ---- B in panels
+// -----------------------------------------------------------------------------------------------------
+
+// Columns that a panel starting at column `first` of `columns` takes in memory: whole vectors.
+template <class T>
+FASTCV_HD int64_t panel_width(int64_t first, int64_t columns) {
+  const int64_t left = columns - first;
+  if (left >= kPanelColumns<T>) return kPanelColumns<T>;
+  return (left + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+}
+
+// Elements of a packed matrix of `depth` rows.
+template <class T>
+FASTCV_HD int64_t packed_size(int64_t depth, int64_t columns) {
+  return (columns + kLanes<T> - 1) / kLanes<T> * kLanes<T> * depth;
+}
+
+// Packs B[k, n] = source[k * k_stride + n * n_stride]: panels one after the other, each [depth][width], its last
+// columns filled with zeros. The panel that starts at column `first` (a multiple of kPanelColumns) lies at packed +
+// first*depth.
+template <class T, class From>
+void pack_panels(const From* source, int64_t k_stride, int64_t n_stride, int64_t depth, int64_t columns, T* packed) {
+  for (int64_t first = 0; first < columns; first += kPanelColumns<T>) {
+    const int64_t width = panel_width<T>(first, columns);
+    const int64_t count = columns - first < width ? columns - first : width;
+    T* panel = packed + first * depth;
+    const From* origin = source + first * n_stride;
+    if (n_stride == 1 && count == width) {
+      for (int64_t k = 0; k < depth; ++k) {
+        for (int64_t n = 0; n < width; n += kLanes<T>) store(panel + k * width + n, load(origin + k * k_stride + n));
+      }
+      continue;
+    }
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int64_t n = 0; n < count; ++n) panel[k * width + n] = to_float(origin[k * k_stride + n * n_stride]);
+      for (int64_t n = count; n < width; ++n) panel[k * width + n] = T(0);
+    }
+  }
+}
+
+// ---- rows
+// ------------------------------------------------------------------------------------------------------------
+
+// What one call computes: `rows` rows of C, all columns.
+template <class T>
+struct GemmRows {
+  const T* const* a;  // [segments][a_stride] pointers to rows of `depth` elements; a_stride >= rows + kRowsPadding,
+  int64_t a_stride;   //   and the kRowsPadding pointers past `rows` must point at readable elements too (any row)
+  const T* packed;    // pack_panels of a matrix of b_depth rows: all taps, one below the other
+  int64_t b_depth;
+  const int64_t* first;  // [segments] the row of that matrix at which the segment begins (tap * depth)
+  int64_t segments;      //
+  int64_t depth;         // products per segment
+  T* c;                  // [rows][columns]
+  int64_t c_stride;
+  int64_t rows;
+  int64_t columns;
+  const T* bias;    // [columns], or null: zeros. Ignored where `accumulate`
+  bool accumulate;  // adds to what C holds
+};
+
+constexpr int kRowsPadding = 12;  // no tile has more rows
+constexpr int64_t kMaxGemmSegments = 1024;
+
+template <class T, int kVectors>
+void gemm_rows_panel(const GemmRows<T>& g, const T* const* b, int64_t first) {
+  constexpr int kRows = gemm_rows_of(kVectors);
+  const int64_t left = g.columns - first;
+  const int64_t columns = left < kVectors * kLanes<T> ? left : kVectors * kLanes<T>;
+  const GemmStart from = g.accumulate ? GemmStart::kTile : g.bias != nullptr ? GemmStart::kColumns : GemmStart::kZero;
+  for (int64_t m = 0; m < g.rows; m += kRows) {
+    gemm_tile<T, kRows, kVectors, false>(g.a + m, g.a_stride, b, kVectors * kLanes<T>, g.segments, g.depth,
+                                         g.c + m * g.c_stride + first, g.c_stride, g.rows - m, columns, from,
+                                         g.bias == nullptr ? nullptr : g.bias + first);
+  }
+}
+
+// C = sum of the segments; at most kMaxGemmSegments of them. Call it for blocks of rows that fit the first-level cache
+// (24 to 96 rows): each panel of B is then read once per block.
+template <class T>
+void gemm_rows(const GemmRows<T>& g) {
+  const T* b[kMaxGemmSegments];
+  for (int64_t first = 0; first < g.columns; first += kPanelColumns<T>) {
+    const int64_t width = panel_width<T>(first, g.columns);
+    for (int64_t s = 0; s < g.segments; ++s) b[s] = g.packed + first * g.b_depth + g.first[s] * width;
+    switch (width / kLanes<T>) {
+      case 1:
+        gemm_rows_panel<T, 1>(g, b, first);
+        break;
+      case 2:
+        gemm_rows_panel<T, 2>(g, b, first);
+        break;
+#if defined(__AVX512F__)
+      case 3:
+        gemm_rows_panel<T, 3>(g, b, first);
+        break;
+      default:
+        gemm_rows_panel<T, 4>(g, b, first);
+#endif
+    }
+  }
+}
+
+// ---- pixels
+// ----------------------------------------------------------------------------------------------------------
+
+// Packs A[k, m] = source[k * k_stride + m * m_stride] for `pixels`: blocks of kPixelRows rows, each
+// [depth][kPixelRows], the last one filled with zeros. Block i lies at packed + i * kPixelRows * depth.
+template <class T, class From>
+void pack_pixel_rows(const From* source, int64_t k_stride, int64_t m_stride, int64_t depth, int64_t rows, T* packed) {
+  for (int64_t first = 0; first < rows; first += kPixelRows) {
+    const int64_t count = rows - first < kPixelRows ? rows - first : kPixelRows;
+    const From* origin = source + first * m_stride;
+    T* block = packed + first * depth;
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int64_t m = 0; m < count; ++m) block[k * kPixelRows + m] = to_float(origin[k * k_stride + m * m_stride]);
+      for (int64_t m = count; m < kPixelRows; ++m) block[k * kPixelRows + m] = T(0);
+    }
+  }
+}
+
+// One tile of kPixelRows rows by at most kPanelPixels pixels: row i of segment s is a[s][k * a_stride + i], its pixels
+// are b[s][k * b_stride ...]. Whole vectors of pixels are read.
+template <class T>
+FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
+                                   int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
+                                   int64_t pixels, GemmStart from) {
+  static_assert(kPixelVectors == 3);
+  switch ((pixels + kLanes<T> - 1) / kLanes<T>) {
+    case 1:
+      return gemm_tile<T, kPixelRows, 1, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
+                                               from, nullptr);
+    case 2:
+      return gemm_tile<T, kPixelRows, 2, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
+                                               from, nullptr);
+    default:
+      return gemm_tile<T, kPixelRows, 3, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
+                                               from, nullptr);
+  }
+}
+
+// The same with rows from pack_pixel_rows.
+template <class T>
+FASTCV_HD void gemm_pixels(const T* const* a, const T* const* b, int64_t b_stride, int64_t segments, int64_t depth,
+                           T* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
+  gemm_pixels_strided(a, kPixelRows, b, b_stride, segments, depth, c, c_stride, rows, pixels, from);
+}
+
+}  // namespace fastcv::FASTCV_VARIANT
