@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import ConvTranspose2d
 
-from fastcv.nn import MaxPool2d
+from fastcv.nn import ConvTranspose2d, MaxPool2d
 
 __all__ = ["UNet"]
 
