@@ -29,9 +29,9 @@ def segment(
     output: Annotated[Path, typer.Option(help="Where the picture of images, truth and predictions goes.")] = Path(
         "segment.png"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 8 images to train on.")] = 240,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of 8 images to train on.")] = 300,
     size: Annotated[int, typer.Option(min=16, max=512, help="Side of the images in pixels, a multiple of 8.")] = 64,
-    base_channels: Annotated[int, typer.Option(min=1, max=256, help="Channels of the U-Net at full size.")] = 12,
+    base_channels: Annotated[int, typer.Option(min=1, max=256, help="Channels of the U-Net at full size.")] = 8,
     seed: Annotated[int, typer.Option(help="Draws other images and begins with other weights.")] = 0,
 ) -> None:
     """Train a U-Net on drawn shapes, and show what it makes of images that it has not seen."""
@@ -42,7 +42,7 @@ def segment(
     images, masks = synthetic_shapes(TRAINING_IMAGES, size, seed)
     unseen, truth = synthetic_shapes(HELD_OUT_IMAGES, size, seed + 1_000_003)
     torch.manual_seed(seed)
-    model = UNet(3, 2, base_channels=base_channels, depth=3)
+    model = UNet(3, 2, base_channels=base_channels, depth=3).to(memory_format=torch.channels_last)
     start = time.perf_counter()
     columns = (TextColumn("training"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -85,7 +85,7 @@ def train_segmentation(
         image, mask = image.rot90(int(turns), (-2, -1)), mask.rot90(int(turns), (-2, -1))
         if flip:
             image, mask = image.flip(-1), mask.flip(-1)
-        loss = F.cross_entropy(model(image.contiguous()), mask, ignore_index=-1)
+        loss = F.cross_entropy(model(image.contiguous(memory_format=torch.channels_last)), mask, ignore_index=-1)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -102,6 +102,6 @@ def evaluate_segmentation(
 ) -> tuple[float, Tensor]:
     """Return the mean IoU of the model's predictions, and these, int64 (N, H, W). Leaves the model in eval mode."""
     model.eval()
-    logits = [model(batch) for batch in images.split(batch_size)]
+    logits = [model(batch.contiguous(memory_format=torch.channels_last)) for batch in images.split(batch_size)]
     predicted = torch.cat([part.argmax(1) for part in logits])
     return mean_iou(confusion_matrix(predicted, masks, logits[0].shape[1])), predicted

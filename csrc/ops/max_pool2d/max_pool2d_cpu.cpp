@@ -222,8 +222,10 @@ void pool_pixels(const MaxPool2dParams& p) {
 // A piece of work is one plane, or (channels_last) a block of channels of one image: so each place of `large` belongs
 // to one piece, and nothing depends on the number of threads.
 
+// For a block of channels, `rows` pixels of `small` with `count` elements each, from element `first` of the run on; for
+// a plane one row with all of its elements. `step` is how far apart neighbours of the row are in `large`'s run.
 struct Block {
-  int64_t image, first, count;  // elements first ... first + count - 1 of the run
+  int64_t image, first, rows, count, step;
 };
 
 constexpr int64_t kBlockBytes = 256;  // whole cache lines
@@ -232,12 +234,13 @@ template <class T, class Body>
 void for_each_block(const MaxPool2dParams& p, const Body& body) {
   constexpr int64_t kWidth = kBlockBytes / sizeof(T);
   const int64_t run = p.shape.run, blocks = (run + kWidth - 1) / kWidth;
-  const int64_t pixels = p.shape.height * p.shape.width;
+  const int64_t pixels = p.shape.height * p.shape.width, pooled = p.pooled_height * p.pooled_width;
   parallel_for(p.shape.outer * blocks, grain_for(pixels * (run < kWidth ? run : kWidth)),
                [&](int64_t begin, int64_t end) {
                  for (int64_t i = begin; i < end; ++i) {
                    const int64_t first = i % blocks * kWidth;
-                   body(Block{i / blocks, first, first + kWidth <= run ? kWidth : run - first});
+                   const int64_t width = first + kWidth <= run ? kWidth : run - first;
+                   body(run == 1 ? Block{i, 0, 1, pooled, 0} : Block{i / blocks, first, pooled, width, 1});
                  }
                });
 }
@@ -251,45 +254,98 @@ void set_zero(U* target, int64_t pixels, int64_t run, int64_t count) {
   for (int64_t i = 0; i < pixels; ++i) __builtin_memset(target + i * run, 0, count * sizeof(U));
 }
 
-// target[place] += value for each value; A is what `target` holds, `width` elements per pixel.
+// target[place] += value for each value of a plane; A is what `target` holds.
 template <class T, class A>
-void add_at_places(const MaxPool2dParams& p, const Block& block, A* target, int64_t width) {
+void add_at_places(const MaxPool2dParams& p, int64_t plane, A* target) {
   const uint64_t pixels = p.shape.height * p.shape.width;
-  const int64_t pooled = p.pooled_height * p.pooled_width, run = p.shape.run;
+  const int64_t pooled = p.pooled_height * p.pooled_width;
+  const T* values = static_cast<const T*>(p.small) + plane * pooled;
+  const int64_t* indices = p.indices + plane * pooled;
   for (int64_t i = 0; i < pooled; ++i) {
-    const int64_t offset = (block.image * pooled + i) * run + block.first;
-    const T* values = static_cast<const T*>(p.small) + offset;
-    const int64_t* indices = p.indices + offset;
-    for (int64_t c = 0; c < block.count; ++c) {
-      if (static_cast<uint64_t>(indices[c]) >= pixels) continue;
-      A& place = target[indices[c] * width + c];
-      place = from_float<A>(to_float(place) + to_float(values[c]));
-    }
+    if (static_cast<uint64_t>(indices[i]) >= pixels) continue;
+    A& place = target[indices[i]];
+    place = from_float<A>(to_float(place) + to_float(values[i]));
   }
 }
 
-// Sums of half types are kept in float32 scratch; not needed where windows do not overlap.
+// Contiguous. Sums of half types are kept in float32 scratch; not needed where windows do not overlap.
 template <class T>
-void add_windows(const MaxPool2dParams& p) {
+void add_windows_of_planes(const MaxPool2dParams& p) {
   using A = Accumulate<T>;
-  const int64_t pixels = p.shape.height * p.shape.width, run = p.shape.run;
+  const int64_t pixels = p.shape.height * p.shape.width;
   bool apart = true;
   for (int axis = 0; axis < 2; ++axis) {
     apart = apart && p.stride[axis] > static_cast<int64_t>(p.kernel[axis] - 1) * p.dilation[axis];
   }
-  advise_huge_pages(p.large, element_count(p.shape) * sizeof(T));
-  for_each_block<T>(p, [&](const Block& block) {
-    T* target = static_cast<T*>(p.large) + block.image * pixels * run + block.first;
-    if (apart || sizeof(T) == sizeof(A)) {
-      set_zero(target, pixels, run, block.count);
-      return add_at_places<T>(p, block, target, run);
+  parallel_for(p.shape.outer, grain_for(pixels), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      T* target = static_cast<T*>(p.large) + plane * pixels;
+      if (apart || sizeof(T) == sizeof(A)) {
+        __builtin_memset(target, 0, pixels * sizeof(T));
+        add_at_places<T>(p, plane, target);
+        continue;
+      }
+      const Scratch scratch(pixels * sizeof(A));
+      A* sums = scratch.as<A>();
+      __builtin_memset(sums, 0, pixels * sizeof(A));
+      add_at_places<T>(p, plane, sums);
+      for (int64_t i = 0; i < pixels; ++i) target[i] = from_float<T>(sums[i]);
     }
-    const Scratch scratch(pixels * block.count * sizeof(A));
-    A* sums = scratch.as<A>();
-    set_zero(sums, pixels, block.count, block.count);
-    add_at_places<T>(p, block, sums, block.count);
-    for (int64_t i = 0; i < pixels; ++i) {
-      for (int64_t c = 0; c < block.count; ++c) target[i * run + c] = from_float<T>(sums[i * block.count + c]);
+  });
+}
+
+// Places that no int32 holds become -1.
+template <class A>
+FASTCV_HD Vector<Place<A>> load_places(const int64_t* indices) {
+  Place<A> places[kLanes<A>];
+  for (int i = 0; i < kLanes<A>; ++i) {
+    const int64_t outside = sizeof(A) == 4 && indices[i] >> 31 != 0 ? -1 : 0;
+    places[i] = static_cast<Place<A>>(indices[i] | outside);
+  }
+  Vector<Place<A>> result;
+  __builtin_memcpy(&result, places, sizeof(result));
+  return result;
+}
+
+// channels_last: every pixel looks at the windows that may hold it, so that it is written once, in whole vectors.
+template <class T>
+void add_windows_of_pixels(const MaxPool2dParams& p) {
+  using A = Accumulate<T>;
+  const int64_t height = p.shape.height, width = p.shape.width, run = p.shape.run;
+  parallel_for(row_count(p.shape), grain_for(2 * width * run), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t image = row / height, y = row % height;
+      const WindowRange ys = windows_of_pixel(p, 0, y, p.pooled_height);
+      for (int64_t x = 0; x < width; ++x) {
+        const WindowRange xs = windows_of_pixel(p, 1, x, p.pooled_width);
+        const int64_t place = y * width + x;
+        T* target = static_cast<T*>(p.large) + (row * width + x) * run;
+        const auto for_each_window = [&](const auto& body) {
+          for (int64_t i = ys.first; i <= ys.last; ++i) {
+            for (int64_t j = xs.first; j <= xs.last; ++j) {
+              body(((image * p.pooled_height + i) * p.pooled_width + j) * run);
+            }
+          }
+        };
+        const T* values = static_cast<const T*>(p.small);
+        const Vector<Place<A>> here = static_cast<Place<A>>(place) - Vector<Place<A>>{};
+        int64_t c = 0;
+        for (; c + kLanes<A> <= run; c += kLanes<A>) {
+          Vector<A> sum{};
+          for_each_window([&](int64_t window) {
+            const Vector<A> value = load(values + window + c);
+            sum += load_places<A>(p.indices + window + c) == here ? value : Vector<A>{};
+          });
+          store(target + c, sum);
+        }
+        for (; c < run; ++c) {
+          A sum(0);
+          for_each_window([&](int64_t window) {
+            if (p.indices[window + c] == place) sum += to_float(values[window + c]);
+          });
+          target[c] = from_float<T>(sum);
+        }
+      }
     }
   });
 }
@@ -301,12 +357,12 @@ void gather(const MaxPool2dParams& p) {
   advise_huge_pages(p.small, p.shape.outer * pooled * run * sizeof(U));
   for_each_block<U>(p, [&](const Block& block) {
     const U* source = static_cast<const U*>(p.large) + block.image * pixels * run + block.first;
-    for (int64_t i = 0; i < pooled; ++i) {
+    for (int64_t i = 0; i < block.rows; ++i) {
       const int64_t offset = (block.image * pooled + i) * run + block.first;
       const int64_t* indices = p.indices + offset;
       U* values = static_cast<U*>(p.small) + offset;
       for (int64_t c = 0; c < block.count; ++c) {
-        values[c] = static_cast<uint64_t>(indices[c]) < pixels ? source[indices[c] * run + c] : U(0);
+        values[c] = static_cast<uint64_t>(indices[c]) < pixels ? source[indices[c] * run + c * block.step] : U(0);
       }
     }
   });
@@ -320,14 +376,14 @@ void put(const MaxPool2dParams& p) {
   advise_huge_pages(p.large, element_count(p.shape) * sizeof(U));
   for_each_block<U>(p, [&](const Block& block) {
     U* target = static_cast<U*>(p.large) + block.image * pixels * run + block.first;
-    set_zero(target, pixels, run, block.count);
-    for (int64_t i = 0; i < pooled; ++i) {
+    set_zero(target, pixels, run, run == 1 ? 1 : block.count);
+    for (int64_t i = 0; i < block.rows; ++i) {
       const int64_t offset = (block.image * pooled + i) * run + block.first;
       const int64_t* indices = p.indices + offset;
       const U* values = static_cast<const U*>(p.small) + offset;
       for (int64_t c = 0; c < block.count; ++c) {
         if (static_cast<uint64_t>(indices[c]) < pixels) {
-          target[indices[c] * run + c] = values[c];
+          target[indices[c] * run + c * block.step] = values[c];
         } else {
           __atomic_store_n(&outside, true, __ATOMIC_RELAXED);
         }
@@ -357,7 +413,11 @@ void max_pool2d_forward_cpu(const MaxPool2dParams& params) {
 }
 
 void max_pool2d_backward_cpu(const MaxPool2dParams& params) {
-  dispatch_floating(params.dtype, [&](auto tag) { add_windows<typename decltype(tag)::type>(params); });
+  dispatch_floating(params.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    advise_huge_pages(params.large, element_count(params.shape) * sizeof(T));
+    params.shape.run == 1 ? add_windows_of_planes<T>(params) : add_windows_of_pixels<T>(params);
+  });
 }
 
 void max_pool2d_gather_cpu(const MaxPool2dParams& params) {
