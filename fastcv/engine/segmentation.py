@@ -87,7 +87,7 @@ def train_segmentation(
             image, mask = image.flip(-1), mask.flip(-1)
         loss = F.cross_entropy(model(image.contiguous(memory_format=torch.channels_last)), mask, ignore_index=-1)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         losses.append(loss.item())

@@ -58,7 +58,7 @@ def _with_strides_of(tensor: Tensor, indices: Tensor) -> Tensor:
 
 
 def _allocate_gradient(grad_output: Tensor, indices: Tensor, height: int, width: int, *_: Any) -> Tensor:
-    n, c, _, _ = grad_output.shape
+    n, c = grad_output.shape[:2]
     return new_dense(grad_output, n, c, height, width)
 
 
@@ -111,7 +111,7 @@ def _forward_unpooled(values: Tensor, indices: Tensor, height: int, width: int) 
 
 
 def _save(arguments: tuple[Any, ...], outputs: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], Any]:
-    input, *options, _ = arguments
+    input, *options, _ceil_mode = arguments
     return (outputs[1],), (*input.shape[2:], *options)
 
 

@@ -22,17 +22,17 @@ def max_pool2d_with_indices(
     indices = torch.empty(n, c, len(rows), len(columns), dtype=torch.int64)
     planes = input.reshape(n * c, height, width)
     for plane in range(n * c):
-        values = planes[plane].tolist()
+        pixels = planes[plane].tolist()
         for p, ys in enumerate(rows):
             for q, xs in enumerate(columns):
-                indices.view(n * c, len(rows), len(columns))[plane, p, q] = _leader(values, ys, xs, width)
+                indices.view(n * c, len(rows), len(columns))[plane, p, q] = _leader(pixels, ys, xs, width)
     values = input.flatten(2).gather(2, indices.flatten(2).to(input.device))
     return values.reshape(indices.shape), indices
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> list[list[int]]:
     """Return the places of each window along an axis, those inside the map."""
-    windows = []
+    windows: list[list[int]] = []
     start = -padding
     while True:
         places = [start + k * dilation for k in range(kernel)]
