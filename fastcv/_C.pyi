@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+conv_transpose_cpu_packs: bool
 nms_cpu_sorts: bool
 voxel_cpu_sorts: bool
 voxelize_cpu_in_one_step: bool
@@ -42,6 +43,31 @@ def box_iou_loss_backward(
 ) -> None: ...
 def box_iou_loss_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
 def box_iou_workspace(batch: int, rows: int, columns: int, /) -> int: ...
+def conv_transpose_backward_input(
+    grad_input: Tensor,
+    grad_output: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    geometry: tuple[int, ...],
+    groups: int,
+    /,
+) -> None: ...
+def conv_transpose_backward_weight(
+    grad_weight: Tensor, input: Tensor, grad_output: Tensor, geometry: tuple[int, ...], groups: int, /
+) -> None: ...
+def conv_transpose_forward(
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    bias: Tensor | None,
+    geometry: tuple[int, ...],
+    groups: int,
+    relu: bool,
+    /,
+) -> None: ...
+def conv_transpose_pack(packed: Tensor, weight: Tensor, groups: int, forward: bool, /) -> None: ...
+def conv_transpose_packed_bytes(weight: Tensor, groups: int, forward: bool, /) -> int: ...
 def decode_anchors(
     decoded: Tensor,
     deltas: Tensor,
@@ -110,6 +136,37 @@ def match_boxes(
     allow_low_quality: bool,
     /,
 ) -> None: ...
+def max_pool2d_backward(
+    grad_input: Tensor,
+    grad_output: Tensor,
+    indices: Tensor,
+    kernel_height: int,
+    kernel_width: int,
+    stride_height: int,
+    stride_width: int,
+    padding_height: int,
+    padding_width: int,
+    dilation_height: int,
+    dilation_width: int,
+    /,
+) -> None: ...
+def max_pool2d_forward(
+    output: Tensor,
+    indices: Tensor | None,
+    input: Tensor,
+    kernel_height: int,
+    kernel_width: int,
+    stride_height: int,
+    stride_width: int,
+    padding_height: int,
+    padding_width: int,
+    dilation_height: int,
+    dilation_width: int,
+    /,
+) -> None: ...
+def max_pool2d_gather(output: Tensor, input: Tensor, indices: Tensor, /) -> None: ...
+def max_unpool2d(output: Tensor, values: Tensor, indices: Tensor, workspace: Tensor, /) -> None: ...
+def max_unpool2d_workspace(elements: int, on_cuda: bool, /) -> int: ...
 def multiscale_roi_align_backward(
     grad_features: list[Tensor],
     grad_output: Tensor,
@@ -330,4 +387,13 @@ def sparse_kernel_map_step(
     out_keys: Tensor | None,
     places: Tensor | None,
     /,
+def unpool_backward(
+    grad_input: Tensor, grad_output: Tensor, scale_height: int, scale_width: int, nails: bool, /
+) -> None: ...
+def unpool_forward(output: Tensor, input: Tensor, scale_height: int, scale_width: int, nails: bool, /) -> None: ...
+def upsample_bilinear2d_backward(
+    grad_input: Tensor, grad_output: Tensor, align_corners: bool, step_height: float, step_width: float, /
+) -> None: ...
+def upsample_bilinear2d_forward(
+    output: Tensor, input: Tensor, align_corners: bool, step_height: float, step_width: float, /
 ) -> None: ...

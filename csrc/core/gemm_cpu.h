@@ -50,9 +50,10 @@ constexpr int64_t kPanelPixels = kPixelVectors * kLanes<T>;
 // What a tile of C starts from.
 enum class GemmStart { kZero, kColumns, kTile };  // zeros; `start[n]` (a bias), one vector per column; what C holds
 
-// One tile of C, at most kRows x (kVectors vectors). With kPackedA, a[s] points to [depth][kRows] interleaved elements;
-// else a[s * a_stride + i] points to row i of segment s. b[s] points to the panel's [depth][b_stride]. Writes the first
-// `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be readable, and is ignored.
+// One tile of C, at most kRows x (kVectors vectors). With kPackedA, row i of segment s is a[s][k * a_stride + i], rows
+// side by side; else it is a[s * a_stride + i][k], rows wherever the pointers say. b[s] points to the panel's
+// [depth][b_stride]. Writes the first `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be
+// readable, and is ignored.
 template <class T, int kRows, int kVectors, bool kPackedA>
 __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
                                          int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
@@ -75,7 +76,7 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
     const T* panel = b[s];
     if constexpr (kPackedA) {
       const T* packed = a[s];
-      for (int64_t k = 0; k < depth; ++k, packed += kRows, panel += b_stride) {
+      for (int64_t k = 0; k < depth; ++k, packed += a_stride, panel += b_stride) {
         V column[kVectors];
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
@@ -236,22 +237,31 @@ void pack_pixel_rows(const From* source, int64_t k_stride, int64_t m_stride, int
   }
 }
 
-// One tile of kPixelRows rows by at most kPanelPixels pixels: a[s] packed rows of segment s, b[s] its panel of pixels.
+// One tile of kPixelRows rows by at most kPanelPixels pixels: row i of segment s is a[s][k * a_stride + i], its pixels
+// are b[s][k * b_stride ...]. Whole vectors of pixels are read.
 template <class T>
-FASTCV_HD void gemm_pixels(const T* const* a, const T* const* b, int64_t b_stride, int64_t segments, int64_t depth,
-                           T* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
+FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
+                                   int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
+                                   int64_t pixels, GemmStart from) {
   static_assert(kPixelVectors == 3);
   switch ((pixels + kLanes<T> - 1) / kLanes<T>) {
     case 1:
-      return gemm_tile<T, kPixelRows, 1, true>(a, 0, b, b_stride, segments, depth, c, c_stride, rows, pixels, from,
-                                               nullptr);
+      return gemm_tile<T, kPixelRows, 1, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
+                                               from, nullptr);
     case 2:
-      return gemm_tile<T, kPixelRows, 2, true>(a, 0, b, b_stride, segments, depth, c, c_stride, rows, pixels, from,
-                                               nullptr);
+      return gemm_tile<T, kPixelRows, 2, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
+                                               from, nullptr);
     default:
-      return gemm_tile<T, kPixelRows, 3, true>(a, 0, b, b_stride, segments, depth, c, c_stride, rows, pixels, from,
-                                               nullptr);
+      return gemm_tile<T, kPixelRows, 3, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
+                                               from, nullptr);
   }
+}
+
+// The same with rows from pack_pixel_rows.
+template <class T>
+FASTCV_HD void gemm_pixels(const T* const* a, const T* const* b, int64_t b_stride, int64_t segments, int64_t depth,
+                           T* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
+  gemm_pixels_strided(a, kPixelRows, b, b_stride, segments, depth, c, c_stride, rows, pixels, from);
 }
 
 }  // namespace fastcv::FASTCV_VARIANT

@@ -9,6 +9,7 @@ import typer
 from fastcv.cli.demo import demo
 from fastcv.cli.info import info
 from fastcv.cli.lidar import lidar
+from fastcv.cli.segment import segment
 
 app = typer.Typer(
     help="Computer-vision operators for PyTorch: what is installed, and what it does.",
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command()(info)
 app.command()(demo)
 app.command()(lidar)
+app.command()(segment)
 
 
 def print_version(wanted: bool) -> None:

@@ -7,7 +7,9 @@ from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, gene
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
 from fastcv.ops.devoxelize import devoxelize
+from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d, conv_transpose_matrix
 from fastcv.ops.match_boxes import match_boxes
+from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
 from fastcv.ops.ps_roi_align import ps_roi_align
@@ -22,6 +24,8 @@ from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
 from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
 from fastcv.ops.voxel_scatter import voxel_scatter
 from fastcv.ops.voxelize import voxelize, voxelize_padded
+from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
+from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = [
     "anchor_grid",
@@ -34,6 +38,10 @@ __all__ = [
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "conv_transpose_matrix",
     "decode_anchors",
     "decode_boxes",
     "devoxelize",
@@ -44,6 +52,8 @@ __all__ = [
     "generalized_box_iou_loss",
     "masks_to_boxes",
     "match_boxes",
+    "max_pool2d_with_indices",
+    "max_unpool2d",
     "multiscale_roi_align",
     "nms",
     "ps_roi_align",
@@ -62,4 +72,7 @@ __all__ = [
     "voxel_scatter",
     "voxelize",
     "voxelize_padded",
+    "unpool_bed_of_nails",
+    "unpool_nearest",
+    "upsample_bilinear2d",
 ]

@@ -137,6 +137,13 @@ def as_dense(tensor: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
+def as_result_layout(tensor: Tensor) -> Tensor:
+    """Return a 4-D tensor in the layout that :func:`new_dense` gives a result like it, copying only when it must."""
+    if tensor.is_contiguous():
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.stride(1) == 1 else torch.contiguous_format)
+
+
 def check_reduction(reduction: str) -> None:
     """Raise ValueError unless ``reduction`` names one."""
     if reduction not in ("none", "mean", "sum"):

@@ -6,7 +6,9 @@ from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.devoxelize import devoxelize
+from fastcv.reference.conv_transpose import conv_transpose
 from fastcv.reference.match_boxes import match_boxes
+from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
 from fastcv.reference.ps_roi_align import ps_roi_align
@@ -20,6 +22,8 @@ from fastcv.reference.sparse_kernel_map import sparse_kernel_map
 from fastcv.reference.sparse_pool import sparse_avg_pool, sparse_max_pool
 from fastcv.reference.voxel_scatter import voxel_scatter
 from fastcv.reference.voxelize import voxel_ids, voxel_occupancy, voxelize
+from fastcv.reference.unpool import unpool_bed_of_nails, unpool_nearest
+from fastcv.reference.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = [
     "anchor_grid",
@@ -27,6 +31,7 @@ __all__ = [
     "box_iou",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "conv_transpose",
     "decode_anchors",
     "decode_boxes",
     "devoxelize",
@@ -37,6 +42,8 @@ __all__ = [
     "generalized_box_iou_loss",
     "masks_to_boxes",
     "match_boxes",
+    "max_pool2d_with_indices",
+    "max_unpool2d",
     "multiscale_roi_align",
     "nms",
     "ps_roi_align",
@@ -53,4 +60,7 @@ __all__ = [
     "voxel_occupancy",
     "voxel_scatter",
     "voxelize",
+    "unpool_bed_of_nails",
+    "unpool_nearest",
+    "upsample_bilinear2d",
 ]

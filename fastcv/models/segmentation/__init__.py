@@ -1,0 +1,5 @@
+"""Models that give each pixel a class."""
+
+from fastcv.models.segmentation.unet import UNet
+
+__all__ = ["UNet"]

@@ -1,0 +1,139 @@
+"""The U-Net, the task it is trained on, its training and its metric."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fastcv.data import synthetic_shapes
+from fastcv.engine import confusion_matrix, evaluate_segmentation, mean_iou, train_segmentation
+from fastcv.models.segmentation import UNet
+
+
+def test_shapes_and_channels() -> None:
+    model = UNet(3, 5, base_channels=4, depth=2)
+    assert model(torch.zeros(2, 3, 16, 24)).shape == (2, 5, 16, 24)
+    widths = [block[0].out_channels for block in model.encoder]
+    assert widths == [4, 8, 16]
+    assert UNet(1, 2, base_channels=4, depth=0)(torch.zeros(1, 1, 5, 7)).shape == (1, 2, 5, 7)
+    with pytest.raises(ValueError, match=r"H and W multiples of 4, got \(2, 3, 16, 22\)"):
+        model(torch.zeros(2, 3, 16, 22))
+    with pytest.raises(ValueError, match="depth must be at least 0, got -1"):
+        UNet(3, 2, depth=-1)
+
+
+def test_equals_one_made_of_torch_alone() -> None:
+    torch.manual_seed(0)
+    model = UNet(3, 2, base_channels=4, depth=2).double()
+    image = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    down0 = model.encoder[0](image)
+    down1 = model.encoder[1](nn.functional.max_pool2d(down0, 2))
+    bottom = model.encoder[2](nn.functional.max_pool2d(down1, 2))
+    up = model.upsample
+    up1 = nn.functional.conv_transpose2d(bottom, up[1].weight, up[1].bias, stride=2)
+    up1 = model.decoder[1](torch.cat([down1, up1], 1))
+    up0 = nn.functional.conv_transpose2d(up1, up[0].weight, up[0].bias, stride=2)
+    expected = model.head(model.decoder[0](torch.cat([down0, up0], 1)))
+    torch.testing.assert_close(model(image), expected)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = UNet(3, 2, base_channels=2, depth=2)
+    model(torch.randn(1, 3, 8, 8)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_synthetic_shapes() -> None:
+    images, masks = synthetic_shapes(6, size=40, seed=3)
+    assert images.shape == (6, 3, 40, 40)
+    assert images.dtype is torch.float32
+    assert 0 <= images.min() < images.max() <= 1
+    assert masks.shape == (6, 40, 40)
+    assert set(masks.unique().tolist()) == {0, 1}
+    assert 0.05 < masks.double().mean() < 0.6
+    again, other = synthetic_shapes(6, size=40, seed=3), synthetic_shapes(6, size=40, seed=4)
+    assert torch.equal(again[0], images)
+    assert torch.equal(again[1], masks)
+    assert not torch.equal(other[1], masks)
+    assert synthetic_shapes(0)[0].shape == (0, 3, 64, 64)
+    with pytest.raises(ValueError, match="size must be at least 16, got 15"):
+        synthetic_shapes(1, size=15)
+    with pytest.raises(ValueError, match="count must not be negative, got -1"):
+        synthetic_shapes(-1)
+
+
+def test_mean_iou() -> None:
+    truth = torch.tensor([[0, 0, 1, 1, 2, -1, 7]])
+    predicted = torch.tensor([[0, 1, 1, 1, 0, 2, 0]])
+    confusion = confusion_matrix(predicted, truth, 3)
+    assert confusion.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+    assert mean_iou(confusion) == pytest.approx((1 / 3 + 2 / 3 + 0) / 3)
+    assert mean_iou(torch.tensor([[4, 0, 0], [0, 2, 0], [0, 0, 0]])) == 1
+    assert math.isnan(mean_iou(torch.zeros(2, 2)))
+    with pytest.raises(ValueError, match="predicted must have the shape of truth"):
+        confusion_matrix(predicted[0], truth, 3)
+
+
+def train(steps: int, base_channels: int, size: int) -> tuple[list[float], float]:
+    images, masks = synthetic_shapes(64, size, seed=0)
+    torch.manual_seed(0)
+    model = UNet(3, 2, base_channels=base_channels, depth=2)
+    losses = train_segmentation(model, images, masks, steps=steps, batch_size=4)
+    score, predicted = evaluate_segmentation(model, *synthetic_shapes(16, size, seed=1))
+    assert predicted.shape == (16, size, size)
+    return losses, score
+
+
+def test_a_short_training_learns() -> None:
+    losses, score = train(steps=40, base_channels=4, size=32)
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+    assert score > 0.5
+
+
+def test_training_is_repeatable() -> None:
+    assert train(steps=3, base_channels=2, size=16) == train(steps=3, base_channels=2, size=16)
+
+
+def test_training_refuses_shapes() -> None:
+    with pytest.raises(ValueError, match="images and masks must have shapes"):
+        train_segmentation(UNet(3, 2, 2, 1), torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 9).long(), steps=1)
+
+
+@pytest.fixture
+def run() -> Any:
+    pytest.importorskip("typer")
+    pytest.importorskip("PIL")
+    from typer.testing import CliRunner
+
+    from fastcv.cli.app import app
+
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_segment_command(run: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    output = tmp_path / "sheet.png"
+    result = run("segment", "--output", output, "--steps", 2, "--size", 16, "--base-channels", 2)
+    assert result.exit_code == 0, result.output
+    assert "mean IoU 0." in result.stdout
+    assert Image.open(output).size[0] > 900
+    for arguments, message in (
+        (("--output", tmp_path / "sheet.jpg"), "has to end in .png"),
+        (("--size", 20), "--size has to be a multiple of 8, got 20"),
+    ):
+        refused = run("segment", *arguments)
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_whole_training_reaches_its_target(run: Any, tmp_path: Path) -> None:
+    result = run("segment", "--output", tmp_path / "sheet.png")
+    assert result.exit_code == 0, result.output
+    assert "0.95 reached" in result.stdout

@@ -1,0 +1,435 @@
+"""Transposed convolution against the reference and torch.nn.functional, on every backend."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastcv import reference
+from fastcv.ops import conv_transpose1d, conv_transpose2d, conv_transpose3d, conv_transpose_matrix
+
+OPS = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
+TORCH = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+# Of the norm of the result: one rounding of the result for halves, whose sums are kept in float32.
+TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def distance(actual: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of what is expected."""
+    assert actual.shape == expected.shape
+    return float((actual.double().cpu() - expected.double()).norm() / expected.double().norm().clamp(min=1e-30))
+
+
+def check(backend: Any, input: Tensor, weight: Tensor, bias: Tensor | None, options: dict[str, Any], peer: Any) -> None:
+    """Compare values and all gradients with ``peer`` in float64."""
+    dims = input.dim() - 2
+    leaves = [t.clone().requires_grad_() if t is not None else None for t in (input, weight, bias)]
+    moved = [t.detach().to(backend.device).requires_grad_() if t is not None else None for t in leaves]
+    expected = peer(*leaves, **options)
+    actual = OPS[dims](*moved, **options)
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-10, atol=1e-10)
+    seed = random(*expected.shape, seed=3)
+    wanted = [t for t in leaves if t is not None]
+    expected_gradients = torch.autograd.grad(expected, wanted, seed)
+    gradients = torch.autograd.grad(actual, [t for t in moved if t is not None], seed.to(backend.device))
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient.cpu(), expected_gradient, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_values_and_gradients_equal_the_reference(backend: Any, dims: int, activation: str | None) -> None:
+    input, weight, bias = random(2, 6, *(5, 4, 3)[:dims]), random(6, 2, *(3, 4, 2)[:dims], seed=1), random(4, seed=2)
+    for stride, padding, extra, dilation in itertools.product((1, 2), (0, 1), (0, 1), (1, 2)):
+        if extra >= max(stride, dilation) or (padding == 1 and dims == 3 and stride == 1):
+            continue
+        options = {"stride": stride, "padding": padding, "output_padding": extra, "groups": 2, "dilation": dilation}
+        options["activation"] = activation
+        check(backend, input, weight, bias, options, reference.conv_transpose)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_geometry_equals_torch(backend: Any, data: st.DataObject) -> None:
+    draw = data.draw
+    dims = draw(st.integers(1, 3))
+    axis = st.integers(1, (30, 12, 5)[dims - 1])
+    sizes = [draw(axis) for _ in range(dims)]
+    kernel = [draw(st.integers(1, 4)) for _ in range(dims)]
+    stride = [draw(st.integers(1, 4)) for _ in range(dims)]
+    dilation = [draw(st.integers(1, 3)) for _ in range(dims)]
+    extra = [draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)]
+    full = [(sizes[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + extra[i] + 1 for i in range(dims)]
+    padding = [draw(st.integers(0, min(3, (size - 1) // 2))) for size in full]
+    groups = draw(st.integers(1, 3))
+    in_channels, out_channels = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    input = random(draw(st.integers(1, 3)), groups * in_channels, *sizes)
+    weight = random(groups * in_channels, out_channels, *kernel, seed=1)
+    bias = random(groups * out_channels, seed=2) if draw(st.booleans()) else None
+    options = {
+        "stride": stride, "padding": padding, "output_padding": extra, "groups": groups, "dilation": dilation,
+    }  # fmt: skip
+    check(backend, input, weight, bias, options, TORCH[dims])
+
+
+CHANNELS = [(1, 1), (3, 5), (16, 16), (31, 33), (32, 65), (65, 31), (130, 8)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_dtypes_layouts_and_channel_counts(
+    backend: Any, dtype: torch.dtype, channels_last: bool, channels: tuple[int, int]
+) -> None:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for kernel, stride, padding, width in ((2, 2, 0, 17), (4, 2, 1, 6)):
+        if backend.name == "emulated" and (kernel == 2) == (channels[0] > 40):
+            continue  # it is slow: one of the two
+        input = random(2, channels[0], 5, width, dtype=dtype)
+        weight = random(channels[0], channels[1], kernel, kernel, seed=1, dtype=dtype)
+        bias = random(channels[1], seed=2, dtype=dtype)
+        leaves = [t.double().requires_grad_() for t in (input, weight, bias)]
+        expected = TORCH[2](*leaves, stride=stride, padding=padding).relu()
+        moved = [t.to(backend.device).requires_grad_() for t in (input.to(memory_format=layout), weight, bias)]
+        actual = conv_transpose2d(*moved, stride=stride, padding=padding, activation="relu")
+        assert actual.dtype is dtype
+        assert actual.is_contiguous(memory_format=layout)
+        assert distance(actual.detach(), expected.detach()) <= TOLERANCE[dtype]
+        # The mask of the ReLU is taken from the rounded result, so that no gradient hangs on the last bit.
+        seed = random(*expected.shape, seed=3, dtype=dtype).to(memory_format=layout)
+        masked = seed.double() * (actual.cpu() > 0)
+        linear = TORCH[2](*leaves, stride=stride, padding=padding)
+        expected_gradients = torch.autograd.grad(linear, leaves, masked)
+        gradients = torch.autograd.grad(actual, moved, seed.to(backend.device))
+        for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+            assert gradient.dtype is dtype
+            assert distance(gradient, expected_gradient) <= 2 * TOLERANCE[dtype]
+
+
+def test_float32_error_grows_with_the_reduction_only(backend: Any) -> None:
+    input, weight = random(1, 600, 3, 4, dtype=torch.float32), random(600, 8, 3, 3, seed=1, dtype=torch.float32)
+    expected = TORCH[2](input.double(), weight.double(), stride=1, padding=1)
+    bound = TORCH[2](input.double().abs(), weight.double().abs(), stride=1, padding=1)
+    actual = conv_transpose2d(input.to(backend.device), weight.to(backend.device), stride=1, padding=1)
+    assert ((actual.cpu().double() - expected).abs() <= 1e-4 / 600 * bound * 10).all()
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 96, 97, 200])
+def test_sizes_around_the_edges_of_tiles(backend: Any, size: int) -> None:
+    options = {"stride": (2, 3), "padding": (0, 1)}
+    channels = (7, 9) if backend.name == "emulated" else (5, min(size, 80))
+    input, weight = random(1, channels[0], 2, size), random(channels[0], channels[1], 2, 4, seed=1)
+    check(backend, input, weight, None, options, TORCH[2])
+    input, weight = random(2, size, 2, 3), random(size, 3, 1, 2, seed=1)
+    check(backend, input, weight, random(3, seed=2), {"stride": 2}, TORCH[2])
+
+
+def test_strides_and_kernels_larger_than_the_output(backend: Any) -> None:
+    for options, kernel in (
+        ({"stride": 50, "output_padding": 49}, 2),
+        ({"stride": 7, "padding": 3}, 9),
+        ({"dilation": 20, "padding": 9}, 3),
+        ({"stride": 5}, 1),  # phases without taps are bias only
+        ({"stride": 1, "padding": 4}, 9),
+    ):
+        check(backend, random(2, 3, 2, 1), random(3, 4, kernel, kernel, seed=1), random(4, seed=2), options, TORCH[2])
+
+
+def test_many_taps(backend: Any) -> None:
+    """More taps than one pass of the matrix kernel takes."""
+    check(backend, random(1, 1, 3), random(1, 2, 1100, seed=1), None, {"padding": 540}, TORCH[1])
+
+
+def test_strided_arguments(backend: Any) -> None:
+    wide = random(4, 24, 20, 22).to(backend.device)
+    weight = random(6, 7, 3, 2, seed=1).to(backend.device)
+    views = {
+        "sliced": wide[1:3, 2:8, 3:15, 5:20],
+        "every second": wide[::2, :12:2, ::2, ::2],
+        "transposed": wide.transpose(2, 3)[:2, :6],
+        "expanded": wide[:1, :1].expand(2, 6, 20, 22),
+        "channels_last slice": wide.to(memory_format=torch.channels_last)[:2, 3:9],
+    }
+    for name, view in views.items():
+        expected = conv_transpose2d(view.contiguous(), weight, stride=2)
+        assert torch.equal(conv_transpose2d(view, weight, stride=2), expected), name
+    kernel = random(2, 3, 7, 6, seed=1).to(backend.device).permute(3, 2, 1, 0)  # (6, 7, 3, 2)
+    view = wide[:2, :6]
+    expected = conv_transpose2d(view.contiguous(), kernel.contiguous(), random(14).to(backend.device)[::2])
+    assert torch.equal(conv_transpose2d(view, kernel, random(14).to(backend.device)[::2]), expected)
+    output = conv_transpose2d(view.detach().requires_grad_(), weight)
+    assert output.grad_fn is not None
+
+
+def test_strided_gradient(backend: Any) -> None:
+    input, weight = random(2, 3, 4, 5).to(backend.device), random(3, 4, 2, 2, seed=1).to(backend.device)
+    input.requires_grad_()
+    weight.requires_grad_()
+    output = conv_transpose2d(input, weight, stride=2)
+    for seed in (torch.ones((), device=backend.device).double().expand(output.shape), output.detach().mT.clone().mT):
+        actual = torch.autograd.grad(output, (input, weight), seed, retain_graph=True)
+        expected = torch.autograd.grad(output, (input, weight), seed.contiguous(), retain_graph=True)
+        for a, e in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [
+        ((0, 3, 4, 5), (3, 2, 2, 2)),
+        ((2, 3, 0, 5), (3, 2, 3, 2)),
+        ((2, 0, 4, 5), (0, 2, 2, 2)),
+        ((2, 3, 4, 5), (3, 0, 2, 2)),
+    ],
+)
+def test_empty(backend: Any, shape: tuple[int, ...], kernel: tuple[int, ...]) -> None:
+    input = torch.zeros(shape, device=backend.device, requires_grad=True)
+    weight = torch.zeros(kernel, device=backend.device, requires_grad=True)
+    bias = torch.ones(kernel[1], device=backend.device, requires_grad=True)
+    output = conv_transpose2d(input, weight, bias)
+    assert output.shape == (shape[0], kernel[1], shape[2] + kernel[2] - 1, shape[3] + kernel[3] - 1)
+    assert torch.equal(output, torch.ones_like(output))
+    gradients = torch.autograd.grad(output.sum(), (input, weight, bias))
+    for gradient, leaf in zip(gradients, (input, weight, bias), strict=True):
+        assert gradient.shape == leaf.shape
+    assert not gradients[1].any()
+
+
+def test_without_a_batch(backend: Any) -> None:
+    for dims, op in OPS.items():
+        input, weight = random(1, 2, *[3] * dims).to(backend.device), random(2, 3, *[2] * dims, seed=1)
+        weight = weight.to(backend.device)
+        assert torch.equal(op(input[0], weight, stride=2), op(input, weight, stride=2)[0])
+
+
+def test_not_finite(backend: Any) -> None:
+    input = random(1, 2, 3, 4).to(backend.device)
+    input[0, 1, 1, 2] = float("nan")
+    output = conv_transpose2d(input, random(2, 3, 2, 2, seed=1).to(backend.device), stride=2, activation="relu")
+    bad = output.isnan()
+    assert bad[:, :, 2:4, 4:6].all()
+    assert bad.sum() == 3 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_bits_on_every_run_and_thread_count(backend: Any, dtype: torch.dtype) -> None:
+    leaves = [
+        random(*shape, dtype=dtype, seed=seed).to(backend.device).requires_grad_()
+        for seed, shape in enumerate([(3, 40, 6, 7), (40, 24, 3, 3), (24,)])
+    ]
+
+    def run() -> list[Tensor]:
+        output = conv_transpose2d(*leaves, stride=2, padding=1, activation="relu")
+        return [output, *torch.autograd.grad(output.sum(), leaves)]
+
+    threads = torch.get_num_threads()
+    first = run()
+    for count in (threads, 1, 2, 5):
+        torch.set_num_threads(count)
+        try:
+            for again, once in zip(run(), first, strict=True):
+                assert torch.equal(again, once)
+        finally:
+            torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_gradcheck_twice(backend: Any, activation: str | None) -> None:
+    leaves = [random(1, 2, 2, 3), random(2, 1, 2, 1, seed=1), random(2, seed=2)]
+    leaves = [t.to(backend.device).requires_grad_() for t in leaves]
+
+    def function(*tensors: Tensor) -> Tensor:
+        return conv_transpose2d(*tensors, stride=(2, 1), padding=(1, 0), groups=2, activation=activation)
+
+    assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+
+def test_third_derivative(backend: Any) -> None:
+    leaves = [random(1, 2, 3), random(2, 2, 2, seed=1)]
+    ours = [t.to(backend.device).requires_grad_() for t in leaves]
+    theirs = [t.requires_grad_() for t in leaves]
+
+    def chain(op: Any, input: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(op(input, weight, stride=2).pow(3).sum(), (input, weight), create_graph=True)
+        second = torch.autograd.grad(sum(t.square().sum() for t in first), (input, weight), create_graph=True)
+        return torch.autograd.grad(sum(t.square().sum() for t in second), (input, weight))
+
+    for actual, expected in zip(chain(conv_transpose1d, *ours), chain(F.conv_transpose1d, *theirs), strict=True):
+        torch.testing.assert_close(actual.cpu(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_matrix_of_the_lecture(backend: Any) -> None:
+    for stride, padding, size, n in itertools.product((1, 2, 3), (0, 1), (2, 3, 4), (1, 2, 5)):
+        if (n - 1) * stride - 2 * padding + size < 1:
+            continue
+        weight = random(size, seed=size)
+        matrix = conv_transpose_matrix(weight, stride, padding, n)
+        signal = random(n, seed=5)
+        spread = conv_transpose1d(
+            signal[None, None].to(backend.device), weight[None, None].to(backend.device), stride=stride, padding=padding
+        )
+        torch.testing.assert_close(spread[0, 0].cpu(), matrix @ signal, rtol=1e-12, atol=1e-12)
+        longer = random(matrix.shape[0], seed=6)
+        convolved = F.conv1d(longer[None, None], weight[None, None], stride=stride, padding=padding)[0, 0]
+        torch.testing.assert_close(matrix.T @ longer, convolved[:n], rtol=1e-12, atol=1e-12)
+
+
+def test_the_transpose_of_the_convolution(backend: Any) -> None:
+    """<conv_transpose(x), y> = <x, conv(y)> for all x and y."""
+    for dims in (1, 2, 3):
+        input, weight = random(2, 4, *[4] * dims), random(4, 3, *[3] * dims, seed=1)
+        output = OPS[dims](input.to(backend.device), weight.to(backend.device), stride=2, padding=1).cpu()
+        other = random(*output.shape, seed=2)
+        folded = CONVOLUTION[dims](other, weight, stride=2, padding=1)
+        torch.testing.assert_close((output * other).sum(), (input * folded).sum(), rtol=1e-12, atol=1e-12)
+
+
+def test_opcheck(backend: Any) -> None:
+    input = random(2, 4, 3, 4, dtype=torch.float32).to(backend.device, memory_format=torch.channels_last)
+    weight = random(4, 2, 2, 2, dtype=torch.float32).to(backend.device).requires_grad_()
+    bias = torch.zeros(4, device=backend.device, requires_grad=True)
+    arguments = (input.requires_grad_(), weight, None, bias, [2, 2], [0, 0], [1, 1], 2, [1, 1], True)
+    torch.library.opcheck(torch.ops.fastcv.conv_transpose.default, arguments)
+    output = torch.ops.fastcv.conv_transpose(*arguments).detach().requires_grad_()
+    options = ([2, 2], [0, 0], 2, [1, 1])
+    some = ("test_schema", "test_faketensor")  # the rest is the same code for all three
+    backward_input = torch.ops.fastcv.conv_transpose_backward_input.default
+    torch.library.opcheck(backward_input, (output, weight, [3, 4], *options), test_utils=some)
+    backward_weight = torch.ops.fastcv.conv_transpose_backward_weight.default
+    torch.library.opcheck(backward_weight, (input, output, [2, 2], *options), test_utils=some)
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_channels_last_in_other_dimensions(backend: Any, dims: int) -> None:
+    input, weight = random(2, 5, *[3] * dims), random(5, 4, *[2] * dims, seed=1).to(backend.device)
+    inner = input.movedim(1, -1).contiguous().movedim(-1, 1).to(backend.device)
+    output = OPS[dims](inner, weight, stride=2)
+    assert output.stride(1) == 1
+    torch.testing.assert_close(output, OPS[dims](input.to(backend.device), weight, stride=2), rtol=1e-13, atol=1e-13)
+
+
+def test_compile_and_vmap(backend: Any) -> None:
+    weight, bias = random(3, 4, 3, 3, dtype=torch.float32), random(4, dtype=torch.float32)
+    weight, bias = weight.to(backend.device), bias.to(backend.device)
+
+    def function(input: Tensor) -> Tensor:
+        return conv_transpose2d(input, weight, bias, stride=2, padding=1, output_padding=1, activation="relu")
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    for size in (5, 7):
+        input = random(2, 3, size, 6, dtype=torch.float32).to(backend.device)
+        leaf, eager = input.clone().requires_grad_(), input.clone().requires_grad_()
+        output, expected = compiled(leaf), function(eager)
+        assert torch.equal(output, expected)
+        (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
+        (expected_gradient,) = torch.autograd.grad(expected.square().sum(), eager)
+        torch.testing.assert_close(gradient, expected_gradient)
+    stacked = random(3, 2, 3, 4, 5, dtype=torch.float32).to(backend.device)
+    torch.testing.assert_close(torch.vmap(function)(stacked), torch.stack([function(x) for x in stacked]))
+    assert function(torch.zeros(2, 3, 4, 5, device=backend.device)).shape == (2, 4, 8, 10)
+    meta = conv_transpose2d(torch.zeros(2, 3, 4, 5, device="meta"), weight.to("meta"), stride=3)
+    assert meta.shape == (2, 4, 12, 15)
+
+
+GOOD = {"input": torch.zeros(1, 4, 5, 6), "weight": torch.zeros(4, 2, 3, 3)}
+BAD_ARGUMENTS = [
+    ({"input": [1.0]}, TypeError, "input must be a torch.Tensor, got list"),
+    ({"weight": None}, TypeError, "weight must be a torch.Tensor, got NoneType"),
+    ({"input": torch.zeros(4, 5)}, ValueError, r"input must have shape \(N, C, H, W\), .*got \(4, 5\)"),
+    ({"input": torch.zeros(1, 4, 5, 6, dtype=torch.int32)}, TypeError, "weight must have the dtype of input"),
+    (
+        {"input": torch.zeros(1, 4, 5, 6).int(), "weight": torch.zeros(4, 2, 3, 3).int()},
+        TypeError,
+        "input must be float16, .* got int32",
+    ),
+    ({"weight": torch.zeros(4, 2, 3)}, ValueError, r"weight must have shape .*got \(4, 2, 3\)"),
+    ({"weight": torch.zeros(5, 2, 3, 3)}, ValueError, r"weight must have one row per channel of input \(4\)"),
+    ({"weight": torch.zeros(4, 2, 0, 3)}, ValueError, "weight must have a kernel of at least one element"),
+    ({"weight": torch.zeros(4, 2, 3, 3).double()}, TypeError, "weight must have the dtype of input"),
+    ({"bias": torch.zeros(3)}, ValueError, r"bias must have shape \(2,\), got \(3,\)"),
+    ({"bias": torch.zeros(2).double()}, TypeError, "bias must have the dtype of input"),
+    ({"bias": 1.0}, TypeError, "bias must be a torch.Tensor, got float"),
+    ({"bias": torch.zeros(2, device="meta")}, ValueError, "bias must be on the device of input"),
+    ({"groups": 3}, ValueError, "groups must be positive and divide the 4 channels of input, got 3"),
+    ({"groups": 0}, ValueError, "groups must be positive"),
+    ({"groups": 1.5}, TypeError, "groups must be an int"),
+    ({"stride": 0}, ValueError, "stride must be at least 1"),
+    ({"stride": (1, 2, 3)}, TypeError, "stride must be an int or 2 ints"),
+    ({"stride": 2**40}, ValueError, "stride must be .* less than 2"),
+    ({"padding": -1}, ValueError, "padding must be at least 0"),
+    ({"padding": "same"}, TypeError, "padding must be an int or 2 ints"),
+    ({"padding": 9}, ValueError, "padding must leave an output of at least one element .* got padding 9"),
+    ({"dilation": 0}, ValueError, "dilation must be at least 1"),
+    ({"output_padding": 1}, ValueError, "output_padding must be smaller than stride"),
+    ({"output_padding": -1}, ValueError, "output_padding must be at least 0"),
+    ({"output_padding": (0, 2), "stride": (3, 2)}, ValueError, "output_padding must be smaller than stride"),
+    ({"activation": "tanh"}, ValueError, "activation must be None or 'relu', got 'tanh'"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {
+        name: value.to(backend.device) if isinstance(value, Tensor) and value.device.type != "meta" else value
+        for name, value in {**GOOD, **changed}.items()
+    }
+    with pytest.raises(error, match=message):
+        conv_transpose2d(**arguments)
+
+
+def test_bad_matrices() -> None:
+    with pytest.raises(ValueError, match=r"weight must have shape \(k,\), got \(2, 2\)"):
+        conv_transpose_matrix(torch.zeros(2, 2), 1, 0, 3)
+    with pytest.raises(ValueError, match="padding must leave an output"):
+        conv_transpose_matrix(torch.zeros(2), 1, 5, 3)
+
+
+def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
+    """The worst of them in a process of its own, where a crash would show as a signal."""
+    script = textwrap.dedent("""
+        import itertools
+        import torch
+        from fastcv import _C
+        x, w = torch.randn(2, 4, 5, 6), torch.randn(4, 3, 2, 2)
+        tensors = [x, w, x[0], x.double(), x.int(), torch.zeros(2, 3, 6, 7), torch.zeros(0, 4, 5, 6), None, 3]
+        geometries = [(1, 1, 0, 0, 1, 1), (0, 1, 0, 0, 1, 1), (1, 1), (1, 1, -1, 0, 1, 1), (2**62,) * 6, ("a",) * 6,
+                      (2**31 - 1,) * 6]
+        ran = refused = 0
+        for a, b, c in itertools.product(tensors, repeat=3):
+            for geometry in geometries:
+                for groups in (1, 0, 3, -4):
+                    for call in (
+                        lambda: _C.conv_transpose_backward_input(a, b, c, None, geometry, groups),
+                        lambda: _C.conv_transpose_backward_weight(a, b, c, geometry, groups),
+                        lambda: _C.conv_transpose_forward(a, b, c, None, None, geometry, groups, True),
+                        lambda: _C.conv_transpose_forward(a, b, c, b, None, geometry, groups, True),
+                        lambda: _C.conv_transpose_pack(a, b, groups, True),
+                    ):
+                        try:
+                            call()
+                            ran += 1
+                        except (TypeError, ValueError, RuntimeError, OverflowError):
+                            refused += 1
+        assert ran > 0 and refused > 10 * ran, (ran, refused)
+        print("done")
+    """)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "done" in result.stdout
