@@ -1,0 +1,1 @@
+"""Models made of the layers: thin, and complete enough to be used."""
