@@ -8,6 +8,7 @@ from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
+from fastcv.reference.paste_masks import paste_masks
 from fastcv.reference.ps_roi_align import ps_roi_align
 from fastcv.reference.ps_roi_pool import ps_roi_pool
 from fastcv.reference.roi_align import roi_align
@@ -32,6 +33,7 @@ __all__ = [
     "match_boxes",
     "multiscale_roi_align",
     "nms",
+    "paste_masks",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",
