@@ -81,6 +81,6 @@ def box_losses(class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets
     Girshick: Fast R-CNN (2015), section 2.3.
     """
     positive = torch.where(labels > 0)[0]
-    own = box_deltas.reshape(len(box_deltas), -1, 4)[positive, labels[positive]]
+    own = box_deltas.reshape(len(box_deltas), box_deltas.shape[1] // 4, 4)[positive, labels[positive]]
     box_loss = F.smooth_l1_loss(own, targets[positive], beta=1 / 9, reduction="sum") / labels.numel()
     return {"loss_classifier": F.cross_entropy(class_logits, labels), "loss_box_reg": box_loss}

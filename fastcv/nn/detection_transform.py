@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcv.ops.paste_masks import paste_masks
+
 __all__ = ["DetectionTransform", "ImageList", "resize_boxes", "resize_keypoints"]
 
 Size = tuple[int, int]
@@ -135,6 +137,24 @@ class DetectionTransform(nn.Module):
         for place, image in zip(batch, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = image
         return batch
+
+    @staticmethod
+    def postprocess(detections: Sequence[Target], image_sizes: Sequence[Size], sizes: Sequence[Size]) -> None:
+        """Bring detections from the pixels of the batch to those of the images, in place.
+
+        Parameters
+        ----------
+        detections : sequence of dict
+            With boxes (D, 4), and perhaps masks (D, 1, M, M), which are put into the image, and keypoints (D, K, 3).
+        image_sizes, sizes : sequence of (height, width)
+            Sizes of the images in the batch, and before.
+        """
+        for image, resized, size in zip(detections, image_sizes, sizes, strict=True):
+            image["boxes"] = resize_boxes(image["boxes"], resized, size)
+            if "masks" in image:
+                image["masks"] = paste_masks(image["masks"], image["boxes"], size)
+            if "keypoints" in image:
+                image["keypoints"] = resize_keypoints(image["keypoints"], resized, size)
 
     def extra_repr(self) -> str:
         return f"min_size={self.min_size}, max_size={self.max_size}, mean={self.image_mean}, std={self.image_std}"

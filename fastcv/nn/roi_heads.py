@@ -193,10 +193,10 @@ class RoIHeads(nn.Module):
         pooled = self.box_head(self.box_roi_pool(features, list(proposals.unbind()), image_sizes))
         logits, deltas = self.box_predictor(pooled)
         dtype = proposals.dtype
-        scores = logits.to(dtype).softmax(-1).view(images, rows, -1)
+        scores = logits.to(dtype).softmax(-1).view(images, rows, logits.shape[-1])
         scores = scores.masked_fill(torch.arange(rows, device=count.device)[:, None] >= count[:, None, None], 0)
         boxes, scores, labels, count = self.select(
-            scores, deltas.to(dtype).view(images, rows, -1, 4), proposals, image_sizes
+            scores, deltas.to(dtype).view(images, rows, logits.shape[-1], 4), proposals, image_sizes
         )
         lengths = count.tolist() if is_dynamic(count) else [boxes.shape[1]] * images
         result = [

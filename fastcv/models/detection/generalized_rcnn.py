@@ -17,10 +17,7 @@ from fastcv.nn.detection_transform import (
     Size,
     Target,
     check_images,
-    resize_boxes,
-    resize_keypoints,
 )
-from fastcv.nn.masks import paste_masks_in_image
 from fastcv.nn.region_proposal import RegionProposalNetwork
 from fastcv.nn.resnet import ResNet
 from fastcv.nn.roi_heads import RoIHeads
@@ -184,12 +181,7 @@ class GeneralizedRCNN(nn.Module):
         features = self._features(batch.tensors)
         boxes, count, _ = self.rpn(batch, features)
         detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
-        for image, resized, size in zip(detections, batch.image_sizes, sizes, strict=True):
-            image["boxes"] = resize_boxes(image["boxes"], resized, size)
-            if "masks" in image:
-                image["masks"] = paste_masks_in_image(image["masks"], image["boxes"], size)
-            if "keypoints" in image:
-                image["keypoints"] = resize_keypoints(image["keypoints"], resized, size)
+        self.transform.postprocess(detections, batch.image_sizes, sizes)
         return detections, count
 
 
