@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastcv.cli.demo import demo
+from fastcv.cli.detect import detect
 from fastcv.cli.info import info
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(info)
 app.command()(demo)
+app.command()(detect)
 
 
 def print_version(wanted: bool) -> None:
