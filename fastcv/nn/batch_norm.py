@@ -82,7 +82,9 @@ def convolve_normalized(
         return convolve(conv, x, weight, bias, relu, add)
     if has_fixed_statistics(norm):
         scale, shift = scale_and_shift(norm)  # type: ignore[arg-type]
-        return convolve(conv, x, weight * scale[:, None, None, None], shift + (0 if bias is None else bias * scale), relu, add)
+        return convolve(
+            conv, x, weight * scale[:, None, None, None], shift + (0 if bias is None else bias * scale), relu, add
+        )
     x = norm(convolve(conv, x, weight, bias))
     x = x if add is None else x + add
     return x.relu_() if relu else x

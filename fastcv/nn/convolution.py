@@ -16,7 +16,7 @@ _binary: Any = getattr(getattr(torch.ops.mkldnn, "_convolution_pointwise_", None
 
 
 def _can_fuse(x: Tensor, weight: Tensor) -> bool:
-    return (
+    return bool(
         type(x) is Tensor
         and x.is_cpu
         and x.dtype is torch.float32
@@ -26,7 +26,7 @@ def _can_fuse(x: Tensor, weight: Tensor) -> bool:
         and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+        and torch.backends.mkldnn.enabled
         and x.numel() > 0
     )
 

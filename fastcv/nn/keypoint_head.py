@@ -119,9 +119,7 @@ def keypoint_loss(
     return F.cross_entropy(logits.flatten(0, 1).flatten(1)[chosen], place[chosen])
 
 
-def heatmaps_to_keypoints(
-    maps: Tensor, rois: Tensor, max_size: tuple[int, int] | None = None
-) -> tuple[Tensor, Tensor]:
+def heatmaps_to_keypoints(maps: Tensor, rois: Tensor, max_size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
     """Find the highest place of each heat map, enlarged bicubically to the size of its box.
 
     Equal to torchvision's function but for rounding, without its loop of enlargements: bicubic interpolation is

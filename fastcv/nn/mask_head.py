@@ -97,7 +97,11 @@ class MaskRCNNPredictor(nn.Module):
 
 
 def mask_loss(
-    logits: Tensor, boxes: Sequence[Tensor], masks: Sequence[Tensor], labels: Sequence[Tensor], matches: Sequence[Tensor]
+    logits: Tensor,
+    boxes: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    matches: Sequence[Tensor],
 ) -> Tensor:
     """Binary cross-entropy of the masks of positive proposals.
 

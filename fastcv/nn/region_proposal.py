@@ -42,7 +42,9 @@ class RPNHead(nn.Module):
 
     def __init__(self, in_channels: int, num_anchors: int, conv_depth: int = 1) -> None:
         super().__init__()
-        blocks = [nn.Sequential(nn.Conv2d(in_channels, in_channels, 3, padding=1), nn.ReLU()) for _ in range(conv_depth)]
+        blocks = [
+            nn.Sequential(nn.Conv2d(in_channels, in_channels, 3, padding=1), nn.ReLU()) for _ in range(conv_depth)
+        ]
         self.conv = nn.Sequential(*blocks)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors, 1)
         self.bbox_pred = nn.Conv2d(in_channels, 4 * num_anchors, 1)
@@ -64,7 +66,8 @@ class RPNHead(nn.Module):
         logits, offsets = [], []
         for feature in x:
             for block in self.conv:
-                conv = block[0]
+                conv, _ = block.children()
+                assert isinstance(conv, nn.Conv2d)
                 feature = convolve(conv, feature, conv.weight, conv.bias, relu=True)
             logits.append(self.cls_logits(feature))
             offsets.append(self.bbox_pred(feature))

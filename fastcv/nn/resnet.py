@@ -172,7 +172,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the maps of (N, 3, H, W): (N, C, H / 4, W / 4) for stage 1, half the sides at each further stage."""
         x = F.max_pool2d(convolve_normalized(self.conv1, self.bn1, x, relu=True), 3, stride=2, padding=1)
-        maps = {}
+        maps: dict[str, Tensor] = {}
         for stage in range(1, self.returned_layers[-1] + 1):
             # A stage's first block takes the shortcut through a convolution or, in stage 1 of narrow networks,
             # overwrites what nobody else sees: the maps returned stay as they are.
@@ -198,9 +198,7 @@ _LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], 
 }
 
 
-def resnet(
-    name: str, norm_layer: Norm = nn.BatchNorm2d, returned_layers: Sequence[int] = (1, 2, 3, 4)
-) -> ResNet:
+def resnet(name: str, norm_layer: Norm = nn.BatchNorm2d, returned_layers: Sequence[int] = (1, 2, 3, 4)) -> ResNet:
     """Make a residual network by name.
 
     Parameters

@@ -118,7 +118,8 @@ class RoIHeads(nn.Module):
         chosen = [self.choose(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
         boxes, matches, labels, offsets = (list(column) for column in zip(*chosen, strict=True))
         pooled = self.box_head(self.box_roi_pool(features, boxes, image_sizes))
-        losses = box_losses(*self.box_predictor(pooled), torch.cat(labels), torch.cat(offsets))
+        class_logits, box_deltas = self.box_predictor(pooled)
+        losses = box_losses(class_logits, box_deltas, torch.cat(labels), torch.cat(offsets))
         if not (self.has_mask() or self.has_keypoint()):
             return losses
         positive = [label > 0 for label in labels]
@@ -130,9 +131,7 @@ class RoIHeads(nn.Module):
             losses["loss_mask"] = mask_loss(logits, boxes, masks, classes, matches)
         if self.keypoint_roi_pool is not None and self.keypoint_head is not None:
             assert self.keypoint_predictor is not None
-            logits = self.keypoint_predictor(
-                self.keypoint_head(self.keypoint_roi_pool(features, boxes, image_sizes))
-            )
+            logits = self.keypoint_predictor(self.keypoint_head(self.keypoint_roi_pool(features, boxes, image_sizes)))
             losses["loss_keypoint"] = keypoint_loss(logits, boxes, [t["keypoints"] for t in targets], matches)
         return losses
 

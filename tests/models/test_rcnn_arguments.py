@@ -69,11 +69,23 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
         (changed(boxes=torch.tensor([[1.0, 2, 30, 40], [5, 5, 5, 20]])), ValueError, "x1 < x2 and y1 < y2; box 1 is"),
         (changed(boxes=torch.tensor([[9.0, 2, 3, 40], [5, 5, 9, 20]])), ValueError, "x1 < x2 and y1 < y2; box 0 is"),
         (changed(boxes=torch.tensor([[1.0, 2, torch.nan, 40], [5, 5, 9, 20]])), ValueError, "finite corners"),
-        (changed(boxes=torch.tensor([[1.0, 2, 9, 40], [80, 5, 99, 20]])), ValueError, "overlap the image; box 1 .*80x60"),
+        (
+            changed(boxes=torch.tensor([[1.0, 2, 9, 40], [80, 5, 99, 20]])),
+            ValueError,
+            "overlap the image; box 1 .*80x60",
+        ),
         (changed(boxes=torch.tensor([[-9.0, 2, 0, 40], [8, 5, 9, 20]])), ValueError, "overlap the image; box 0"),
         (changed(labels=torch.tensor([1.0, 2])), TypeError, r"\['labels'\] must be int64, got torch.float32"),
-        (changed(labels=torch.tensor([1])), ValueError, r"\['labels'\] must have shape \(2,\), one per box, got \(1,\)"),
-        (changed(labels=torch.tensor([1, 4])), ValueError, r"\['labels'\] must be 1 to 3 \(0 is the background\), got 4"),
+        (
+            changed(labels=torch.tensor([1])),
+            ValueError,
+            r"\['labels'\] must have shape \(2,\), one per box, got \(1,\)",
+        ),
+        (
+            changed(labels=torch.tensor([1, 4])),
+            ValueError,
+            r"\['labels'\] must be 1 to 3 \(0 is the background\), got 4",
+        ),
         (changed(labels=torch.tensor([0, 1])), ValueError, r"\['labels'\] must be 1 to 3 .* got 0"),
         (changed(labels=torch.tensor([1, -1])), ValueError, r"\['labels'\] must be 1 to 3 .* got -1"),
     ],
@@ -111,7 +123,7 @@ def test_options() -> None:
         detection.FasterRCNN(nn.Identity(), 2)
     with pytest.raises(TypeError, match="rpn_anchor_generator must be a AnchorGenerator or None, got int"):
         detection.FasterRCNN(backbone, 2, rpn_anchor_generator=3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="name must be one of resnet18.*got 'vgg'"):
+    with pytest.raises(ValueError, match=r"name must be one of resnet18.*got 'vgg'"):
         detection.resnet_fpn_backbone(backbone_name="vgg")
     with pytest.raises(ValueError, match="trainable_layers must be 0 to 5, got 6"):
         detection.resnet_fpn_backbone(backbone_name="tiny", trainable_layers=6)
@@ -123,7 +135,9 @@ def test_options() -> None:
 
 def test_optimized_models_neither_train_nor_optimize_twice() -> None:
     model = detection.create("fasterrcnn_tiny_fpn", **OPTIONS)
-    with pytest.raises(TypeError, match="dtype must be torch.float32, torch.bfloat16 or torch.float16, got torch.int8"):
+    with pytest.raises(
+        TypeError, match=r"dtype must be torch.float32, torch.bfloat16 or torch.float16, got torch.int8"
+    ):
         model.optimize(torch.int8)
     assert not model.optimize().training
     with pytest.raises(RuntimeError, match="cannot be trained"):
@@ -137,5 +151,5 @@ def test_padded_inference(model: Any) -> None:
         model.train().forward_padded(IMAGE[None])
     with pytest.raises(ValueError, match=r"images must have shape \(N, 3, H, W\), got \(3, 60, 80\)"):
         model.eval().forward_padded(IMAGE)
-    with pytest.raises(TypeError, match="images must be a torch.Tensor, got list"):
+    with pytest.raises(TypeError, match=r"images must be a torch.Tensor, got list"):
         model.eval().forward_padded([IMAGE])

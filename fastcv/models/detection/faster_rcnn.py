@@ -82,7 +82,9 @@ class FasterRCNN(GeneralizedRCNN):
         check_type(box_roi_pool, MultiScaleRoIAlign, "box_roi_pool")
         if (num_classes is None) == (box_predictor is None):
             raise ValueError("exactly one of num_classes and box_predictor must be given")
-        anchors = rpn_anchor_generator or AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), ((0.5, 1.0, 2.0),) * 5)
+        anchors = rpn_anchor_generator or AnchorGenerator(
+            ((32,), (64,), (128,), (256,), (512,)), ((0.5, 1.0, 2.0),) * 5
+        )
         rpn = RegionProposalNetwork(
             anchors,
             rpn_head or RPNHead(channels, anchors.num_anchors_per_location()[0]),
@@ -163,6 +165,4 @@ def fasterrcnn_resnet50_fpn(
     """
     from fastcv.models.detection.builders import build
 
-    return build(
-        FasterRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs
-    )
+    return build(FasterRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs)

@@ -116,9 +116,7 @@ class GeneralizedRCNN(nn.Module):
         batch = ImageList(tensors, [resized] * len(images))
         detections, count = self._detect(batch, [size] * len(images))
         capacity = self.roi_heads.detections_per_img
-        padded = {
-            name: torch.stack([_pad(image[name], capacity) for image in detections]) for name in detections[0]
-        }
+        padded = {name: torch.stack([_pad(image[name], capacity) for image in detections]) for name in detections[0]}
         for name, value in padded.items():  # what lies behind the number may hold anything
             beyond = torch.arange(capacity, device=count.device) >= count[:, None]
             padded[name] = value.masked_fill(beyond.view(*beyond.shape, *[1] * (value.dim() - 2)), 0)
@@ -147,7 +145,7 @@ class GeneralizedRCNN(nn.Module):
         channels = getattr(self.backbone, "out_channels", None)
         if isinstance(head, TwoMLPHead) and channels is not None:
             head.take_channels_last(channels)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
         if dtype is not None:
             self.to(dtype)
         self.optimized = True

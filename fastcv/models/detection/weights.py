@@ -47,8 +47,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     state: Any
     if path.suffix == ".safetensors":
         try:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
+            from safetensors import SafetensorError  # type: ignore[import-not-found, unused-ignore]
+            from safetensors.torch import load_file  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
             raise ImportError(f"reading {path} needs safetensors: pip install 'fastcv[safetensors]'") from None
         try:
