@@ -207,6 +207,9 @@ def nms_padded(
     workspace: Tensor | None,
     /,
 ) -> None: ...
+def paste_masks(
+    output: Tensor, masks: Tensor, boxes: Tensor, padding: int, decides: bool, threshold: float, /
+) -> None: ...
 def ps_roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, /
 ) -> None: ...

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastcv.cli.demo import demo
+from fastcv.cli.detect import detect
 from fastcv.cli.info import info
 from fastcv.cli.lidar import lidar
 from fastcv.cli.segment import segment
@@ -21,6 +22,7 @@ app.command()(info)
 app.command()(demo)
 app.command()(lidar)
 app.command()(segment)
+app.command()(detect)
 
 
 def print_version(wanted: bool) -> None:

@@ -12,6 +12,7 @@ from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
+from fastcv.ops.paste_masks import paste_masks
 from fastcv.ops.ps_roi_align import ps_roi_align
 from fastcv.ops.ps_roi_pool import ps_roi_pool
 from fastcv.ops.roi_align import roi_align
@@ -56,6 +57,7 @@ __all__ = [
     "max_unpool2d",
     "multiscale_roi_align",
     "nms",
+    "paste_masks",
     "ps_roi_align",
     "ps_roi_pool",
     "remove_small_boxes",

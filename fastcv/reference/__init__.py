@@ -11,6 +11,7 @@ from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
+from fastcv.reference.paste_masks import paste_masks
 from fastcv.reference.ps_roi_align import ps_roi_align
 from fastcv.reference.ps_roi_pool import ps_roi_pool
 from fastcv.reference.roi_align import roi_align
@@ -46,6 +47,7 @@ __all__ = [
     "max_unpool2d",
     "multiscale_roi_align",
     "nms",
+    "paste_masks",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

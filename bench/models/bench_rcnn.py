@@ -1,0 +1,169 @@
+"""Faster and Mask R-CNN, ResNet-50 with a feature pyramid, one image of 480×640 (workloads M1 and M2)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.harness import run_case
+from bench.workloads import Problem, Target, Variant, Workload
+
+HEIGHT, WIDTH = 480, 640
+
+
+def image() -> Tensor:
+    """(3, 480, 640): smooth colours with edges and some noise, values 0 to 1."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH), indexing="ij")
+    pattern = torch.stack([x, y, ((x * 16).floor() + (y * 12).floor()) % 2])
+    return 0.8 * pattern + 0.2 * torch.rand(3, HEIGHT, WIDTH, generator=generator)
+
+
+def spread(model: Any) -> None:
+    """Give an untrained model statistics of the image, and scores as spread as a trained one's.
+
+    Without, numbers grow from layer to layer until rounding decides what is found.
+    """
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # plain averages
+    model.eval()
+    batch = model.transform([image()])[0].tensors
+    model.backbone.train()
+    with torch.no_grad():
+        model.backbone(batch)
+        predictor, head = model.roi_heads.box_predictor, model.rpn.head
+        for layer, deviation in (
+            (predictor.cls_score, 0.05),
+            (predictor.bbox_pred, 0.01),
+            (head.cls_logits, 0.02),
+            (head.bbox_pred, 0.005),
+        ):
+            layer.weight.normal_(0, deviation, generator=generator)
+    model.eval()
+
+
+@lru_cache(maxsize=1)
+def weights(name: str) -> dict[str, Tensor]:
+    """The weights that all contenders get."""
+    torch.manual_seed(0)
+    model = getattr(importlib.import_module("fastcv.models.detection"), name)()
+    spread(model)
+    state: dict[str, Tensor] = model.state_dict()
+    return state
+
+
+@lru_cache(maxsize=4)
+def detector(package: str, name: str, how: str = "") -> Callable[[list[Tensor]], list[dict[str, Tensor]]]:
+    """Build a model of one of the packages."""
+    options: dict[str, Any] = {"weights": None, "weights_backbone": None}
+    model = getattr(importlib.import_module(f"{package}.models.detection"), name)(**options)
+    model.load_state_dict(weights(name))
+    model.eval()
+    if how:
+        model.optimize(torch.bfloat16 if how == "bfloat16" else None)
+
+    def detect(images: list[Tensor]) -> list[dict[str, Tensor]]:
+        model.to(images[0].device)
+        with torch.no_grad():
+            found: list[dict[str, Tensor]] = model(images)
+        return found
+
+    return detect
+
+
+def problem(variant: Variant) -> Problem:
+    """One image."""
+    return Problem(([image().to(variant.device)],))
+
+
+def detect(contender: Callable[..., Any], images: list[Tensor]) -> Tensor:
+    """Scores, which are compared between contenders; boxes whose scores are nearly equal may change places."""
+    (found,) = contender(images)
+    scores: Tensor = found["scores"]
+    return scores
+
+
+def training_problem(variant: Variant) -> Problem:
+    """One image with eight objects."""
+    corner = torch.rand(8, 2, generator=torch.Generator().manual_seed(2)) * torch.tensor([400.0, 300.0])
+    target = {"boxes": torch.cat([corner, corner + 150], 1), "labels": torch.arange(1, 9)}
+    images = [image().to(variant.device)]
+    return Problem((images, [{key: value.to(variant.device) for key, value in target.items()}]))
+
+
+@lru_cache(maxsize=2)
+def trainer(package: str, name: str) -> Callable[..., Tensor]:
+    """Build a model of one of the packages, to be trained with a frozen first half as is usual."""
+    model = getattr(importlib.import_module(f"{package}.models.detection"), name)(weights=None, weights_backbone=None)
+    model.load_state_dict(weights(name))
+    for parameter in (*model.backbone.body.conv1.parameters(), *model.backbone.body.layer1.parameters()):
+        parameter.requires_grad_(False)
+    model.train()
+
+    def step(images: list[Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
+        model.to(images[0].device)
+        torch.manual_seed(0)
+        model.zero_grad()
+        loss = torch.stack(list(model(images, targets).values())).sum()
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def train(contender: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return contender(*arguments)
+
+
+def inference(id: str, name: str, title: str) -> Workload:
+    """One model: as it is, optimized, and torchvision's."""
+    return Workload(
+        id=id,
+        title=f"{title} R50-FPN, one image 480×640, evaluation, 91 classes",
+        problem=problem,
+        call=detect,
+        contenders={
+            "fastcv": partial(detector, "fastcv", name),
+            "fastcv optimize()": partial(detector, "fastcv", name, "float32"),
+            "torchvision": partial(detector, "torchvision", name),
+        },
+        targets={"one thread": Target(ratio=1.4), "all threads": Target(ratio=1.4), "cuda": Target(ratio=1.5)},
+    )
+
+
+WORKLOADS = [
+    inference("M1", "fasterrcnn_resnet50_fpn", "Faster R-CNN"),
+    inference("M2", "maskrcnn_resnet50_fpn", "Mask R-CNN"),
+    Workload(
+        id="M1-bfloat16",
+        title="Faster R-CNN R50-FPN, one image 480×640, evaluation, network in bfloat16",
+        problem=problem,
+        call=detect,
+        contenders={
+            "fastcv optimize(bfloat16)": partial(detector, "fastcv", "fasterrcnn_resnet50_fpn", "bfloat16"),
+            "torchvision": partial(detector, "torchvision", "fasterrcnn_resnet50_fpn"),
+        },
+        tolerance=None,  # other boxes are found
+    ),
+    Workload(
+        id="M1-training",
+        title="Faster R-CNN R50-FPN, one image 480×640, losses and gradients",
+        problem=training_problem,
+        call=train,
+        contenders={
+            "fastcv": partial(trainer, "fastcv", "fasterrcnn_resnet50_fpn"),
+            "torchvision": partial(trainer, "torchvision", "fasterrcnn_resnet50_fpn"),
+        },
+        targets={"all threads": Target(ratio=1.2)},
+        tolerance=1e-2,
+    ),
+]
+
+test_rcnn = run_case

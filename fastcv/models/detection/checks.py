@@ -1,0 +1,97 @@
+"""What a detector can learn from, and what it says about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastcv.nn.roi_heads import RoIHeads
+
+__all__ = ["check_targets"]
+
+
+def check_targets(targets: Any, images: Sequence[Tensor], heads: RoIHeads) -> None:
+    """Raise TypeError, ValueError or KeyError for targets that do not suit the images or the model.
+
+    On a GPU the values are looked at in one go per image, which waits for the device; torchvision does that as well.
+    """
+    if not isinstance(targets, list | tuple):
+        raise TypeError(f"targets must be a list of dictionaries, got {type(targets).__name__}")
+    if len(targets) != len(images):
+        raise ValueError(f"targets must have one dictionary per image ({len(images)}), got {len(targets)}")
+    classes = _classes(heads)
+    for index, (target, image) in enumerate(zip(targets, images, strict=True)):
+        name = f"targets[{index}]"
+        if not isinstance(target, dict):
+            raise TypeError(f"{name} must be a dictionary, got {type(target).__name__}")
+        _check_boxes(target, name, image)
+        _check_labels(target, name, classes)
+        count = len(target["boxes"])
+        if heads.has_mask():
+            masks = _get(target, "masks", name)
+            if masks.shape != (count, *image.shape[-2:]):
+                raise ValueError(
+                    f"{name}['masks'] must have shape {(count, *image.shape[-2:])}, got {tuple(masks.shape)}"
+                )
+        if heads.has_keypoint():
+            _check_keypoints(target, name, count, heads.keypoint_predictor)
+
+
+def _get(target: dict[str, Any], key: str, name: str) -> Tensor:
+    if key not in target:
+        raise KeyError(f"{name} must have {key!r}, has {sorted(target)}")
+    value = target[key]
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}[{key!r}] must be a torch.Tensor, got {type(value).__name__}")
+    return value
+
+
+def _classes(heads: RoIHeads) -> int | None:
+    score = getattr(heads.box_predictor, "cls_score", None)
+    return score.out_features if isinstance(score, nn.Linear) else None
+
+
+def _check_boxes(target: dict[str, Any], name: str, image: Tensor) -> None:
+    boxes = _get(target, "boxes", name)
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{name}['boxes'] must have shape (N, 4), got {tuple(boxes.shape)}")
+    if not boxes.is_floating_point():
+        raise TypeError(f"{name}['boxes'] must be floating, got {boxes.dtype}")
+    low, high = boxes[:, :2], boxes[:, 2:]
+    flat = ~(boxes.isfinite().all(1) & (high > low).all(1))
+    height, width = image.shape[-2:]
+    outside = (high <= 0).any(1) | (low[:, 0] >= width) | (low[:, 1] >= height)
+    if not bool((flat | outside).any()):
+        return
+    for which, what in ((flat, "have finite corners, x1 < x2 and y1 < y2"), (outside, "overlap the image")):
+        wrong = torch.where(which)[0].tolist()
+        if wrong:
+            raise ValueError(
+                f"{name}['boxes'] must {what}; box {wrong[0]} is {boxes[wrong[0]].tolist()}, the image {width}x{height}"
+            )
+
+
+def _check_labels(target: dict[str, Any], name: str, classes: int | None) -> None:
+    labels, count = _get(target, "labels", name), len(target["boxes"])
+    if labels.dtype is not torch.int64:
+        raise TypeError(f"{name}['labels'] must be int64, got {labels.dtype}")
+    if labels.shape != (count,):
+        raise ValueError(f"{name}['labels'] must have shape ({count},), one per box, got {tuple(labels.shape)}")
+    if classes is not None and count:
+        low, high = torch.stack(labels.aminmax()).tolist()
+        if low < 1 or high >= classes:
+            raise ValueError(
+                f"{name}['labels'] must be 1 to {classes - 1} (0 is the background), got {low if low < 1 else high}"
+            )
+
+
+def _check_keypoints(target: dict[str, Any], name: str, count: int, predictor: nn.Module | None) -> None:
+    keypoints = _get(target, "keypoints", name)
+    wanted = (count, getattr(predictor, "out_channels", keypoints.shape[1] if keypoints.dim() > 1 else 0), 3)
+    if keypoints.shape != wanted:
+        raise ValueError(f"{name}['keypoints'] must have shape {wanted}, got {tuple(keypoints.shape)}")
+    if not keypoints.is_floating_point():
+        raise TypeError(f"{name}['keypoints'] must be floating, got {keypoints.dtype}")

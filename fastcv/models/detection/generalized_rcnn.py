@@ -1,0 +1,190 @@
+"""The frame of the R-CNN family: transform, backbone, proposals, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastcv.models.detection.checks import check_targets
+from fastcv.nn.box_head import TwoMLPHead
+from fastcv.nn.detection_transform import (
+    MEAN,
+    DetectionTransform,
+    ImageList,
+    Size,
+    Target,
+    check_images,
+)
+from fastcv.nn.region_proposal import RegionProposalNetwork
+from fastcv.nn.resnet import ResNet
+from fastcv.nn.roi_heads import RoIHeads
+
+__all__ = ["GeneralizedRCNN"]
+
+
+class GeneralizedRCNN(nn.Module):
+    """Images in a list, detections in a list of dictionaries; in training, losses in a dictionary.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Feature maps from images, (N, 3, H, W) to a dictionary of (N, C, H_l, W_l).
+    rpn : RegionProposalNetwork
+        Proposals from feature maps.
+    roi_heads : RoIHeads
+        Detections from proposals.
+    transform : DetectionTransform
+        Images as the backbone wants them.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, rpn: RegionProposalNetwork, roi_heads: RoIHeads, transform: DetectionTransform
+    ) -> None:
+        super().__init__()
+        self.transform = transform
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.optimized = False
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+        """Detect objects or, in training, return losses.
+
+        Parameters
+        ----------
+        images : list of Tensor (3, H, W)
+            Floating, values 0 to 1, of any sizes.
+        targets : list of dict, for training
+            Per image: boxes (N, 4), x1, y1, x2, y2 in pixels; labels (N,), int64, 1 and up; for a mask model masks
+            (N, H, W); for a keypoint model keypoints (N, K, 3): x, y, and whether it is visible.
+
+        Returns
+        -------
+        list of dict
+            In evaluation, per image: boxes (D, 4), labels (D,), scores (D,) by descending score; masks
+            (D, 1, H, W), probabilities; keypoints (D, K, 3) and keypoints_scores (D, K).
+        dict of str to Tensor ()
+            In training: loss_classifier, loss_box_reg, loss_objectness, loss_rpn_box_reg; loss_mask, loss_keypoint.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For images or targets that are not as described.
+        """
+        check_images(images, len(self.transform.image_mean), tuple(self.transform.image_mean) == MEAN)
+        if self.training:
+            return self._losses(images, targets)
+        if targets is not None:
+            check_targets(targets, images, self.roi_heads)
+        batch, _ = self.transform(images)
+        detections, count = self._detect(batch, [(image.shape[-2], image.shape[-1]) for image in images])
+        if count.is_cuda:  # the one wait: how many there are
+            for image, number in zip(detections, count.tolist(), strict=True):
+                image.update({name: value[:number] for name, value in image.items()})
+        return detections
+
+    def forward_padded(self, images: Tensor) -> dict[str, Tensor]:
+        """Detect objects in images of one size, with results whose sizes do not depend on what is found.
+
+        Nothing waits for the device: all of it fits one CUDA graph. On a CPU under ``torch.compile(fullgraph=True)``
+        as well.
+
+        Parameters
+        ----------
+        images : Tensor (N, 3, H, W)
+            Values 0 to 1.
+
+        Returns
+        -------
+        dict of str to Tensor
+            What :meth:`forward` returns for each image, stacked: boxes (N, D, 4) and so on, D being
+            ``box_detections_per_img``, zeros where there are fewer; and count (N,), how many there are.
+        """
+        if self.training:
+            raise RuntimeError("forward_padded is for evaluation: call eval() first")
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
+        if images.dim() != 4:
+            raise ValueError(f"images must have shape (N, 3, H, W), got {tuple(images.shape)}")
+        check_images(list(images.unbind()), len(self.transform.image_mean), False)
+        size = (images.shape[-2], images.shape[-1])
+        resized = self.transform.resized_size(*size)
+        tensors = self.transform.batch(self.transform.resize(self.transform.normalize(images), resized).unbind())
+        batch = ImageList(tensors, [resized] * len(images))
+        detections, count = self._detect(batch, [size] * len(images))
+        capacity = self.roi_heads.detections_per_img
+        padded = {name: torch.stack([_pad(image[name], capacity) for image in detections]) for name in detections[0]}
+        for name, value in padded.items():  # what lies behind the number may hold anything
+            beyond = torch.arange(capacity, device=count.device) >= count[:, None]
+            padded[name] = value.masked_fill(beyond.view(*beyond.shape, *[1] * (value.dim() - 2)), 0)
+        return {**padded, "count": count}
+
+    def optimize(self, dtype: torch.dtype | None = None) -> GeneralizedRCNN:
+        """Make the model ready for fast inference, for good, and return it.
+
+        Folds batch normalisation into the convolutions, keeps weights in channels_last, and sets evaluation mode. The
+        names in ``state_dict()`` are others afterwards: load weights before.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            bfloat16 or float16: in which the network computes. Boxes are decoded in float32 all the same.
+        """
+        if self.optimized:
+            raise RuntimeError("the model is optimized already")
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
+        self.eval().requires_grad_(False)
+        for module in list(self.modules()):
+            if isinstance(module, ResNet):
+                module.fold()
+        head = self.roi_heads.box_head
+        channels = getattr(self.backbone, "out_channels", None)
+        if isinstance(head, TwoMLPHead) and channels is not None:
+            head.take_channels_last(channels)
+        self.to(memory_format=torch.channels_last)
+        if dtype is not None:
+            self.to(dtype)
+        self.optimized = True
+        return self
+
+    def train(self, mode: bool = True) -> GeneralizedRCNN:
+        """Set training or evaluation mode; an optimized model cannot train."""
+        if mode and getattr(self, "optimized", False):
+            raise RuntimeError("an optimized model cannot be trained: its batch normalisation is gone")
+        return super().train(mode)
+
+    def _features(self, batch: Tensor) -> dict[str, Tensor]:
+        weight = next(self.backbone.parameters())
+        batch = batch.to(weight.dtype)
+        # A gain on both devices, except in training on a CPU, where torch's batch normalisation is slower so.
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        features = self.backbone(batch)
+        return {"0": features} if isinstance(features, Tensor) else features
+
+    def _losses(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> dict[str, Tensor]:
+        if targets is None:
+            raise ValueError("targets must be given in training")
+        check_targets(targets, images, self.roi_heads)
+        batch, moved = self.transform(images, targets)
+        features = self._features(batch.tensors)
+        boxes, count, losses = self.rpn(batch, features, moved)
+        proposals = [rows[:number] for rows, number in zip(boxes, count.tolist(), strict=True)]
+        return {**self.roi_heads.losses(features, proposals, batch.image_sizes, moved), **losses}
+
+    def _detect(self, batch: ImageList, sizes: list[Size]) -> tuple[list[Target], Tensor]:
+        features = self._features(batch.tensors)
+        boxes, count, _ = self.rpn(batch, features)
+        detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
+        self.transform.postprocess(detections, batch.image_sizes, sizes)
+        return detections, count
+
+
+def _pad(rows: Tensor, capacity: int) -> Tensor:
+    """Return (n, ...) with zeros behind, (capacity, ...)."""
+    if rows.shape[0] == capacity:
+        return rows
+    return torch.cat([rows, rows.new_zeros(capacity - rows.shape[0], *rows.shape[1:])])

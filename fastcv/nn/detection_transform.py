@@ -1,0 +1,221 @@
+"""What happens to images before a detector sees them, and to its boxes afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastcv.ops.paste_masks import paste_masks
+
+__all__ = ["DetectionTransform", "ImageList", "resize_boxes", "resize_keypoints"]
+
+Size = tuple[int, int]
+Target = dict[str, Tensor]
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class ImageList:
+    """Images of several sizes in one batch.
+
+    Attributes
+    ----------
+    tensors : Tensor (N, C, H, W)
+        Padded with zeros at the right and at the bottom.
+    image_sizes : list of (height, width)
+        What of each is image.
+    """
+
+    tensors: Tensor
+    image_sizes: list[Size]
+
+
+class DetectionTransform(nn.Module):
+    """Normalise, resize and batch images, and their targets with them; torchvision's GeneralizedRCNNTransform.
+
+    Parameters
+    ----------
+    min_size : int or sequence of int
+        The shorter side becomes so long, unless the longer would exceed ``max_size``. Of several one is drawn per image
+        in training; the last counts in evaluation.
+    max_size : int
+        Greatest length of the longer side.
+    image_mean, image_std : sequence of float
+        Per channel.
+    size_divisible : int
+        Sides of the batch are multiples of it.
+    fixed_size : (width, height), optional
+        Every image becomes so large.
+    """
+
+    def __init__(
+        self,
+        min_size: int | Sequence[int],
+        max_size: int,
+        image_mean: Sequence[float] = MEAN,
+        image_std: Sequence[float] = STD,
+        size_divisible: int = 32,
+        fixed_size: tuple[int, int] | None = None,
+        _skip_resize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.min_size = (min_size,) if isinstance(min_size, int) else tuple(min_size)
+        self.max_size = max_size
+        self.image_mean = image_mean
+        self.image_std = image_std
+        self.size_divisible = size_divisible
+        self.fixed_size = fixed_size
+        self._skip_resize = _skip_resize
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+    ) -> tuple[ImageList, list[Target] | None]:
+        """Return the batch, and new targets in its pixels.
+
+        Parameters
+        ----------
+        images : sequence of Tensor (C, H, W)
+            Floating, values 0 to 1.
+        targets : sequence of dict, optional
+            With boxes (N, 4), and perhaps masks (N, H, W) and keypoints (N, K, 3), one dictionary per image.
+        """
+        resized, sizes = [], []
+        moved: list[Target] | None = None if targets is None else []
+        for index, image in enumerate(images):
+            size = self.resized_size(image.shape[-2], image.shape[-1])
+            resized.append(self.resize(self.normalize(image), size))
+            sizes.append(size)
+            if moved is not None and targets is not None:
+                moved.append(_resize_target(targets[index], _size_of(image), size))
+        return ImageList(self.batch(resized), sizes), moved
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation, channel by channel.
+
+        Numbers, not tensors: those would have to be copied to the device, for which a CUDA graph cannot wait.
+        """
+        channels = zip(image.unbind(-3), self.image_mean, self.image_std, strict=True)
+        return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=-3)
+
+    def resized_size(self, height: int, width: int) -> Size:
+        """Return the size that an image of this size gets. In training, one of several."""
+        shortest = self.min_size[-1]
+        if self.training:
+            if self._skip_resize:
+                return height, width
+            # Drawn as torchvision draws it, so that the same seed gives the same sizes.
+            shortest = self.min_size[int(torch.empty(1).uniform_(0.0, float(len(self.min_size))).item())]
+        if self.fixed_size is not None:
+            return self.fixed_size[1], self.fixed_size[0]
+        scale = min(shortest / min(height, width), self.max_size / max(height, width))
+        return math.floor(height * scale), math.floor(width * scale)
+
+    def resize(self, image: Tensor, size: Size) -> Tensor:
+        """Bring (..., C, H, W) to a size, bilinearly."""
+        if size == _size_of(image):
+            return image
+        batch = image if image.dim() == 4 else image[None]
+        resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False)
+        return resized if image.dim() == 4 else resized[0]
+
+    def batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Put images into one tensor, padded to sides that ``size_divisible`` divides."""
+        height, width = (
+            math.ceil(max(image.shape[axis] for image in images) / self.size_divisible) * self.size_divisible
+            for axis in (-2, -1)
+        )
+        first = images[0]
+        batch = first.new_zeros(len(images), first.shape[0], height, width)
+        for place, image in zip(batch, images, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = image
+        return batch
+
+    @staticmethod
+    def postprocess(detections: Sequence[Target], image_sizes: Sequence[Size], sizes: Sequence[Size]) -> None:
+        """Bring detections from the pixels of the batch to those of the images, in place.
+
+        Parameters
+        ----------
+        detections : sequence of dict
+            With boxes (D, 4), and perhaps masks (D, 1, M, M), which are put into the image, and keypoints (D, K, 3).
+        image_sizes, sizes : sequence of (height, width)
+            Sizes of the images in the batch, and before.
+        """
+        for image, resized, size in zip(detections, image_sizes, sizes, strict=True):
+            image["boxes"] = resize_boxes(image["boxes"], resized, size)
+            if "masks" in image:
+                image["masks"] = paste_masks(image["masks"], image["boxes"], size)
+            if "keypoints" in image:
+                image["keypoints"] = resize_keypoints(image["keypoints"], resized, size)
+
+    def extra_repr(self) -> str:
+        return f"min_size={self.min_size}, max_size={self.max_size}, mean={self.image_mean}, std={self.image_std}"
+
+
+def _size_of(image: Tensor) -> Size:
+    return image.shape[-2], image.shape[-1]
+
+
+def _resize_target(target: Target, old: Size, new: Size) -> Target:
+    target = dict(target)
+    target["boxes"] = resize_boxes(target["boxes"], old, new)
+    if "masks" in target:
+        masks = target["masks"]
+        # torch refuses to resize a batch of none
+        resized = F.interpolate(masks[:, None].float(), size=new)[:, 0] if len(masks) else masks.new_empty(0, *new)
+        target["masks"] = resized.byte()
+    if "keypoints" in target:
+        target["keypoints"] = resize_keypoints(target["keypoints"], old, new)
+    return target
+
+
+def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
+    """Move boxes (..., 4) along when an image of size ``old`` becomes one of size ``new`` (height, width)."""
+    y, x = (after / before for before, after in zip(old, new, strict=True))
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack((x1 * x, y1 * y, x2 * x, y2 * y), dim=-1)
+
+
+def resize_keypoints(keypoints: Tensor, old: Size, new: Size) -> Tensor:
+    """Move keypoints (..., 3), rows of x, y and visibility, as :func:`resize_boxes` does."""
+    y, x = (after / before for before, after in zip(old, new, strict=True))
+    return torch.stack((keypoints[..., 0] * x, keypoints[..., 1] * y, keypoints[..., 2]), dim=-1)
+
+
+def check_images(images: Any, channels: int, standard: bool) -> None:
+    """Raise TypeError or ValueError for images that a detector cannot take.
+
+    ``standard`` says that values must lie in 0 to 1; looked at on a CPU alone, and with a margin for what resampling
+    adds.
+    """
+    if not isinstance(images, list | tuple):
+        raise TypeError(f"images must be a list of tensors (C, H, W), got {type(images).__name__}")
+    if not images:
+        raise ValueError("images must hold at least one image")
+    for index, image in enumerate(images):
+        name = f"images[{index}]"
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
+        if image.dim() != 3 or image.shape[0] != channels:
+            raise ValueError(f"{name} must have shape ({channels}, H, W), got {tuple(image.shape)}")
+        if not image.is_floating_point():
+            raise TypeError(f"{name} must be floating, with values 0 to 1, got {image.dtype}")
+        if image.shape[1] == 0 or image.shape[2] == 0:
+            raise ValueError(f"{name} must not be empty, got {tuple(image.shape)}")
+        if image.device != images[0].device or image.dtype is not images[0].dtype:
+            raise ValueError(
+                f"{name} must have the dtype and device of images[0] ({images[0].dtype}, {images[0].device}), got "
+                f"{image.dtype}, {image.device}"
+            )
+        if standard and image.is_cpu and not torch.compiler.is_compiling():
+            low, high = (bound.item() for bound in image.aminmax())
+            if not (low >= -0.5 and high <= 1.5):  # written so that NaN fails
+                raise ValueError(f"{name} must have values 0 to 1, got {low:.4g} to {high:.4g}")

@@ -1,0 +1,331 @@
+"""The R-CNN family against torchvision's: same weights, same images, same answers."""
+
+from __future__ import annotations
+
+import copy
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from conftest import Backend
+from torch import Tensor, nn
+
+from fastcv.models import detection
+from fastcv.nn.batch_norm import FrozenBatchNorm2d
+
+KINDS = ["fasterrcnn", "maskrcnn", "keypointrcnn"]
+CLASSES, POINTS = 5, 17
+OPTIONS: dict[str, Any] = {
+    "min_size": 90,
+    "max_size": 160,
+    "box_detections_per_img": 20,
+    "box_batch_size_per_image": 32,
+    "rpn_pre_nms_top_n_train": 100,
+    "rpn_pre_nms_top_n_test": 100,
+    "rpn_post_nms_top_n_train": 60,
+    "rpn_post_nms_top_n_test": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def peer() -> ModuleType:
+    try:
+        import torchvision
+        from torchvision.models import detection as theirs
+
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision's operators do not load here: {str(error).splitlines()[0]}")
+    return theirs
+
+
+def images(dtype: torch.dtype = torch.float32, flat: bool = True) -> list[Tensor]:
+    """Smooth colours with edges, noise of another size, and one flat colour, where there is nothing.
+
+    ``flat=False`` gives something in its place: where all anchors score alike, it is chance which are chosen. The sizes
+    are such that the factors of resizing are exact: torchvision rounds them to float32, even for float64.
+    """
+    generator = torch.Generator().manual_seed(1)
+    y, x = torch.meshgrid(torch.arange(120) / 120, torch.arange(160) / 160, indexing="ij")
+    photo = torch.stack([x, y, ((x * 8).floor() + (y * 6).floor()) % 2])
+    noise, other = torch.rand(3, 120, 90, generator=generator), torch.rand(3, 60, 80, generator=generator)
+    third = torch.full((3, 60, 80), 0.5) if flat else 0.5 * other + 0.5 * photo[:, ::2, ::2]
+    return [image.to(dtype) for image in (photo, noise, third)]
+
+
+def prepare(model: Any) -> None:
+    """Give a model without training statistics of its images, and scores that are spread."""
+    generator = torch.Generator().manual_seed(2)
+    norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+    model.eval()
+    batch = model.transform(images())[0].tensors
+    model.backbone.train()
+    with torch.no_grad():
+        model.backbone(batch)
+        for norm in norms:
+            norm.weight.uniform_(0.8, 1.2, generator=generator)
+            norm.bias.normal_(0, 0.1, generator=generator)
+        predictor = model.roi_heads.box_predictor
+        predictor.cls_score.weight.normal_(0, 0.15, generator=generator)
+        predictor.bbox_pred.weight.normal_(0, 0.05, generator=generator)
+        model.rpn.head.cls_logits.weight.normal_(0, 0.1, generator=generator)
+        model.rpn.head.bbox_pred.weight.normal_(0, 0.03, generator=generator)
+    model.eval()
+
+
+def make_pair(peer: ModuleType, kind: str) -> tuple[Any, Any]:
+    """A tiny detector and torchvision's with the same weights, on the same backbone."""
+    torch.manual_seed(0)
+    ours = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **OPTIONS)
+    prepare(ours)
+    rooms = {name: getattr(peer, f"{name}_rcnn") for name in ("faster", "mask", "keypoint")}
+    heads = {
+        "box_head": rooms["faster"].TwoMLPHead(32 * 49, 128),
+        "box_predictor": rooms["faster"].FastRCNNPredictor(128, CLASSES),
+    }
+    if kind == "maskrcnn":
+        heads["mask_head"] = rooms["mask"].MaskRCNNHeads(32, (32, 32), 1)
+        heads["mask_predictor"] = rooms["mask"].MaskRCNNPredictor(32, 32, CLASSES)
+    if kind == "keypointrcnn":
+        heads["keypoint_head"] = rooms["keypoint"].KeypointRCNNHeads(32, (32, 32))
+        heads["keypoint_predictor"] = rooms["keypoint"].KeypointRCNNPredictor(32, POINTS)
+    names = {"fasterrcnn": "FasterRCNN", "maskrcnn": "MaskRCNN", "keypointrcnn": "KeypointRCNN"}
+    theirs = getattr(peer, names[kind])(copy.deepcopy(ours.backbone), **heads, **OPTIONS)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs.eval()
+
+
+def assert_same_detections(actual: list[dict[str, Tensor]], expected: list[dict[str, Tensor]]) -> None:
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert list(ours) == list(theirs)
+        assert torch.equal(ours["labels"], theirs["labels"])
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=0, atol=1e-2)
+        torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=0, atol=1e-4)
+        if "masks" in theirs:
+            torch.testing.assert_close(ours["masks"], theirs["masks"], rtol=0, atol=1e-3)
+        if "keypoints" in theirs:
+            torch.testing.assert_close(ours["keypoints"], theirs["keypoints"], rtol=0, atol=1e-2)
+            torch.testing.assert_close(ours["keypoints_scores"], theirs["keypoints_scores"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_detections(peer: ModuleType, backend: Backend, kind: str) -> None:
+    ours, theirs = make_pair(peer, kind)
+    ours.to(backend.device)
+    with torch.no_grad():
+        expected = theirs(images())
+        for optimized in (False, True):
+            if optimized:
+                assert ours.optimize() is ours
+            actual = [
+                {key: value.cpu() for key, value in image.items()}
+                for image in ours([image.to(backend.device) for image in images()])
+            ]
+            assert_same_detections(actual, expected)
+    assert sum(len(image["boxes"]) for image in expected) >= 40
+    assert len({label for image in expected for label in image["labels"].tolist()}) > 2
+
+
+def test_same_meaning_in_float64(peer: ModuleType) -> None:
+    """Where rounding is out of the way, and in a mode that records gradients."""
+    ours, theirs = make_pair(peer, "maskrcnn")
+    expected, actual = theirs.double()(images(torch.float64)), ours.double()(images(torch.float64))
+    for left, right in zip(actual, expected, strict=True):
+        assert torch.equal(left["labels"], right["labels"])
+        for key in ("boxes", "scores", "masks"):
+            assert left[key].dtype is torch.float64
+            torch.testing.assert_close(left[key], right[key], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_found(peer: ModuleType, kind: str) -> None:
+    ours, theirs = make_pair(peer, kind)
+    for model in (ours, theirs):
+        model.roi_heads.score_thresh = 0.9999
+    with torch.no_grad():
+        expected, actual = theirs(images()), ours(images())
+        padded = ours.forward_padded(images()[0][None])
+    for left, right in zip(actual, expected, strict=True):
+        assert {key: value.shape for key, value in left.items()} == {key: value.shape for key, value in right.items()}
+        assert not len(left["boxes"])
+    assert padded["count"].tolist() == [0]
+    assert not any(value.any() for value in padded.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_proposals(kind: str) -> None:
+    model = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **OPTIONS, rpn_score_thresh=1.5).eval()
+    with torch.no_grad():
+        assert [len(image["scores"]) for image in model(images())] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padded_is_the_same_with_zeros_behind(kind: str, backend: Backend) -> None:
+    model = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **OPTIONS)
+    prepare(model)
+    model.to(backend.device)
+    batch = torch.stack([images()[0], images()[0].flip(1)]).to(backend.device)
+    with torch.no_grad():
+        model.roi_heads.score_thresh = model(list(batch))[0]["scores"][12].item()
+        expected, padded = model(list(batch)), model.forward_padded(batch)
+    count = padded.pop("count")
+    assert count[0] == 12
+    for i, image in enumerate(expected):
+        assert count[i] == len(image["boxes"])
+        for key, value in padded.items():
+            assert value.shape == (2, 20, *image[key].shape[1:])
+            torch.testing.assert_close(value[i, : count[i]], image[key], rtol=1e-4, atol=1e-4)
+            assert not value[i, count[i] :].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiles_as_one_graph(kind: str) -> None:
+    model = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **{**OPTIONS, "box_detections_per_img": 6})
+    prepare(model)
+    model.optimize()
+    batch = images()[0][None]
+    with torch.no_grad():
+        expected = model.forward_padded(batch)
+        actual = torch.compile(model.forward_padded, fullgraph=True, backend="aot_eager", dynamic=False)(batch)
+    assert expected["count"] > 3
+    assert expected.keys() == actual.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(actual[key], value, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fits_one_cuda_graph(kind: str) -> None:
+    model = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **OPTIONS)
+    prepare(model)
+    model.optimize().cuda()
+    batch = images()[0][None].cuda()
+    with torch.no_grad():
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                expected = model.forward_padded(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            actual = model.forward_padded(batch)
+        graph.replay()
+    torch.cuda.synchronize()
+    for key, value in expected.items():
+        torch.testing.assert_close(actual[key], value, rtol=1e-4, atol=1e-4)
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+def targets(kind: str, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor]]:
+    """One image with three objects, one without any, one with an object that reaches over the border."""
+    boxes = torch.tensor([[10.0, 12, 60, 70], [30, 20, 120, 100], [5, 60, 90, 118]])
+    filled = {"boxes": boxes.to(dtype), "labels": torch.tensor([1, 2, 4])}
+    empty = {"boxes": torch.zeros(0, 4, dtype=dtype), "labels": torch.zeros(0, dtype=torch.int64)}
+    over = {"boxes": torch.tensor([[35.0, 20, 85, 50]], dtype=dtype), "labels": torch.tensor([3])}
+    for target, image in zip((filled, empty, over), images(), strict=True):
+        count = len(target["boxes"])
+        if kind == "maskrcnn":
+            target["masks"] = torch.zeros(count, *image.shape[1:], dtype=torch.uint8)
+            for mask, (x1, y1, x2, y2) in zip(target["masks"], target["boxes"].int().tolist(), strict=True):
+                mask[y1:y2, x1:x2] = 1
+        if kind == "keypointrcnn":
+            points = torch.rand(count, POINTS, 3, generator=torch.Generator().manual_seed(2))
+            points[..., :2] = points[..., :2] * 50 + target["boxes"][:, None, :2]
+            points[..., 2] = (points[..., 2] > 0.3).float()
+            target["keypoints"] = points
+    return [filled, empty, over]
+
+
+def step(model: Any, kind: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    torch.manual_seed(4)
+    losses: dict[str, Tensor] = model(images(dtype, flat=False), targets(kind, dtype))
+    torch.stack(list(losses.values())).sum().backward()
+    return losses
+
+
+@pytest.mark.parametrize("sampling", ["some", "all"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_losses_and_gradients(peer: ModuleType, backend: Backend, kind: str, sampling: str) -> None:
+    """In float64, where a difference is one of meaning; seeded sampling draws the same numbers.
+
+    torchvision works one loss, that of objectness, out in float32 all the same.
+    """
+    if backend.device != "cpu":
+        pytest.skip("torchvision's gradients are compared on a CPU")
+    ours, theirs = make_pair(peer, kind)
+    if sampling == "all":
+        for sampler in (
+            ours.rpn.sampler,
+            theirs.rpn.fg_bg_sampler,
+            ours.roi_heads.sampler,
+            theirs.roi_heads.fg_bg_sampler,
+        ):
+            sampler.batch_size_per_image = 100_000
+            sampler.positive_fraction = 0.5
+    ours.double().train(), theirs.double().train()
+    expected, actual = step(theirs, kind, torch.float64), step(ours, kind, torch.float64)
+    assert list(actual) == list(expected)
+    for name, loss in expected.items():
+        torch.testing.assert_close(actual[name], loss.double(), rtol=1e-6, atol=1e-9, msg=name)
+        assert loss > 0, name
+    gradients = dict(ours.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        gradient = gradients[name].grad
+        assert gradient is not None, name
+        difference = (gradient - parameter.grad).norm()
+        assert difference <= 1e-5 * parameter.grad.norm() + 1e-12, (name, difference.item())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_losses_and_gradients_in_float32_with_frozen_normalisation(peer: ModuleType, kind: str) -> None:
+    """Folded into the convolutions here, applied after them there."""
+    pair = make_pair(peer, kind)
+    for model in pair:
+        model.train()
+        for module in list(model.backbone.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    frozen = FrozenBatchNorm2d(child.num_features)
+                    frozen.load_state_dict(child.state_dict())
+                    setattr(module, name, frozen)
+    actual, expected = (step(model, kind, torch.float32) for model in pair)
+    for name, loss in expected.items():
+        torch.testing.assert_close(actual[name], loss, rtol=1e-3, atol=1e-6, msg=name)
+    theirs = dict(pair[1].named_parameters())
+    for name, parameter in pair[0].named_parameters():
+        reference = theirs[name].grad
+        assert (parameter.grad - reference).norm() <= 1e-3 * reference.norm() + 1e-6, name
+
+
+def test_images_without_targets_train(backend: Backend) -> None:
+    for kind in KINDS:
+        model = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **OPTIONS).train().to(backend.device)
+        nothing = {key: value[:0].to(backend.device) for key, value in targets(kind)[0].items()}
+        losses = model([images()[0].to(backend.device)], [nothing])
+        torch.stack(list(losses.values())).sum().backward()
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        assert losses["loss_rpn_box_reg"] == 0
+        assert losses["loss_objectness"] > 0
+
+
+def test_a_step_is_the_same_on_two_runs_and_any_number_of_threads() -> None:
+    results = []
+    before = torch.get_num_threads()
+    for threads in (before, before, 1):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        model = detection.create("maskrcnn_tiny_fpn", num_classes=CLASSES, **OPTIONS)
+        prepare(model)
+        with torch.no_grad():
+            results.append(model(images()))
+    torch.set_num_threads(before)
+    for left, right in zip(results[0], results[1], strict=True):
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    assert_same_detections(results[2], results[0])
