@@ -2,10 +2,14 @@
 
 from fastcv.ops._build import build_info
 from fastcv.ops.anchors import anchor_grid, decode_anchors
+from fastcv.ops.ball_query import ball_query
 from fastcv.ops.box_coding import decode_boxes, encode_boxes
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
+from fastcv.ops.farthest_point_sample import farthest_point_sample
+from fastcv.ops.group_points import group_points, three_interpolate
+from fastcv.ops.knn import knn
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
@@ -19,6 +23,7 @@ from fastcv.ops.soft_nms import soft_nms
 
 __all__ = [
     "anchor_grid",
+    "ball_query",
     "batched_nms",
     "batched_nms_padded",
     "box_area",
@@ -33,8 +38,11 @@ __all__ = [
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
+    "farthest_point_sample",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "group_points",
+    "knn",
     "masks_to_boxes",
     "match_boxes",
     "multiscale_roi_align",
@@ -47,4 +55,5 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "three_interpolate",
 ]

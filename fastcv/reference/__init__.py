@@ -9,6 +9,7 @@ from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
 from fastcv.reference.paste_masks import paste_masks
+from fastcv.reference.point_sets import ball_query, farthest_point_sample, group_points, knn, three_interpolate
 from fastcv.reference.ps_roi_align import ps_roi_align
 from fastcv.reference.ps_roi_pool import ps_roi_pool
 from fastcv.reference.roi_align import roi_align
@@ -18,6 +19,7 @@ from fastcv.reference.soft_nms import soft_nms
 
 __all__ = [
     "anchor_grid",
+    "ball_query",
     "batched_nms",
     "box_iou",
     "complete_box_iou",
@@ -27,8 +29,11 @@ __all__ = [
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
+    "farthest_point_sample",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "group_points",
+    "knn",
     "masks_to_boxes",
     "match_boxes",
     "multiscale_roi_align",
@@ -40,4 +45,5 @@ __all__ = [
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",
+    "three_interpolate",
 ]
