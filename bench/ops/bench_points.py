@@ -21,7 +21,8 @@ Op = Callable[..., Any]
 def surface(batch: int, count: int, seed: int = 0) -> Tensor:
     """(batch, count, 3): points on a sphere, as on the surface of an object."""
     points = torch.randn(batch, count, 3, generator=torch.Generator().manual_seed(seed))
-    return points / points.norm(dim=2, keepdim=True)
+    lengths: Tensor = points.norm(dim=2, keepdim=True)
+    return points / lengths
 
 
 def sampling_problem(variant: Variant, batch: int, count: int, k: int) -> Problem:

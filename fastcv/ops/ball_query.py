@@ -15,7 +15,7 @@ from fastcv.ops._points import as_lengths, check_clouds, check_count, contiguous
 __all__ = ["ball_query"]
 
 
-def _allocate(query: Tensor, points: Tensor, radius: float, k: int, *_: Any) -> Tensor:
+def _allocate(query: Tensor, points: Tensor, radius: float, k: int, *options: Any) -> Tensor:
     check_clouds(query, points)
     batch, queries, _ = query.shape
     return points.new_empty_strided((batch, queries, k), (queries * k, k, 1), dtype=torch.int64)

@@ -75,7 +75,7 @@ def test_gradient_equals_the_reference(backend: Any, dtype: torch.dtype, interpo
         output = expect(exact, indices, None if used is None else used.double())
         gradient = torch.randn(output.shape, dtype=torch.float64).to(dtype)
         output.backward(gradient.double())
-        leaf = features.clone().to(backend.device).requires_grad_()
+        leaf = features.detach().clone().to(backend.device).requires_grad_()
         there = None if used is None else used.to(backend.device)
         call(leaf, indices.to(backend.device), there).backward(gradient.to(backend.device))
         assert leaf.grad is not None
@@ -91,7 +91,7 @@ def test_derivatives(backend: Any, interpolates: bool) -> None:
     def function(f: Tensor) -> Tensor:
         return call(f, indices, weights if interpolates else None)
 
-    leaf = features.clone().to(backend.device).requires_grad_()
+    leaf = features.detach().clone().to(backend.device).requires_grad_()
     assert torch.autograd.gradcheck(function, (leaf,), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(function, (leaf,))
 
@@ -111,7 +111,7 @@ def test_the_weights_of_pointnet(backend: Any) -> None:
 )
 def test_random_shapes(backend: Any, batch: int, count: int, channels: int, groups: int, terms: int, seed: int) -> None:
     features, indices, weights = sample(batch, count, channels, (groups, terms), seed)
-    leaf = features.clone().to(backend.device).requires_grad_()
+    leaf = features.detach().clone().to(backend.device).requires_grad_()
     used = weights if seed % 2 else None
     actual = call(leaf, indices.to(backend.device), None if used is None else used.to(backend.device))
     exact = features.double().requires_grad_()
