@@ -85,7 +85,7 @@ def _adjoint_gradient(grad: Tensor, shape: Any, indices: Tensor, weights: Tensor
 
 
 _group_points = Operator(
-    "group_points(Tensor features, Tensor indices, Tensor? weights=None) -> Tensor",
+    "group_points(Tensor features, Tensor indices, Tensor? weights) -> Tensor",
     forward=_forward,
     fake=_allocate,
     adjoint=_adjoint,

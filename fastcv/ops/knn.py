@@ -35,7 +35,7 @@ def _forward(
 
 
 _knn = Operator(
-    "knn(Tensor query, Tensor points, SymInt k, Tensor? query_lengths=None, Tensor? lengths=None) -> (Tensor, Tensor)",
+    "knn(Tensor query, Tensor points, SymInt k, Tensor? query_lengths, Tensor? lengths) -> (Tensor, Tensor)",
     forward=_forward,
     fake=_allocate,
 )

@@ -204,7 +204,7 @@ def test_an_index_out_of_range(backend: Any) -> None:
 def test_transforms_compile_and_opcheck(backend: Any) -> None:
     features, indices, weights = (t.to(backend.device) for t in sample(4, 8, 5, (6, 3)))
     leaf = features.clone().requires_grad_()
-    torch.library.opcheck(torch.ops.fastcv.group_points.default, (leaf, indices[..., 0]))
+    torch.library.opcheck(torch.ops.fastcv.group_points.default, (leaf, indices[..., 0], None))
     torch.library.opcheck(torch.ops.fastcv.group_points.default, (leaf, indices, weights))
     for chosen, used in ((indices[..., 0].contiguous(), None), (indices, weights)):
         gradient = torch.randn(4, 6, 5, device=backend.device, requires_grad=True)

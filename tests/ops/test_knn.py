@@ -135,8 +135,8 @@ def test_same_result_for_every_thread_count(backend: Any) -> None:
 
 def test_transforms_compile_and_opcheck(backend: Any) -> None:
     points, lengths = clouds(4, 30).to(backend.device), torch.tensor([30, 20, 3, 0], device=backend.device)
-    for arguments in ((points, points, 3), (points, points, 3, lengths, lengths)):
-        torch.library.opcheck(torch.ops.fastcv.knn.default, arguments)
+    for given_lengths in (None, lengths):
+        torch.library.opcheck(torch.ops.fastcv.knn.default, (points, points, 3, given_lengths, given_lengths))
     compiled = torch.compile(lambda p: knn(p, p, 4)[1] + 1, fullgraph=True, backend="aot_eager", dynamic=True)
     for count in (30, 9):
         assert torch.equal(compiled(points[:, :count]), knn(points[:, :count], points[:, :count], 4)[1] + 1)

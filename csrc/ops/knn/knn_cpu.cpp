@@ -20,24 +20,27 @@ constexpr int64_t kQueriesPerTask = 64;
 template <class A>
 struct Nearest {
   A* distances;
-  int64_t* indices;
+  int32_t* indices;
   int64_t k;
   int64_t count = 0;
   A bound;  // no candidate farther than this is wanted
 
-  void offer(A distance, int64_t index) {
+  // Whether `distance`, `index` comes before the entry `at`.
+  bool precedes(A distance, int32_t index, int64_t at) const {
+    return distance < distances[at] || (distance == distances[at] && index < indices[at]);
+  }
+
+  void offer(A distance, int32_t index) {
     int64_t at = count;
     if (count == k) {
-      const bool better = distance < distances[k - 1] || (distance == distances[k - 1] && index < indices[k - 1]);
-      if (!better) return;
+      if (!precedes(distance, index, k - 1)) return;
       --at;
     } else {
       ++count;
     }
-    while (at > 0 && (distance < distances[at - 1] || (distance == distances[at - 1] && index < indices[at - 1]))) {
+    for (; at > 0 && precedes(distance, index, at - 1); --at) {
       distances[at] = distances[at - 1];
       indices[at] = indices[at - 1];
-      --at;
     }
     distances[at] = distance;
     indices[at] = index;
@@ -107,14 +110,17 @@ void find_neighbours(const KnnParams& p) {
     const int64_t end = begin + kQueriesPerTask < p.queries ? begin + kQueriesPerTask : p.queries;
     const int64_t asking = cloud_length(p.query_lengths, b, p.queries);
     const Scratch memory(static_cast<size_t>(cloud[b].padded_blocks + 1) * sizeof(A));
+    const Scratch list(static_cast<size_t>(p.k) * sizeof(int32_t));
     for (int64_t q = begin; q < end; ++q) {
       const int64_t row = b * p.queries + q;
-      Nearest<A> nearest{static_cast<A*>(p.distances) + row * p.k, p.indices + row * p.k, p.k, 0, infinity};
+      Nearest<A> nearest{static_cast<A*>(p.distances) + row * p.k, list.as<int32_t>(), p.k, 0, infinity};
+      int64_t* indices = p.indices + row * p.k;
       const Point<A> place = read_point(static_cast<const T*>(p.query), row);
       if (q < asking && is_finite(place)) search(cloud[b], place, memory.as<A>(), &nearest);
+      for (int64_t j = 0; j < nearest.count; ++j) indices[j] = nearest.indices[j];
       for (int64_t j = nearest.count; j < p.k; ++j) {
         nearest.distances[j] = infinity;
-        nearest.indices[j] = -1;
+        indices[j] = -1;
       }
     }
   });
