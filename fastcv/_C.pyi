@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 conv_transpose_cpu_packs: bool
+group_points_cpu_bins: bool
 nms_cpu_sorts: bool
 voxel_cpu_sorts: bool
 voxelize_cpu_in_one_step: bool
@@ -15,6 +16,16 @@ sparse_map_on_cpu: bool
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
 def anchor_grid(anchors: Tensor, cell_anchors: Tensor, levels: Sequence[int], /) -> None: ...
+def ball_query(
+    indices: Tensor,
+    query: Tensor,
+    points: Tensor,
+    query_lengths: Tensor | None,
+    lengths: Tensor | None,
+    radius: float,
+    repeat_first: bool,
+    /,
+) -> None: ...
 def box_iou_backward(
     grad_boxes1: Tensor,
     grad_boxes2: Tensor,
@@ -124,6 +135,28 @@ def encode_boxes_backward(
 ) -> None: ...
 def encode_boxes_forward(
     deltas: Tensor, reference_boxes: Tensor, proposals: Tensor, wx: float, wy: float, ww: float, wh: float, /
+) -> None: ...
+def farthest_point_sample(
+    indices: Tensor, points: Tensor, lengths: Tensor | None, workspace: Tensor, start: int, /
+) -> None: ...
+def group_points_backward(
+    grad_features: Tensor,
+    grad_output: Tensor,
+    indices: Tensor,
+    weights: Tensor | None,
+    sorted_rows: Tensor | None,
+    order: Tensor | None,
+    /,
+) -> None: ...
+def group_points_forward(output: Tensor, features: Tensor, indices: Tensor, weights: Tensor | None, /) -> None: ...
+def knn(
+    distances: Tensor,
+    indices: Tensor,
+    query: Tensor,
+    points: Tensor,
+    query_lengths: Tensor | None,
+    lengths: Tensor | None,
+    /,
 ) -> None: ...
 def masks_to_boxes(output: Tensor, masks: Tensor, /) -> None: ...
 def match_boxes(

@@ -2,12 +2,16 @@
 
 from fastcv.ops._build import build_info
 from fastcv.ops.anchors import anchor_grid, decode_anchors
+from fastcv.ops.ball_query import ball_query
 from fastcv.ops.box_coding import decode_boxes, encode_boxes
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
 from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d, conv_transpose_matrix
+from fastcv.ops.farthest_point_sample import farthest_point_sample
+from fastcv.ops.group_points import group_points, three_interpolate
+from fastcv.ops.knn import knn
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
@@ -30,6 +34,7 @@ from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = [
     "anchor_grid",
+    "ball_query",
     "batched_nms",
     "batched_nms_padded",
     "box_area",
@@ -49,8 +54,11 @@ __all__ = [
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
+    "farthest_point_sample",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "group_points",
+    "knn",
     "masks_to_boxes",
     "match_boxes",
     "max_pool2d_with_indices",
@@ -77,4 +85,5 @@ __all__ = [
     "unpool_bed_of_nails",
     "unpool_nearest",
     "upsample_bilinear2d",
+    "three_interpolate",
 ]

@@ -12,6 +12,7 @@ from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
 from fastcv.reference.paste_masks import paste_masks
+from fastcv.reference.point_sets import ball_query, farthest_point_sample, group_points, knn, three_interpolate
 from fastcv.reference.ps_roi_align import ps_roi_align
 from fastcv.reference.ps_roi_pool import ps_roi_pool
 from fastcv.reference.roi_align import roi_align
@@ -28,6 +29,7 @@ from fastcv.reference.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = [
     "anchor_grid",
+    "ball_query",
     "batched_nms",
     "box_iou",
     "complete_box_iou",
@@ -39,8 +41,11 @@ __all__ = [
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
+    "farthest_point_sample",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "group_points",
+    "knn",
     "masks_to_boxes",
     "match_boxes",
     "max_pool2d_with_indices",
@@ -65,4 +70,5 @@ __all__ = [
     "unpool_bed_of_nails",
     "unpool_nearest",
     "upsample_bilinear2d",
+    "three_interpolate",
 ]

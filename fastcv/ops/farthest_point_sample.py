@@ -1,0 +1,91 @@
+"""Farthest point sampling: a subset that covers the cloud."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcv import _C
+from fastcv.ops._arguments import check_tensor
+from fastcv.ops._define import Operator
+from fastcv.ops._points import as_lengths, check_cloud, check_count, contiguous
+
+__all__ = ["farthest_point_sample"]
+
+
+def _allocate(points: Tensor, lengths: Tensor | None, k: int, *_: Any) -> Tensor:
+    check_cloud(points, "points", "(B, N, 3)")
+    return points.new_empty_strided((points.shape[0], k), (k, 1), dtype=torch.int64)
+
+
+def _forward(points: Tensor, lengths: Tensor | None, k: int, start: int) -> Tensor:
+    indices = _allocate(points, lengths, k)
+    batch, count, _ = points.shape
+    wide = torch.float64 if points.dtype is torch.float64 else torch.float32
+    # Only CUDA writes to it; on the CPU the memory is never touched.
+    workspace = points.new_empty_strided((batch, count), (count, 1), dtype=wide)
+    _C.farthest_point_sample(indices, points.contiguous(), contiguous(lengths), workspace, start)
+    return indices
+
+
+_farthest_point_sample = Operator(
+    "farthest_point_sample(Tensor points, Tensor? lengths, SymInt k, SymInt start) -> Tensor",
+    forward=_forward,
+    fake=_allocate,
+)
+
+
+def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tensor | None = None) -> Tensor:
+    """Choose points one by one, each the one farthest from all chosen before it.
+
+    Parameters
+    ----------
+    points : Tensor (B, N, 3)
+        Clouds of x, y, z: float16, bfloat16, float32 or float64. Half types are compared in float32.
+    k : int
+        Number of points to choose from each cloud.
+    start : int
+        Index of the first choice. Where a cloud has no such point (by its length), or it is not finite, the first
+        finite point is taken instead.
+    lengths : Tensor (B,), int64 or int32, optional
+        Number of points of each cloud; all N when left out.
+
+    Returns
+    -------
+    Tensor (B, k), int64
+        Indices in the order of choice. No point is chosen twice, and none with a NaN or infinite coordinate; when none
+        is left, -1 follows.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, a negative ``k`` or ``start``, a length outside of [0, N] (on CUDA, where looking
+        would cost a synchronisation, it is cut off), or tensors on different devices.
+    TypeError
+        For an argument that is no tensor or of an unsupported dtype.
+
+    Notes
+    -----
+    Distances are squared, ``dx * dx + dy * dy + dz * dz``, each operation rounded by itself; of equals the lowest index
+    is chosen. All devices choose alike, bit for bit. On the CPU blocks of points that a choice cannot reach are
+    skipped, so that a choice costs far less than a pass over the cloud.
+
+    References
+    ----------
+    Qi, Yi, Su, Guibas: PointNet++ (2017), section 3.2, "Sampling layer".
+
+    Examples
+    --------
+    >>> points = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [9, 0, 0]]])
+    >>> farthest_point_sample(points, 3)
+    tensor([[0, 3, 2]])
+    """
+    check_tensor(points, "points")
+    check_count(k, "k", 0)
+    check_count(start, "start", 0)
+    if lengths is not None:
+        lengths = as_lengths(lengths, "lengths")
+    indices: Tensor = _farthest_point_sample(points, lengths, k, start)
+    return indices

@@ -1,0 +1,170 @@
+"""knn against the reference and against torch, on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastcv import reference
+from fastcv.ops import knn
+
+INF, NAN = float("inf"), float("nan")
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+def clouds(batch: int, count: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(batch, count, 3, generator=generator, dtype=torch.float64) * 20 - 10).to(dtype)
+
+
+def lattice(batch: int, count: int, seed: int = 0, side: int = 4) -> Tensor:
+    """Points on a small grid: many duplicates and ties."""
+    return torch.randint(0, side, (batch, count, 3), generator=torch.Generator().manual_seed(seed)).float()
+
+
+def check(backend: Any, query: Tensor, points: Tensor, k: int, *lengths: Tensor | None) -> None:
+    there = [None if value is None else value.to(backend.device) for value in lengths]
+    distances, indices = knn(query.to(backend.device), points.to(backend.device), k, *there)
+    expected_distances, expected_indices = reference.knn(query, points, k, *lengths)
+    assert torch.equal(indices.cpu(), expected_indices)
+    assert distances.dtype is expected_distances.dtype
+    assert torch.equal(distances.cpu(), expected_distances)  # bits
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equals_the_reference(backend: Any, dtype: torch.dtype) -> None:
+    for seed, (count, k) in enumerate([(1, 1), (2, 3), (16, 4), (17, 5), (63, 16), (64, 17), (65, 3), (300, 40)]):
+        check(backend, clouds(2, 9, seed + 50, dtype), clouds(2, count, seed, dtype), k)
+
+
+def test_ties_and_duplicates(backend: Any) -> None:
+    for seed, k in enumerate((1, 3, 16, 17, 60)):
+        points = lattice(1, 150, seed)
+        check(backend, points[:, :20], points, k)
+    check(backend, torch.zeros(1, 3, 3), torch.ones(1, 200, 3), 20)
+
+
+def test_many_points(backend: Any) -> None:
+    """More points than the tiles and blocks of the kernels hold, in clusters."""
+    generator = torch.Generator().manual_seed(3)
+    centres = torch.randn(1, 12, 3, generator=generator) * 50
+    points = centres[:, torch.randint(0, 12, (3000,), generator=generator)]
+    points = points + torch.randn(points.shape, generator=generator)
+    check(backend, points[:, :200] + 0.1, points, 8)
+    check(backend, points[:, :20] * 3, points, 100)
+    check(backend, points[:, :150], points[..., :1] * torch.tensor([0, 1.0, 0]), 4)
+
+
+def test_agrees_with_distances_of_torch(backend: Any) -> None:
+    query, points = clouds(2, 40, 1, torch.float64), clouds(2, 500, 2, torch.float64)
+    distances, indices = knn(query.to(backend.device), points.to(backend.device), 10)
+    nearest = torch.cdist(query, points).topk(10, largest=False)
+    assert torch.equal(indices.cpu(), nearest.indices)
+    torch.testing.assert_close(distances.cpu().sqrt(), nearest.values)
+
+
+def test_lengths(backend: Any) -> None:
+    query, points = clouds(4, 12, 8), clouds(4, 100, 9)
+    asking, lengths = torch.tensor([12, 0, 5, 12]), torch.tensor([100, 100, 3, 0])
+    check(backend, query, points, 6, asking, lengths)
+    check(backend, query, points, 20, None, lengths)
+    check(backend, query, points, 6, asking.int(), None)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 1e30])
+def test_points_that_are_not_finite_are_no_neighbours(backend: Any, value: float) -> None:
+    query, points = clouds(2, 10, 5), clouds(2, 90, 6)
+    query[0, 3, 0] = value
+    points[:, ::3, 1] = value
+    points[1, :, 2] = value
+    for k in (3, 70):
+        check(backend, query, points, k)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(1, 3), st.integers(1, 20), st.integers(1, 200), st.integers(1, 40), st.integers(0, 99), st.booleans()
+)
+def test_random_shapes(backend: Any, batch: int, queries: int, count: int, k: int, seed: int, ties: bool) -> None:
+    draw = lattice if ties else clouds
+    query, points = draw(batch, queries, seed), draw(batch, count, seed + 1000)
+    lengths = torch.randint(0, count + 1, (batch,), generator=torch.Generator().manual_seed(seed))
+    check(backend, query, points, k, None, lengths if seed % 2 else None)
+
+
+def test_empty(backend: Any) -> None:
+    points = clouds(2, 5).to(backend.device)
+    assert knn(points[:0], points[:0], 2)[1].shape == (0, 5, 2)
+    assert knn(points[:, :0], points, 2)[0].shape == (2, 0, 2)
+    assert knn(points, points, 0)[0].shape == (2, 5, 0)
+    distances, indices = knn(points, points[:, :0], 2)
+    assert (distances == INF).all()
+    assert (indices == -1).all()
+
+
+def test_strided_and_unaligned_input(backend: Any) -> None:
+    points = clouds(2, 60).to(backend.device)
+    expected = knn(points, points, 5)
+    for view in (
+        torch.cat([points, points], 2)[..., 3:],
+        points.transpose(1, 2).contiguous().transpose(1, 2),
+        torch.cat([points.new_zeros(1), points.flatten()])[1:].view_as(points),
+    ):
+        for a, b in ((view, points), (points, view)):
+            for actual, value in zip(knn(a, b, 5), expected, strict=True):
+                assert torch.equal(actual, value)
+
+
+def test_same_result_for_every_thread_count(backend: Any) -> None:
+    points = clouds(3, 400).to(backend.device)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 1):
+            torch.set_num_threads(count)
+            results.append(knn(points, points, 20)[1])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_transforms_compile_and_opcheck(backend: Any) -> None:
+    points, lengths = clouds(4, 30).to(backend.device), torch.tensor([30, 20, 3, 0], device=backend.device)
+    for given_lengths in (None, lengths):
+        torch.library.opcheck(torch.ops.fastcv.knn.default, (points, points, 3, given_lengths, given_lengths))
+    compiled = torch.compile(lambda p: knn(p, p, 4)[1] + 1, fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (30, 9):
+        assert torch.equal(compiled(points[:, :count]), knn(points[:, :count], points[:, :count], 4)[1] + 1)
+    nested = torch.vmap(lambda p: knn(p, p, 4)[0])(points.view(2, 2, 30, 3))
+    assert torch.equal(nested.flatten(0, 1), knn(points, points, 4)[0])
+    assert knn(points.to("meta"), points.to("meta"), 6)[1].shape == (4, 30, 6)
+    assert not knn(points.requires_grad_(), points, 6)[0].requires_grad
+
+
+POINTS = torch.zeros(2, 5, 3)
+BAD_ARGUMENTS = [
+    ({"query": [1.0]}, TypeError, "query must be a torch.Tensor, got list"),
+    ({"points": None}, TypeError, "points must be a torch.Tensor, got NoneType"),
+    ({"query": torch.zeros(5, 3)}, ValueError, r"query must have shape \(B, Q, 3\), got \(5, 3\)"),
+    ({"points": torch.zeros(2, 5, 4)}, ValueError, r"points must have shape \(B, N, 3\), got \(2, 5, 4\)"),
+    ({"query": torch.zeros(3, 5, 3)}, ValueError, r"query must have as many clouds as points \(2\), got 3"),
+    ({"points": POINTS.int(), "query": POINTS.int()}, TypeError, "points must be float16, .* got int32"),
+    ({"query": POINTS.double()}, TypeError, r"query must have the dtype of points \(float32\), got float64"),
+    ({"query": POINTS.to("meta")}, ValueError, "must be on the device of"),
+    ({"k": -1}, ValueError, "k must be at least 0, got -1"),
+    ({"k": 2.0}, TypeError, "k must be an int, got 2.0"),
+    ({"lengths": torch.tensor([1, 6])}, ValueError, "lengths must be between 0 and the 5 places of points, got 6"),
+    ({"query_lengths": torch.tensor([-1, 5])}, ValueError, "query_lengths must be .* places of query, got -1"),
+    ({"query_lengths": torch.tensor([1.0, 2.0])}, TypeError, "query_lengths must be int64 or int32, got torch.float32"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(backend: Any, change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        knn(**{"query": POINTS, "points": POINTS, "k": 2, **change})
