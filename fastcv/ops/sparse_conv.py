@@ -104,10 +104,9 @@ def _backward(tensors: Any, constants: Any, needs: Any, grad_output: Tensor) -> 
 
 def _row_sum(rows: Tensor) -> Tensor:
     """Return the sum of the rows, the same for every number of threads: the gradient to a weight of ones."""
-    count = rows.shape[0]
     ones = rows.new_ones((1, 1))
-    zeros = torch.zeros((1, count), dtype=torch.int32, device=rows.device)
-    summed: Tensor = _sparse_conv_weight(ones, rows, zeros, zeros[:, :1].expand(1, 1), 1, 1, 1, 1)
+    zeros = torch.zeros((1, rows.shape[0]), dtype=torch.int32, device=rows.device)
+    summed: Tensor = _sparse_conv_weight(ones, rows, zeros, zeros.new_zeros((1, 1)), 1, 1, 1, 1)
     return summed.reshape(rows.shape[1])
 
 
