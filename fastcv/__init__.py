@@ -1,7 +1,7 @@
 """Computer-vision operators for PyTorch: hand-written CUDA kernels and vectorised CPU kernels in one wheel.
 
-``fastcv.ops`` holds the operators as functions, ``fastcv.nn`` the same as modules, ``fastcv.reference`` their meaning
-spelled out in plain torch.
+``fastcv.ops`` holds the operators as functions, ``fastcv.nn`` the same as modules, ``fastcv.sparse`` layers for data
+that fills little of its grid, ``fastcv.reference`` the operators' meaning spelled out in plain torch.
 """
 
 # torch comes first: it brings the OpenMP runtime that the compiled module shares.
@@ -13,9 +13,9 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         "Upgrade with: pip install 'torch>=2.10'"
     )
 
-from fastcv import nn, ops
+from fastcv import nn, ops, sparse
 from fastcv.accelerate import accelerate_torchvision
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "accelerate_torchvision", "nn", "ops"]
+__all__ = ["__version__", "accelerate_torchvision", "nn", "ops", "sparse"]

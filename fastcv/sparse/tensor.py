@@ -151,18 +151,24 @@ class SparseConvTensor:
         )
 
     def _derived(
-        self, features: Tensor, indices: Tensor, spatial_shape: Sequence[int], indice_dict: dict[str, KernelMap]
+        self, features: Tensor, indices: Tensor, spatial_shape: list[int], indice_dict: dict[str, KernelMap]
     ) -> SparseConvTensor:
-        return SparseConvTensor(
-            features,
-            indices,
-            spatial_shape,
-            self.batch_size,
-            grid=self.grid,
-            voxel_num=self.voxel_num,
-            indice_dict=indice_dict,
-            benchmark=self.benchmark,
-        )
+        """Return a tensor made of parts that have been checked before, but for the features."""
+        if features.dim() != 2 or features.shape[0] != indices.shape[0]:
+            raise ValueError(
+                f"features must have shape (N, C) with a row for each of {indices.shape[0]} sites, got "
+                f"{tuple(features.shape)}"
+            )
+        new = SparseConvTensor.__new__(SparseConvTensor)
+        new._features = features
+        new.indices = indices
+        new.spatial_shape = spatial_shape
+        new.batch_size = self.batch_size
+        new.indice_dict = indice_dict
+        new.grid = self.grid
+        new.voxel_num = self.voxel_num
+        new.benchmark = self.benchmark
+        return new
 
     def _check_sites(self) -> None:
         limits = torch.tensor([self.batch_size, *self.spatial_shape], device=self.indices.device)

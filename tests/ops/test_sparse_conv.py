@@ -1,0 +1,390 @@
+"""sparse_conv against the reference and a dense oracle in float64, on every backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from fastcv import reference
+from fastcv.ops import sparse_conv
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+Problem = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
+
+
+def random_values(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def random_sites(count: int, shape: tuple[int, int, int], batch: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.randperm(batch * shape[0] * shape[1] * shape[2], generator=generator)[:count]
+    parts = []
+    for size in reversed(shape):
+        parts.append(flat % size)
+        flat = flat // size
+    return torch.stack([flat, *reversed(parts)], dim=1).int()
+
+
+def random_map(volume: int, inputs: int, outputs: int, seed: int = 0, density: float = 0.4) -> tuple[Tensor, Tensor]:
+    """A map in which each input feeds at most one output through a kernel element, and its reverse."""
+    generator = torch.Generator().manual_seed(seed)
+    neighbours = torch.full((volume, outputs), -1, dtype=torch.int32)
+    reverse = torch.full((volume, inputs), -1, dtype=torch.int32)
+    for k in range(volume):
+        pairs = int(density * min(inputs, outputs))
+        source = torch.randperm(inputs, generator=generator)[:pairs]
+        target = torch.randperm(outputs, generator=generator)[:pairs]
+        neighbours[k, target] = source.int()
+        reverse[k, source] = target.int()
+    return neighbours, reverse
+
+
+def random_problem(
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int, int] = (1, 2, 3),
+    groups: int = 1,
+    inputs: int = 50,
+    outputs: int = 45,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Problem:
+    neighbours, reverse = random_map(kernel[0] * kernel[1] * kernel[2], inputs, outputs, seed)
+    return (
+        random_values(inputs, in_channels, seed=seed + 1, dtype=dtype),
+        random_values(out_channels, *kernel, in_channels // groups, seed=seed + 2, dtype=dtype),
+        random_values(out_channels, seed=seed + 3, dtype=dtype),
+        neighbours,
+        reverse,
+    )
+
+
+def run(function: Any, problem: Problem, groups: int, device: str = "cpu") -> list[Tensor]:
+    """The result and the gradients to features, weight and bias, all on the CPU."""
+    features, weight, bias, *maps = problem
+    leaves = [t.detach().to(device).requires_grad_() for t in (features, weight, bias) if t is not None]
+    output = function(*leaves, *([None] * (3 - len(leaves))), *(m.to(device) for m in maps), groups)
+    grad = random_values(*output.shape, seed=9, dtype=output.dtype).to(device)
+    return [output.detach().cpu(), *(g.cpu() for g in torch.autograd.grad(output, leaves, grad))]
+
+
+def assert_equals_reference(problem: Problem, groups: int, device: str, tolerance: float = 1e-12) -> None:
+    exact = tuple(t.double() if t is not None and t.is_floating_point() else t for t in problem)
+    expected = run(reference.sparse_conv, exact, groups)  # type: ignore[arg-type]
+    actual = run(sparse_conv, problem, groups, device)
+    for name, one, other in zip(("output", "features", "weight", "bias"), actual, expected, strict=False):
+        assert one.dtype is problem[0].dtype
+        scale = max(other.abs().max().item(), 1.0) if other.numel() else 1.0
+        torch.testing.assert_close(
+            one.double(), other, rtol=tolerance, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("out_channels", [1, 16, 33, 64, 70])
+@pytest.mark.parametrize("in_channels", [1, 3, 8, 17, 64])
+def test_channel_counts(backend: Any, in_channels: int, out_channels: int) -> None:
+    assert_equals_reference(random_problem(in_channels, out_channels), 1, backend.device)
+
+
+@pytest.mark.parametrize("channels", [(2, 2, 2), (6, 9, 3), (8, 40, 4), (32, 64, 2), (5, 5, 5)])
+def test_groups(backend: Any, channels: tuple[int, int, int]) -> None:
+    in_channels, out_channels, groups = channels
+    assert_equals_reference(random_problem(in_channels, out_channels, groups=groups), groups, backend.device)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_dtypes(backend: Any, dtype: torch.dtype) -> None:
+    for channels in ((4, 16), (20, 33)):
+        problem = random_problem(*channels, dtype=dtype)
+        assert_equals_reference(problem, 1, backend.device, TOLERANCE[dtype])
+    assert_equals_reference(random_problem(8, 12, groups=4, dtype=dtype), 4, backend.device, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("outputs", [1, 15, 16, 17, 63, 64, 65, 191, 192, 193, 400])
+def test_sizes_around_the_edges_of_blocks(backend: Any, outputs: int) -> None:
+    assert_equals_reference(random_problem(5, 7, (1, 1, 2), inputs=120, outputs=outputs), 1, backend.device)
+    assert_equals_reference(random_problem(5, 7, (1, 1, 2), inputs=outputs, outputs=60), 1, backend.device)
+
+
+def test_pieces_of_the_weight_gradient(backend: Any) -> None:
+    """More output rows than one piece has."""
+    assert_equals_reference(random_problem(3, 5, (1, 1, 2), inputs=9000, outputs=17000), 1, backend.device, 1e-10)
+
+
+def test_kernel_of_125_elements(backend: Any) -> None:
+    assert_equals_reference(random_problem(4, 6, (5, 5, 5), inputs=30, outputs=20), 1, backend.device)
+
+
+def test_without_bias_and_with_few_gradients(backend: Any) -> None:
+    features, weight, bias, neighbours, reverse = random_problem(4, 6)
+    assert_equals_reference((features, weight, None, neighbours, reverse), 1, backend.device)
+    maps = (neighbours.to(backend.device), reverse.to(backend.device))
+    assert bias is not None
+    expected = run(reference.sparse_conv, (features, weight, bias, neighbours, reverse), 1)
+    for chosen in range(3):
+        leaves = [t.to(backend.device) for t in (features, weight, bias)]
+        leaves[chosen].requires_grad_()
+        output = sparse_conv(*leaves, *maps)  # type: ignore[call-arg,arg-type]
+        grad = random_values(*output.shape, seed=9).to(backend.device)
+        (gradient,) = torch.autograd.grad(output, leaves[chosen], grad)
+        torch.testing.assert_close(gradient.cpu(), expected[1 + chosen], rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        assert not sparse_conv(*leaves, *maps).requires_grad  # type: ignore[call-arg,arg-type]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_equals_a_dense_convolution(backend: Any, kernel: int, stride: int, groups: int) -> None:
+    """Scatter to a dense float64 grid, convolve, look at the active sites; gradients through both."""
+    shape, batch, padding, dilation = (5, 6, 7), 2, 1, 1
+    indices = random_sites(60, shape, batch)
+    out, neighbours, reverse = reference.sparse_kernel_map(indices, shape, batch, kernel, stride, padding, dilation)
+    features, bias = random_values(60, 4), random_values(6, seed=2)
+    weight = random_values(6, kernel, kernel, kernel, 4 // groups, seed=1)
+
+    def dense(f: Tensor, w: Tensor, b: Tensor, *_: Any) -> Tensor:
+        grid = f.new_zeros(batch, *shape, f.shape[1]).index_put(tuple(indices.long().T), f)
+        result = functional.conv3d(
+            grid.permute(0, 4, 1, 2, 3), w.permute(0, 4, 1, 2, 3), b, stride, padding, dilation, groups
+        )
+        return result.permute(0, 2, 3, 4, 1)[tuple(out.long().T)]
+
+    problem = (features, weight, bias, neighbours, reverse)
+    expected, actual = run(dense, problem, groups), run(sparse_conv, problem, groups, backend.device)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(0, 0), (0, 4), (4, 0), (1, 1)])
+def test_empty(backend: Any, inputs: int, outputs: int) -> None:
+    for channels in ((3, 5), (0, 5), (3, 0)):
+        neighbours = torch.full((6, outputs), -1, dtype=torch.int32)
+        reverse = torch.full((6, inputs), -1, dtype=torch.int32)
+        features, weight = random_values(inputs, channels[0]), random_values(channels[1], 1, 2, 3, channels[0])
+        bias = random_values(channels[1], seed=3)
+        problem = (features, weight, bias, neighbours, reverse)
+        output, *gradients = run(sparse_conv, problem, 1, backend.device)
+        assert torch.equal(output, bias.expand(outputs, -1))
+        assert not gradients[0].any()
+        assert not gradients[1].any()
+        assert gradients[2].shape == bias.shape
+
+
+def test_strided_arguments(backend: Any) -> None:
+    features, weight, bias, neighbours, reverse = (t.to(backend.device) for t in random_problem(6, 8) if t is not None)
+    expected = sparse_conv(features, weight, bias, neighbours, reverse)
+    cases = {
+        "features": (features.T.contiguous().T, weight, bias, neighbours, reverse),
+        "weight": (features, weight.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0), bias, *_maps(neighbours, reverse)),
+        "every second": (features, torch.stack([weight, weight], dim=4)[:, :, :, :, 0], bias, neighbours, reverse),
+        "bias": (features, weight, torch.stack([bias, bias], dim=1)[:, 0], neighbours, reverse),
+        "map": (features, weight, bias, neighbours.T.contiguous().T, reverse.T.contiguous().T),
+    }
+    for name, arguments in cases.items():
+        torch.testing.assert_close(sparse_conv(*arguments), expected, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def _maps(*maps: Tensor) -> tuple[Tensor, ...]:
+    return maps
+
+
+def test_nan_and_infinity_stay_in_their_rows(backend: Any) -> None:
+    features, weight, bias, neighbours, reverse = random_problem(4, 20, dtype=torch.float32)
+    features[7], features[9, 2] = float("nan"), float("inf")
+    output = sparse_conv(*(t.to(backend.device) for t in (features, weight, bias, neighbours, reverse) if t is not None))
+    touched = ((neighbours == 7) | (neighbours == 9)).any(0)
+    assert not torch.isfinite(output.cpu()[touched]).all()
+    assert torch.isfinite(output.cpu()[~touched]).all()
+
+
+def test_permuted_rows_give_permuted_rows(backend: Any) -> None:
+    features, weight, bias, neighbours, reverse = random_problem(8, 24, dtype=torch.float32, inputs=300, outputs=280)
+    order = torch.randperm(280, generator=torch.Generator().manual_seed(1))
+    device = backend.device
+    one = sparse_conv(features.to(device), weight.to(device), None, neighbours.to(device), reverse.to(device))
+    place = order.argsort().int()
+    moved = torch.where(reverse >= 0, place[reverse.clamp(min=0).long()], -1)
+    other = sparse_conv(
+        features.to(device), weight.to(device), None, neighbours[:, order].contiguous().to(device), moved.to(device)
+    )
+    assert torch.equal(one[order.to(device)], other)
+
+
+def test_same_bits_for_every_run_and_thread_count(backend: Any) -> None:
+    rows = 9000 if not backend.is_cuda else 700
+    problem = random_problem(8, 12, (1, 1, 3), dtype=torch.float32, inputs=rows, outputs=rows)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5, 1):
+            torch.set_num_threads(count)
+            results.append(run(sparse_conv, problem, 1, backend.device))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(result, results[0], strict=True))
+
+
+def test_gradcheck(backend: Any) -> None:
+    features, weight, bias, *maps = random_problem(4, 6, (1, 1, 2), groups=2, inputs=6, outputs=5)
+    leaves = [t.to(backend.device).requires_grad_() for t in (features, weight, bias) if t is not None]
+    maps = [m.to(backend.device) for m in maps]  # type: ignore[union-attr]
+
+    def function(*arguments: Tensor) -> Tensor:
+        return sparse_conv(*arguments, *maps, 2)  # type: ignore[arg-type]
+
+    assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+
+def test_function_transforms(backend: Any) -> None:
+    features, weight, bias, *maps = (t.to(backend.device) for t in random_problem(3, 4) if t is not None)
+    stacked = torch.stack([features, 2 * features])
+    expected = torch.stack([sparse_conv(f, weight, bias, *maps) for f in stacked])  # type: ignore[call-arg,arg-type]
+    assert torch.equal(torch.vmap(lambda f: sparse_conv(f, weight, bias, *maps))(stacked), expected)  # type: ignore[call-arg,arg-type]
+    leaf = weight.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(sparse_conv(features, leaf, bias, *maps).square().sum(), leaf)  # type: ignore[call-arg,arg-type]
+    functional_gradient = torch.func.grad(lambda w: sparse_conv(features, w, bias, *maps).square().sum())(weight)  # type: ignore[call-arg,arg-type]
+    torch.testing.assert_close(functional_gradient, gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_opcheck(backend: Any) -> None:
+    features, weight, bias, *maps = (
+        t.to(backend.device) for t in random_problem(4, 6, groups=2, dtype=torch.float32) if t is not None
+    )
+    leaves = [t.requires_grad_() for t in (features, weight, bias)]
+    torch.library.opcheck(torch.ops.fastcv.sparse_conv.default, (*leaves, *maps, 2))
+    grad = random_values(45, 6, dtype=torch.float32).to(backend.device).requires_grad_()
+    torch.library.opcheck(torch.ops.fastcv.sparse_conv_weight.default, (features, grad, *maps, 1, 2, 3, 2))
+
+
+def test_compile(backend: Any) -> None:
+    compiled = torch.compile(sparse_conv, fullgraph=True, backend="aot_eager", dynamic=True)
+    for outputs in (45, 20):
+        problem = random_problem(4, 6, outputs=outputs, dtype=torch.float32)
+        for one, other in zip(
+            run(compiled, problem, 1, backend.device), run(sparse_conv, problem, 1, backend.device), strict=True
+        ):
+            torch.testing.assert_close(one, other)
+
+
+def test_meta(backend: Any) -> None:
+    problem = [t.to("meta") for t in random_problem(4, 6) if t is not None]
+    assert sparse_conv(*problem).shape == (45, 6)
+
+
+FEATURES, WEIGHT, BIAS, NEIGHBOURS, REVERSE = random_problem(4, 6, dtype=torch.float32)
+GOOD = {"features": FEATURES, "weight": WEIGHT, "bias": BIAS, "neighbours": NEIGHBOURS, "reverse": REVERSE}
+BAD_ARGUMENTS = [
+    ({"features": [1.0]}, TypeError, "features must be a torch.Tensor, got list"),
+    ({"features": FEATURES[0]}, ValueError, r"features must have shape \(N, C_in\)"),
+    ({"features": FEATURES.int()}, TypeError, "features must be float16.* got int32"),
+    ({"features": FEATURES[:, :3]}, ValueError, r"weight must have shape \(C_out, kz, ky, kx, C_in / groups\)"),
+    ({"features": FEATURES[:40]}, ValueError, "reverse must have one column per row of features"),
+    ({"weight": WEIGHT.double()}, TypeError, r"weight must have the dtype of features \(float32\), got float64"),
+    ({"weight": WEIGHT[:, :, :1]}, ValueError, r"weight must have as many kernel elements .* \(6\), got 3"),
+    ({"weight": WEIGHT[0]}, ValueError, "weight"),
+    ({"weight": None}, TypeError, "weight must be a torch.Tensor, got NoneType"),
+    ({"bias": FEATURES[0]}, ValueError, r"bias must have shape \(C_out,\)"),
+    ({"bias": [1.0]}, TypeError, "bias must be a torch.Tensor, got list"),
+    ({"neighbours": NEIGHBOURS.long()}, TypeError, "neighbours must be .*int32, got .*int64"),
+    ({"neighbours": NEIGHBOURS[0]}, ValueError, "neighbours must have"),
+    ({"neighbours": NEIGHBOURS[:5]}, ValueError, "as many"),
+    ({"reverse": REVERSE.long()}, TypeError, "reverse must be .*int32, got .*int64"),
+    ({"reverse": REVERSE[:, 1:]}, ValueError, "reverse must have one column per row of features"),
+    ({"groups": 3}, ValueError, r"groups must be positive and divide the channels of features \(4\), got 3"),
+    ({"groups": 0}, ValueError, "groups must be positive"),
+    ({"groups": -2}, ValueError, "groups must be positive"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {
+        name: value.to(backend.device) if isinstance(value, Tensor) else value
+        for name, value in {**GOOD, **changed}.items()
+    }
+    with pytest.raises(error, match=message):
+        sparse_conv(**arguments)
+
+
+def test_neighbours_outside_the_features(backend: Any) -> None:
+    features, weight, bias, neighbours, reverse = (t.to(backend.device) for t in random_problem(4, 6) if t is not None)
+    wrong = neighbours.clone()
+    wrong[2, 7], wrong[1, 3] = 50, -(2**31)
+    if not backend.is_cuda:
+        with pytest.raises(ValueError, match="neighbours must be rows of the features, below 50"):
+            sparse_conv(features, weight, bias, wrong, reverse)
+        return
+    right = neighbours.clone()
+    right[2, 7] = right[1, 3] = -1
+    assert torch.equal(
+        sparse_conv(features, weight, bias, wrong, reverse), sparse_conv(features, weight, bias, right, reverse)
+    )
+
+
+def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
+    """The worst of them in a process of its own, where a crash would show as a signal."""
+    script = textwrap.dedent("""
+        import itertools, torch
+        from fastcv import _C
+        from fastcv.ops import sparse_conv
+        features, weight, bias = torch.randn(5, 4), torch.randn(6, 1, 1, 3, 4), torch.randn(6)
+        neighbours = torch.zeros(3, 7, dtype=torch.int32)
+        reverse = torch.zeros(3, 5, dtype=torch.int32)
+        refused = 0
+        for value in (5, 2**31 - 1, -1, -2**31, 1000):
+            for where in (neighbours, reverse):
+                before = where.clone()
+                where[1, 2] = value
+                try:
+                    leaves = [t.clone().requires_grad_() for t in (features, weight, bias)]
+                    sparse_conv(*leaves, neighbours, reverse).sum().backward()
+                except ValueError:
+                    refused += 1
+                where.copy_(before)
+        output, grad_weight = torch.empty(7, 6), torch.empty(6, 3, 4)
+        wrong = [features, weight, neighbours, output, grad_weight, features.double(), None, torch.zeros(0, 0),
+                 features.to("meta"), output.T]
+        for a, b, c, d in itertools.product(wrong, repeat=4):
+            for groups in (1, 2**40):
+                for call in (_C.sparse_conv_forward, _C.sparse_conv_weight):
+                    arguments = (a, b, c, None, d, groups) if call is _C.sparse_conv_forward else (a, b, c, d, groups, None)
+                    try:
+                        call(*arguments)
+                    except (TypeError, ValueError, RuntimeError):  # RuntimeError: torch's own, for meta tensors
+                        refused += 1
+        print("refused", refused)
+    """)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "refused" in result.stdout
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_shape_equals_the_reference(backend: Any, data: st.DataObject) -> None:
+    draw = data.draw
+    groups = draw(st.integers(1, 3))
+    problem = random_problem(
+        groups * draw(st.integers(1, 20)),
+        groups * draw(st.integers(1, 40)),
+        (draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 4))),
+        groups,
+        draw(st.integers(1, 100)),
+        draw(st.integers(1, 100)),
+        seed=draw(st.integers(0, 100)),
+    )
+    assert_equals_reference(problem, groups, backend.device)
