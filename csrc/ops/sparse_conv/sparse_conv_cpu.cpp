@@ -22,6 +22,8 @@ namespace {
 
 constexpr int64_t kBlockRows = 192;
 constexpr int64_t kPairBlock = 128;
+constexpr int64_t kFewChannels = 32;
+static_assert(kListPadding >= kRowsPadding);
 
 template <class A, class T>
 FASTCV_HD void read_row(const T* source, int64_t count, A* target) {
@@ -46,7 +48,7 @@ void throw_beyond(int64_t inputs) {
 // The buffers of one block.
 template <class A>
 struct BlockMemory {
-  A* sums;      // [kBlockRows][out_channels], where the output does not hold them itself
+  A* sums;      // [kBlockRows][out_channels, or whole vectors]
   A* products;  // [kBlockRows][out_channels]
   A* gathered;  // [kBlockRows][in_channels], for halves
   const A** pointers;
@@ -54,63 +56,110 @@ struct BlockMemory {
   int32_t* sources;
 };
 
+// For few channels: adds the products of kRows pairs to their rows of sums, which are kVectors vectors wide. No detour
+// over memory, which would take longer than the products.
+template <class A, int kRows, int kVectors>
+FASTCV_HD void add_pairs(const A* const* sources, const int32_t* rows, const A* panel, int64_t depth, A* sums) {
+  constexpr int kWidth = kVectors * kLanes<A>;
+  Vector<A> sum[kRows][kVectors];
+  const A* source[kRows];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    source[i] = sources[i];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) sum[i][j] = load(sums + rows[i] * kWidth + j * kLanes<A>);
+  }
+  for (int64_t d = 0; d < depth; ++d, panel += kWidth) {
+    Vector<A> column[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kLanes<A>);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      const Vector<A> element = broadcast(source[i][d]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) store(sums + rows[i] * kWidth + j * kLanes<A>, sum[i][j]);
+  }
+}
+
+template <class A, int kVectors>
+void add_all_pairs(const A* const* sources, const int32_t* rows, int64_t pairs, const A* panel, int64_t depth,
+                   A* sums) {
+  constexpr int kRows = 4;
+  int64_t i = 0;
+  for (; i + kRows <= pairs; i += kRows) add_pairs<A, kRows, kVectors>(sources + i, rows + i, panel, depth, sums);
+  for (; i < pairs; ++i) add_pairs<A, 1, kVectors>(sources + i, rows + i, panel, depth, sums);
+}
+
+// For many channels: all products by the shared micro-kernel, then added to their rows.
+template <class A>
+void add_by_gemm(const BlockMemory<A>& memory, int64_t pairs, const A* packed, const SparseConvParams& p, A* sums,
+                 int64_t sums_row) {
+  for (int64_t i = 0; i < kRowsPadding; ++i) memory.pointers[pairs + i] = memory.pointers[0];
+  const int64_t first = 0;
+  GemmRows<A> gemm{};
+  gemm.a = memory.pointers;
+  gemm.a_stride = pairs;
+  gemm.packed = packed;
+  gemm.b_depth = p.in_channels;
+  gemm.first = &first;
+  gemm.segments = 1;
+  gemm.depth = p.in_channels;
+  gemm.c = memory.products;
+  gemm.c_stride = p.out_channels;
+  gemm.rows = pairs;
+  gemm.columns = p.out_channels;
+  gemm_rows(gemm);
+  for (int64_t i = 0; i < pairs; ++i) {
+    add_row(memory.products + i * p.out_channels, p.out_channels, sums + memory.rows[i] * sums_row);
+  }
+}
+
 template <class T>
 void convolve_block(const SparseConvParams& p, int64_t group, const Accumulate<T>* packed, int64_t element_size,
                     int64_t begin, int64_t count, const BlockMemory<Accumulate<T>>& memory, bool& beyond) {
   using A = Accumulate<T>;
   const int64_t in_row = p.groups * p.in_channels, out_row = p.groups * p.out_channels;
+  const int64_t vectors = (p.out_channels + kLanes<A> - 1) / kLanes<A>;
+  const bool few = p.in_channels <= kFewChannels && vectors <= 2;
+  const int64_t sums_row = few ? vectors * kLanes<A> : p.out_channels;
   const T* const input = static_cast<const T*>(p.input) + group * p.in_channels;
   T* const output = static_cast<T*>(p.output) + begin * out_row + group * p.out_channels;
   const T* const bias = p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + group * p.out_channels;
-  constexpr bool kDirect = sizeof(T) == sizeof(A);
-  A* sums;
-  int64_t sums_row;
-  if constexpr (kDirect) {
-    sums = output;
-    sums_row = out_row;
-  } else {
-    sums = memory.sums;
-    sums_row = p.out_channels;
-  }
-  for (int64_t m = 0; m < count; ++m) {
-    for (int64_t c = 0; c < p.out_channels; ++c) sums[m * sums_row + c] = bias == nullptr ? A(0) : A(to_float(bias[c]));
-  }
+  A* const sums = memory.sums;
+  for (int64_t c = 0; c < sums_row; ++c) sums[c] = bias == nullptr || c >= p.out_channels ? A(0) : A(to_float(bias[c]));
+  for (int64_t m = 1; m < count; ++m) read_row(sums, sums_row, sums + m * sums_row);
   for (int64_t k = 0; k < p.volume; ++k) {
     const int64_t pairs = list_pairs(p.neighbours + k * p.outputs + begin, count, static_cast<int32_t>(p.inputs),
                                      memory.rows, memory.sources, beyond);
     if (pairs == 0) continue;
     for (int64_t i = 0; i < pairs; ++i) {
       const T* source = input + memory.sources[i] * in_row;
-      if constexpr (kDirect) {
+      if constexpr (sizeof(T) == sizeof(A)) {
         memory.pointers[i] = source;
       } else {
         memory.pointers[i] = memory.gathered + i * p.in_channels;
         read_row(source, p.in_channels, memory.gathered + i * p.in_channels);
       }
     }
-    for (int64_t i = 0; i < kRowsPadding; ++i) memory.pointers[pairs + i] = memory.pointers[0];
-    const int64_t first = 0;
-    GemmRows<A> gemm{};
-    gemm.a = memory.pointers;
-    gemm.a_stride = pairs;
-    gemm.packed = packed + k * element_size;
-    gemm.b_depth = p.in_channels;
-    gemm.first = &first;
-    gemm.segments = 1;
-    gemm.depth = p.in_channels;
-    gemm.c = memory.products;
-    gemm.c_stride = p.out_channels;
-    gemm.rows = pairs;
-    gemm.columns = p.out_channels;
-    gemm_rows(gemm);
-    for (int64_t i = 0; i < pairs; ++i) {
-      add_row(memory.products + i * p.out_channels, p.out_channels, sums + memory.rows[i] * sums_row);
+    const A* const panel = packed + k * element_size;
+    if (!few) {
+      add_by_gemm(memory, pairs, panel, p, sums, sums_row);
+    } else if (vectors == 1) {
+      add_all_pairs<A, 1>(memory.pointers, memory.rows, pairs, panel, p.in_channels, sums);
+    } else {
+      add_all_pairs<A, 2>(memory.pointers, memory.rows, pairs, panel, p.in_channels, sums);
     }
   }
-  if constexpr (!kDirect) {
-    for (int64_t m = 0; m < count; ++m) {
-      for (int64_t c = 0; c < p.out_channels; ++c) output[m * out_row + c] = from_float<T>(sums[m * sums_row + c]);
-    }
+  for (int64_t m = 0; m < count; ++m) {
+    int64_t c = 0;
+    for (; c + kLanes<A> <= p.out_channels; c += kLanes<A>) store(output + m * out_row + c, load(sums + m * sums_row + c));
+    for (; c < p.out_channels; ++c) output[m * out_row + c] = from_float<T>(sums[m * sums_row + c]);
   }
 }
 
@@ -131,16 +180,16 @@ void convolve(const SparseConvParams& p) {
   advise_huge_pages(p.output, sizeof(T) * static_cast<size_t>(p.outputs * p.groups * p.out_channels));
   bool any_beyond = false;
   parallel_for(p.outputs, kBlockRows, [&](int64_t begin, int64_t end) {
-    const size_t wide = static_cast<size_t>(p.out_channels), deep = static_cast<size_t>(p.in_channels);
+    const size_t wide = static_cast<size_t>(p.out_channels + kLanes<A>), deep = static_cast<size_t>(p.in_channels);
     const Scratch values(sizeof(A) * kBlockRows * (2 * wide + (sizeof(T) == sizeof(A) ? 0 : deep)));
-    const Scratch lists((sizeof(A*) + 2 * sizeof(int32_t)) * (kBlockRows + kRowsPadding));
+    const Scratch lists((sizeof(A*) + 2 * sizeof(int32_t)) * (kBlockRows + kListPadding));
     BlockMemory<A> memory{};
     memory.sums = values.as<A>();
     memory.products = memory.sums + kBlockRows * wide;
     memory.gathered = memory.products + kBlockRows * wide;
     memory.pointers = lists.as<const A*>();
-    memory.rows = reinterpret_cast<int32_t*>(memory.pointers + kBlockRows + kRowsPadding);
-    memory.sources = memory.rows + kBlockRows + kRowsPadding;
+    memory.rows = reinterpret_cast<int32_t*>(memory.pointers + kBlockRows + kListPadding);
+    memory.sources = memory.rows + kBlockRows + kListPadding;
     bool beyond = false;
     for (int64_t group = 0; group < p.groups; ++group) {
       convolve_block<T>(p, group, packed + group * p.volume * element_size, element_size, begin, end - begin, memory,

@@ -33,6 +33,7 @@ struct SparseAxis {
   int64_t in_size, out_size;
   int32_t kernel, stride, padding, dilation;
   int32_t in_shift, out_shift;  // where the axis' field begins in a key of an input and of an output site
+  int32_t stride_bits;          // log2 of the stride, or -1 when it is no power of two
 };
 
 // Where the CPU kernel writes, asked for once the number of output sites is known.
@@ -91,9 +92,10 @@ FASTCV_HD bool output_coordinate(const SparseAxis& axis, bool transposed, int32_
   const int64_t value = static_cast<int64_t>(input) + axis.padding - static_cast<int64_t>(k) * axis.dilation;
   if (value < 0) return false;
   const uint32_t distance = static_cast<uint32_t>(value);  // below 2^31 + 2^30
-  if (axis.stride == 1) {
-    output = static_cast<int32_t>(distance);
-    return distance < static_cast<uint32_t>(axis.out_size);
+  if (axis.stride_bits >= 0) {
+    const uint32_t quotient = distance >> axis.stride_bits;
+    output = static_cast<int32_t>(quotient);
+    return quotient << axis.stride_bits == distance && quotient < static_cast<uint32_t>(axis.out_size);
   }
   const uint32_t quotient = distance / static_cast<uint32_t>(axis.stride);
   output = static_cast<int32_t>(quotient);

@@ -86,7 +86,8 @@ SparseMapParams make_params(const TensorView& indices, const std::vector<int64_t
                     static_cast<int32_t>(padding),
                     static_cast<int32_t>(dilation),
                     0,
-                    0};
+                    0,
+                    (stride & (stride - 1)) == 0 ? static_cast<int32_t>(bits_for(stride)) : -1};
   }
   if (volume > kMaxKernelVolume) {
     throw py::value_error("kernel_size must have at most 32768 elements, got " + in_brackets(geometry, 6));

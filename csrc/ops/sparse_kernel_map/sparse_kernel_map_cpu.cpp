@@ -38,14 +38,16 @@ void match_rows(const SparseMapParams& p, const Sites& sites, int64_t begin, int
   const int64_t dy = static_cast<int64_t>(ky) * axis_y.dilation - axis_y.padding;
   const int64_t delta = dz * (int64_t{1} << (axis_z.in_shift - 6)) + dy * (int64_t{1} << (axis_y.in_shift - 6));
   const int64_t blocks = int64_t{1} << (axis_y.in_shift - 6);
+  const int64_t last_shift =
+      ((static_cast<int64_t>(kx_end - 1) * axis_x.dilation - static_cast<int64_t>(axis_x.padding)) >> 6) + 1;
   int64_t cursor = -1;
   for (int64_t w = begin; w < end; ++w) {
-    const Word word = sites.words[w];
+    const Word& word = sites.words[w];
     const int64_t z = word.z + dz, y = word.y + dy;
     if (z < 0 || z >= axis_z.in_size || y < 0 || y >= axis_y.in_size) continue;
     const int64_t row = static_cast<int64_t>(word.key) - word.block + delta;  // the key of block 0 over there
     const int64_t first_block = word.block + ((-static_cast<int64_t>(axis_x.padding)) >> 6);
-    const int64_t first = row + (first_block > 0 ? first_block : 0);
+    const int64_t first = row + (first_block > 0 ? first_block : 0), last = row + word.block + last_shift;
     if (cursor < 0) {
       int64_t low = 0, high = sites.count;
       while (low < high) {
@@ -60,6 +62,7 @@ void match_rows(const SparseMapParams& p, const Sites& sites, int64_t begin, int
     }
     while (cursor < sites.count && static_cast<int64_t>(sites.words[cursor].key) < first) ++cursor;
     if (cursor == sites.count) break;
+    if (static_cast<int64_t>(sites.words[cursor].key) > last) continue;  // nothing near in that row
     int64_t local = cursor;
     for (int32_t kx = 0; kx < kx_end; ++kx) {
       const int64_t shift = static_cast<int64_t>(kx) * axis_x.dilation - axis_x.padding;
@@ -136,11 +139,6 @@ void map_submanifold(const SparseMapParams& p, const Sites& sites) {
 
 // ---- all others ----
 
-// Some output sites of one word, not necessarily all of them.
-struct Candidate {
-  uint64_t key, bits;
-};
-
 // Calls body(out_z, out_y, kernel row) for the kernel rows that lead somewhere.
 template <class Body>
 inline void for_rows(const SparseMapParams& p, const Word& word, const Body& body) {
@@ -153,10 +151,12 @@ inline void for_rows(const SparseMapParams& p, const Word& word, const Body& bod
   }
 }
 
+constexpr int kOpenBlocks = 4;
+
 // Calls body(block, bits) for the output sites along x of a word; a block may come more than once.
 template <class Body>
 inline void for_blocks(const SparseMapParams& p, const Word& word, const Body& body) {
-  constexpr int kOpen = 4;
+  constexpr int kOpen = kOpenBlocks;
   int32_t blocks[kOpen] = {};
   uint64_t bits[kOpen] = {};
   int last = 0;
@@ -197,40 +197,71 @@ struct OutputWords {
   int64_t count;
 };
 
-int64_t count_candidates(const SparseMapParams& p, const Sites& sites, int64_t* piece_offsets) {
+// The output coordinate of the last cell that an input coordinate feeds, or the first; clamped to the axis.
+int64_t extreme_output(const SparseAxis& axis, bool transposed, int64_t input, bool last) {
+  const int64_t reach = static_cast<int64_t>(axis.kernel - 1) * axis.dilation;
+  int64_t value;
+  if (transposed) {
+    value = input * axis.stride - axis.padding + (last ? reach : 0);
+  } else {
+    value = input + axis.padding - (last ? 0 : reach);
+    value = value < 0 ? -1 : value / axis.stride;
+  }
+  return value < 0 ? 0 : value < axis.out_size ? value : axis.out_size - 1;
+}
+
+// Room for the candidates of each piece of words: as many blocks as lie between the first and the last cell that a
+// word feeds (but no more than cells), for each kernel row that leads somewhere.
+int64_t bound_candidates(const SparseMapParams& p, const Sites& sites, int64_t* piece_offsets) {
+  const SparseAxis& axis = p.axes[2];
   parallel_for(sites.count, kWordGrain, [&](int64_t begin, int64_t end) {
     int64_t total = 0;
     for (int64_t w = begin; w < end; ++w) {
-      int64_t rows = 0, blocks = 0;
-      for_rows(p, sites.words[w], [&](int32_t, int32_t, int32_t) { ++rows; });
-      if (rows > 0) for_blocks(p, sites.words[w], [&](int32_t, uint64_t) { ++blocks; });
-      total += rows * blocks;
+      const Word& word = sites.words[w];
+      int64_t rows = 0;
+      for_rows(p, word, [&](int32_t, int32_t, int32_t) { ++rows; });
+      const int64_t x = static_cast<int64_t>(word.block) * 64;
+      const int64_t first = extreme_output(axis, p.transposed, x + __builtin_ctzll(word.bits), false);
+      const int64_t last = extreme_output(axis, p.transposed, x + 63 - __builtin_clzll(word.bits), true);
+      // for_blocks may list a block again when more than kOpenBlocks are in use.
+      const int64_t span = (last >> 6) - (first >> 6) + 1;
+      const int64_t cells = static_cast<int64_t>(__builtin_popcountll(word.bits)) * axis.kernel;
+      total += rows * (span <= kOpenBlocks && span < cells ? span : cells);
     }
     piece_offsets[begin / kWordGrain] = total;
   });
-  int64_t sum = 0;
-  for (int64_t piece = 0; piece * kWordGrain < sites.count; ++piece) {
+  int64_t sum = 0, piece = 0;
+  for (; piece * kWordGrain < sites.count; ++piece) {
     const int64_t here = piece_offsets[piece];
     piece_offsets[piece] = sum;
     sum += here;
   }
+  piece_offsets[piece] = sum;
   return sum;
 }
 
+// What a piece leaves of its room is filled with candidates of no site.
 void list_candidates(const SparseMapParams& p, const Sites& sites, const int64_t* piece_offsets, uint64_t* keys,
                      uint64_t* bits, uint32_t* order) {
   parallel_for(sites.count, kWordGrain, [&](int64_t begin, int64_t end) {
     int64_t at = piece_offsets[begin / kWordGrain];
+    uint64_t key = 0;
     for (int64_t w = begin; w < end; ++w) {
       const Word& word = sites.words[w];
       for_blocks(p, word, [&](int32_t block, uint64_t block_bits) {
         for_rows(p, word, [&](int32_t z, int32_t y, int32_t) {
-          keys[at] = output_key(p, word.batch, z, y, 0) / 64 + static_cast<uint64_t>(block);
+          key = output_key(p, word.batch, z, y, 0) / 64 + static_cast<uint64_t>(block);
+          keys[at] = key;
           bits[at] = block_bits;
           order[at] = static_cast<uint32_t>(at);
           ++at;
         });
       });
+    }
+    for (; at < piece_offsets[begin / kWordGrain + 1]; ++at) {
+      keys[at] = key;
+      bits[at] = 0;
+      order[at] = static_cast<uint32_t>(at);
     }
   });
 }
@@ -242,6 +273,7 @@ int64_t merge_candidates(int64_t candidates, const uint32_t* order, const uint64
     const uint64_t key = words.key[i];
     uint64_t merged = 0;
     for (; i < candidates && words.key[i] == key; ++i) merged |= bits[order[i]];
+    if (merged == 0) continue;
     words.key[count] = key;
     words.bits[count] = merged;
     words.base[count] = static_cast<int32_t>(outputs);
@@ -269,57 +301,82 @@ void write_out_indices(const SparseMapParams& p, const OutputWords& words, int32
   });
 }
 
-// Follows each input site through each kernel element; what it feeds is known to be there.
+// What the sites of one word feed along x.
+struct Step {
+  int32_t kx;
+  int32_t input;   // rank
+  uint32_t block;  // of the output word, and the site in it
+  int32_t position;
+};
+
+int64_t list_steps(const SparseMapParams& p, const Word& word, Step* steps) {
+  int64_t count = 0;
+  for (int32_t kx = 0; kx < p.axes[2].kernel; ++kx) {
+    int32_t input = word.base, x;
+    for (uint64_t left = word.bits; left != 0; left &= left - 1, ++input) {
+      if (!output_coordinate(p.axes[2], p.transposed, word.block * 64 + __builtin_ctzll(left), kx, x)) continue;
+      steps[count++] = {kx, input, static_cast<uint32_t>(x) >> 6, x & 63};
+    }
+  }
+  return count;
+}
+
+int64_t lower_bound(const OutputWords& words, uint64_t key) {
+  int64_t low = 0, high = words.count;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (words.key[middle] < key) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// Follows each input site through each kernel element; what it feeds is known to be there. Within a kernel row, words
+// in ascending order feed words in ascending order, so that a cursor per kernel row is all the search there is.
 void link_sites(const SparseMapParams& p, const Sites& sites, const OutputWords& words, int64_t outputs,
                 const SparseMapOutputs& out) {
   const int32_t kx_count = p.axes[2].kernel;
+  const size_t rows = static_cast<size_t>(p.axes[0].kernel) * static_cast<size_t>(p.axes[1].kernel);
   parallel_for(sites.count, kWordGrain, [&](int64_t begin, int64_t end) {
-    int32_t z, y, x;
-    for (int32_t kz = 0; kz < p.axes[0].kernel; ++kz) {
-      for (int32_t ky = 0; ky < p.axes[1].kernel; ++ky) {
-        for (int32_t kx = 0; kx < kx_count; ++kx) {
-          const int64_t k = (static_cast<int64_t>(kz) * p.axes[1].kernel + ky) * kx_count + kx;
-          int32_t* const neighbours = out.neighbours + k * outputs;
-          int32_t* const reverse = out.reverse + k * p.sites;
-          int64_t cursor = -1;
-          for (int64_t w = begin; w < end; ++w) {
-            const Word& word = sites.words[w];
-            if (!output_coordinate(p.axes[0], p.transposed, word.z, kz, z)) continue;
-            if (!output_coordinate(p.axes[1], p.transposed, word.y, ky, y)) continue;
-            const uint64_t row = output_key(p, word.batch, z, y, 0) / 64;
-            int32_t input = word.base;
-            for (uint64_t left = word.bits; left != 0; left &= left - 1, ++input) {
-              if (!output_coordinate(p.axes[2], p.transposed, word.block * 64 + __builtin_ctzll(left), kx, x)) continue;
-              const uint64_t key = row + static_cast<uint64_t>(x >> 6);
-              if (cursor < 0) {
-                int64_t low = 0, high = words.count;
-                while (low < high) {
-                  const int64_t middle = (low + high) / 2;
-                  if (words.key[middle] < key) {
-                    low = middle + 1;
-                  } else {
-                    high = middle;
-                  }
-                }
-                cursor = low;
-              }
-              while (words.key[cursor] < key) ++cursor;
-              const int32_t output = words.base[cursor] + rank_in(words.bits[cursor], x & 63);
-              const int32_t input_row = sites.row(input);
-              neighbours[output] = input_row;
-              reverse[input_row] = output;
-            }
-          }
+    const Scratch cursors_memory(rows * sizeof(int64_t));
+    const Scratch steps_memory(64 * static_cast<size_t>(kx_count) * sizeof(Step));
+    int64_t* const cursors = cursors_memory.as<int64_t>();
+    Step* const steps = steps_memory.as<Step>();
+    for (size_t row = 0; row < rows; ++row) cursors[row] = -1;
+    for (int64_t w = begin; w < end; ++w) {
+      const Word& word = sites.words[w];
+      const int64_t count = list_steps(p, word, steps);
+      if (count == 0) continue;
+      uint32_t first_block = steps[0].block;
+      for (int64_t i = 1; i < count; ++i) first_block = steps[i].block < first_block ? steps[i].block : first_block;
+      for_rows(p, word, [&](int32_t z, int32_t y, int32_t row) {
+        const uint64_t base = output_key(p, word.batch, z, y, 0) / 64;
+        int64_t cursor = cursors[row] < 0 ? lower_bound(words, base + first_block) : cursors[row];
+        while (words.key[cursor] < base + first_block) ++cursor;
+        cursors[row] = cursor;
+        for (int64_t i = 0; i < count; ++i) {
+          const Step step = steps[i];
+          const uint64_t key = base + step.block;
+          while (words.key[cursor] < key) ++cursor;
+          while (words.key[cursor] > key) --cursor;
+          const int32_t output = words.base[cursor] + rank_in(words.bits[cursor], step.position);
+          const int32_t input_row = sites.row(step.input);
+          const int64_t k = static_cast<int64_t>(row) * kx_count + step.kx;
+          out.neighbours[k * outputs + output] = input_row;
+          out.reverse[k * p.sites + input_row] = output;
         }
-      }
+      });
     }
   });
 }
 
 void map_convolution(const SparseMapParams& p, const Sites& sites) {
-  const Scratch offsets_memory(sizeof(int64_t) * static_cast<size_t>(sites.count / kWordGrain + 1));
+  const Scratch offsets_memory(sizeof(int64_t) * static_cast<size_t>(sites.count / kWordGrain + 2));
   int64_t* const piece_offsets = offsets_memory.as<int64_t>();
-  const int64_t candidates = count_candidates(p, sites, piece_offsets);
+  const int64_t candidates = bound_candidates(p, sites, piece_offsets);
   if (candidates >= int64_t{1} << 32) throw_value_error("the convolution has too many output sites");
   const size_t room = static_cast<size_t>(candidates) + 1;
   const Scratch keys_memory(room * 8), spare_memory(room * 8), bits_memory(room * 8), order_memory(room * 8);
