@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-conv_transpose_cpu_packs: bool
-group_points_cpu_bins: bool
 nms_cpu_sorts: bool
-voxel_cpu_sorts: bool
-voxelize_cpu_in_one_step: bool
+conv_transpose_cpu_packs: bool
 sparse_conv_cpu_needs_workspace: bool
 sparse_map_on_cpu: bool
+group_points_cpu_bins: bool
+voxel_cpu_sorts: bool
+voxelize_cpu_in_one_step: bool
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...
@@ -290,6 +290,71 @@ def soft_nms(
     gaussian: bool,
     /,
 ) -> None: ...
+def sparse_avg_pool_backward(
+    grad_features: Tensor,
+    grad_output: Tensor,
+    counts: Tensor,
+    neighbours: Tensor,
+    reverse: Tensor,
+    count_missing: bool,
+    /,
+) -> None: ...
+def sparse_avg_pool_forward(output: Tensor, features: Tensor, neighbours: Tensor, count_missing: bool, /) -> None: ...
+def sparse_conv_forward(
+    output: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, groups: int, /
+) -> None: ...
+def sparse_conv_weight(
+    grad_weight: Tensor,
+    features: Tensor,
+    grad_output: Tensor,
+    neighbours: Tensor,
+    groups: int,
+    workspace: Tensor | None,
+    /,
+) -> None: ...
+def sparse_conv_weight_pieces(outputs: int, /) -> int: ...
+def sparse_kernel_map(
+    indices: Tensor,
+    geometry: Sequence[int],
+    batch_size: int,
+    submanifold: bool,
+    transposed: bool,
+    allocate: Callable[[int], tuple[Tensor | None, Tensor, Tensor]],
+    /,
+) -> None: ...
+def sparse_kernel_map_step(
+    step: int,
+    indices: Tensor,
+    geometry: Sequence[int],
+    batch_size: int,
+    submanifold: bool,
+    transposed: bool,
+    outputs: int,
+    out_indices: Tensor | None,
+    neighbours: Tensor | None,
+    reverse: Tensor | None,
+    table_keys: Tensor,
+    table_values: Tensor | None,
+    status: Tensor | None,
+    out_keys: Tensor | None,
+    places: Tensor | None,
+    /,
+) -> None: ...
+def sparse_max_pool_backward(
+    grad_features: Tensor, grad_output: Tensor, argmax: Tensor, reverse: Tensor, /
+) -> None: ...
+def sparse_max_pool_forward(output: Tensor, argmax: Tensor, features: Tensor, neighbours: Tensor, /) -> None: ...
+def sparse_max_pool_values(output: Tensor, features: Tensor, neighbours: Tensor, /) -> None: ...
+def unpool_backward(
+    grad_input: Tensor, grad_output: Tensor, scale_height: int, scale_width: int, nails: bool, /
+) -> None: ...
+def unpool_forward(output: Tensor, input: Tensor, scale_height: int, scale_width: int, nails: bool, /) -> None: ...
+def upsample_bilinear2d_backward(
+    grad_input: Tensor, grad_output: Tensor, align_corners: bool, step_height: float, step_width: float, /
+) -> None: ...
+def upsample_bilinear2d_forward(
+    output: Tensor, input: Tensor, align_corners: bool, step_height: float, step_width: float, /
+) -> None: ...
 def voxel_ids(
     ids: Tensor, points: Tensor, grid: Sequence[float], offsets: Tensor | None, batch: Tensor | None, /
 ) -> None: ...
@@ -369,67 +434,3 @@ def voxelize_find(
     /,
 ) -> None: ...
 def voxelize_workspace(points: int, clouds: int, /) -> int: ...
-def sparse_avg_pool_backward(
-    grad_features: Tensor,
-    grad_output: Tensor,
-    counts: Tensor,
-    neighbours: Tensor,
-    reverse: Tensor,
-    count_missing: bool,
-    /,
-) -> None: ...
-def sparse_avg_pool_forward(output: Tensor, features: Tensor, neighbours: Tensor, count_missing: bool, /) -> None: ...
-def sparse_max_pool_backward(
-    grad_features: Tensor, grad_output: Tensor, argmax: Tensor, reverse: Tensor, /
-) -> None: ...
-def sparse_max_pool_forward(output: Tensor, argmax: Tensor, features: Tensor, neighbours: Tensor, /) -> None: ...
-def sparse_max_pool_values(output: Tensor, features: Tensor, neighbours: Tensor, /) -> None: ...
-def sparse_conv_forward(
-    output: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, groups: int, /
-) -> None: ...
-def sparse_conv_weight(
-    grad_weight: Tensor,
-    features: Tensor,
-    grad_output: Tensor,
-    neighbours: Tensor,
-    groups: int,
-    workspace: Tensor | None,
-    /,
-) -> None: ...
-def sparse_conv_weight_pieces(outputs: int, /) -> int: ...
-def sparse_kernel_map(
-    indices: Tensor,
-    geometry: Sequence[int],
-    batch_size: int,
-    submanifold: bool,
-    transposed: bool,
-    allocate: Callable[[int], tuple[Tensor | None, Tensor, Tensor]],
-    /,
-) -> None: ...
-def sparse_kernel_map_step(
-    step: int,
-    indices: Tensor,
-    geometry: Sequence[int],
-    batch_size: int,
-    submanifold: bool,
-    transposed: bool,
-    outputs: int,
-    out_indices: Tensor | None,
-    neighbours: Tensor | None,
-    reverse: Tensor | None,
-    table_keys: Tensor,
-    table_values: Tensor | None,
-    status: Tensor | None,
-    out_keys: Tensor | None,
-    places: Tensor | None,
-    /,
-def unpool_backward(
-    grad_input: Tensor, grad_output: Tensor, scale_height: int, scale_width: int, nails: bool, /
-) -> None: ...
-def unpool_forward(output: Tensor, input: Tensor, scale_height: int, scale_width: int, nails: bool, /) -> None: ...
-def upsample_bilinear2d_backward(
-    grad_input: Tensor, grad_output: Tensor, align_corners: bool, step_height: float, step_width: float, /
-) -> None: ...
-def upsample_bilinear2d_forward(
-    output: Tensor, input: Tensor, align_corners: bool, step_height: float, step_width: float, /
-) -> None: ...

@@ -7,8 +7,8 @@ from fastcv.ops.box_coding import decode_boxes, encode_boxes
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
-from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d, conv_transpose_matrix
+from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.farthest_point_sample import farthest_point_sample
 from fastcv.ops.group_points import group_points, three_interpolate
 from fastcv.ops.knn import knn
@@ -26,11 +26,11 @@ from fastcv.ops.soft_nms import soft_nms
 from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.ops.sparse_kernel_map import sparse_kernel_map
 from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
+from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
+from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
 from fastcv.ops.voxel_scatter import voxel_scatter
 from fastcv.ops.voxelize import voxelize, voxelize_padded
-from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
-from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = [
     "anchor_grid",
@@ -77,13 +77,13 @@ __all__ = [
     "sparse_conv",
     "sparse_kernel_map",
     "sparse_max_pool",
+    "three_interpolate",
+    "unpool_bed_of_nails",
+    "unpool_nearest",
+    "upsample_bilinear2d",
     "voxel_ids",
     "voxel_occupancy",
     "voxel_scatter",
     "voxelize",
     "voxelize_padded",
-    "unpool_bed_of_nails",
-    "unpool_nearest",
-    "upsample_bilinear2d",
-    "three_interpolate",
 ]

@@ -5,8 +5,8 @@ from fastcv.reference.box_coding import decode_boxes, encode_boxes
 from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.boxes import masks_to_boxes
-from fastcv.reference.devoxelize import devoxelize
 from fastcv.reference.conv_transpose import conv_transpose
+from fastcv.reference.devoxelize import devoxelize
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
@@ -22,10 +22,10 @@ from fastcv.reference.soft_nms import soft_nms
 from fastcv.reference.sparse_conv import sparse_conv
 from fastcv.reference.sparse_kernel_map import sparse_kernel_map
 from fastcv.reference.sparse_pool import sparse_avg_pool, sparse_max_pool
-from fastcv.reference.voxel_scatter import voxel_scatter
-from fastcv.reference.voxelize import voxel_ids, voxel_occupancy, voxelize
 from fastcv.reference.unpool import unpool_bed_of_nails, unpool_nearest
 from fastcv.reference.upsample_bilinear2d import upsample_bilinear2d
+from fastcv.reference.voxel_scatter import voxel_scatter
+from fastcv.reference.voxelize import voxel_ids, voxel_occupancy, voxelize
 
 __all__ = [
     "anchor_grid",
@@ -63,12 +63,12 @@ __all__ = [
     "sparse_conv",
     "sparse_kernel_map",
     "sparse_max_pool",
+    "three_interpolate",
+    "unpool_bed_of_nails",
+    "unpool_nearest",
+    "upsample_bilinear2d",
     "voxel_ids",
     "voxel_occupancy",
     "voxel_scatter",
     "voxelize",
-    "unpool_bed_of_nails",
-    "unpool_nearest",
-    "upsample_bilinear2d",
-    "three_interpolate",
 ]
