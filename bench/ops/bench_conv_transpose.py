@@ -129,7 +129,6 @@ WORKLOADS = [
         call=lambda op, input, weight, bias: op(input, weight, bias, 2),
         contenders=CONTENDERS,
         peer="torch",
-        targets={name: Target(seconds=4e-6) for name in ("one thread", "all threads", "cuda")},
         iterations=1000,
     ),
 ]

@@ -59,15 +59,14 @@ def test_values_and_gradients_equal_the_reference(backend: Any, dims: int, activ
     for stride, padding, extra, dilation in itertools.product((1, 2), (0, 1), (0, 1), (1, 2)):
         if extra >= max(stride, dilation) or (padding == 1 and dims == 3 and stride == 1):
             continue
+        if backend.name == "emulated" and (stride, padding, extra) != (2, 1, 1):
+            continue  # it is slow
         options = {"stride": stride, "padding": padding, "output_padding": extra, "groups": 2, "dilation": dilation}
         options["activation"] = activation
         check(backend, input, weight, bias, options, reference.conv_transpose)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_geometry_equals_torch(backend: Any, data: st.DataObject) -> None:
-    draw = data.draw
+def check_any_geometry(backend: Any, draw: Any) -> None:
     dims = draw(st.integers(1, 3))
     axis = st.integers(1, (30, 12, 5)[dims - 1])
     sizes = [draw(axis) for _ in range(dims)]
@@ -88,6 +87,24 @@ def test_any_geometry_equals_torch(backend: Any, data: st.DataObject) -> None:
     check(backend, input, weight, bias, options, TORCH[dims])
 
 
+def examples(count: int) -> settings:
+    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@examples(50)
+@given(data=st.data())
+def test_any_geometry_equals_torch(backend: Any, data: st.DataObject) -> None:
+    if backend.name == "emulated":
+        pytest.skip("fewer examples in the emulator, below")
+    check_any_geometry(backend, data.draw)
+
+
+@examples(6)
+@given(data=st.data())
+def test_a_few_geometries_equal_torch(backend: Any, data: st.DataObject) -> None:
+    check_any_geometry(backend, data.draw)
+
+
 CHANNELS = [(1, 1), (3, 5), (16, 16), (31, 33), (32, 65), (65, 31), (130, 8)]
 
 
@@ -98,9 +115,9 @@ def test_dtypes_layouts_and_channel_counts(
     backend: Any, dtype: torch.dtype, channels_last: bool, channels: tuple[int, int]
 ) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    if backend.name == "emulated" and channels not in ((3, 5), (16, 16), (32, 65)):
+        pytest.skip("slow in the emulator")
     for kernel, stride, padding, width in ((2, 2, 0, 17), (4, 2, 1, 6)):
-        if backend.name == "emulated" and (kernel == 2) == (channels[0] > 40):
-            continue  # it is slow: one of the two
         input = random(2, channels[0], 5, width, dtype=dtype)
         weight = random(channels[0], channels[1], kernel, kernel, seed=1, dtype=dtype)
         bias = random(channels[1], seed=2, dtype=dtype)
@@ -132,6 +149,8 @@ def test_float32_error_grows_with_the_reduction_only(backend: Any) -> None:
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 96, 97, 200])
 def test_sizes_around_the_edges_of_tiles(backend: Any, size: int) -> None:
+    if backend.name == "emulated" and size not in (1, 63, 65):
+        pytest.skip("slow in the emulator")
     options = {"stride": (2, 3), "padding": (0, 1)}
     channels = (7, 9) if backend.name == "emulated" else (5, min(size, 80))
     input, weight = random(1, channels[0], 2, size), random(channels[0], channels[1], 2, 4, seed=1)
