@@ -3,8 +3,8 @@
 //   input       (N, G * C_in)     features of the input sites; contiguous
 //   weight      (G * C_out, K, C_in)  any strides
 //   bias        (G * C_out,)      contiguous, or null
-//   neighbours  (K, M)            int32: the row of `input` that feeds output m through kernel element k, or less than 0
-//   output      (M, G * C_out)    contiguous
+//   neighbours  (K, M)            int32: the row of `input` that feeds output m through kernel element k, or less than
+//   0 output      (M, G * C_out)    contiguous
 //
 //   output[m] = bias + sum_k  weight[:, k, :] input[neighbours[k, m]]      within each of the G groups of channels
 //
