@@ -121,7 +121,7 @@ def _jvp(tensors: Any, constants: Any, t_features: Any, t_weight: Any, t_bias: A
         part = _sparse_conv(features, t_weight, bias, neighbours, reverse, groups)
         tangent = part if tangent is None else tangent + part
     if tangent is None:
-        return torch.zeros_like(t_bias).expand(neighbours.shape[1], -1) + t_bias
+        tangent = features.new_zeros((neighbours.shape[1], weight.shape[0])) + t_bias
     return tangent
 
 
