@@ -45,13 +45,17 @@ struct SparseConvWeightParams {
   void* workspace;  // CUDA: weight_gradient_pieces() times as many elements as grad_weight, of the accumulating dtype
 };
 
+FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
+FASTCV_DECLARE_KERNEL(sparse_conv_weight, SparseConvWeightParams);
+
+namespace FASTCV_VARIANT {
+
 // Into how many pieces the output rows are cut, each of at least one row.
-inline int64_t weight_gradient_pieces(int64_t outputs) {
+FASTCV_HD int64_t weight_gradient_pieces(int64_t outputs) {
   const int64_t pieces = (outputs + 8191) / 8192;
   return pieces < 1 ? 1 : pieces < 16 ? pieces : 16;
 }
 
-FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
-FASTCV_DECLARE_KERNEL(sparse_conv_weight, SparseConvWeightParams);
+}  // namespace FASTCV_VARIANT
 
 }  // namespace fastcv
