@@ -45,9 +45,9 @@ def load_fastcv_over_map() -> Callable[..., Any]:
 
 def load_fastcv_step() -> Callable[..., Any]:
     def step(indices: Tensor, features: Tensor, weight: Tensor, kind: str) -> list[Tensor]:
-        leaves = [features.detach().requires_grad_(), weight.detach().requires_grad_()]
-        output = map_and_convolve(indices, *leaves, kind)
-        return [output.detach(), *torch.autograd.grad(output.sum(), leaves)]
+        features, weight = features.detach().requires_grad_(), weight.detach().requires_grad_()
+        output = map_and_convolve(indices, features, weight, kind)
+        return [output.detach(), *torch.autograd.grad(output.sum(), (features, weight))]
 
     return step
 

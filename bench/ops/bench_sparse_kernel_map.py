@@ -1,4 +1,4 @@
-"""The kernel map of a sparse convolution alone, on the sites of G1 and G2, in order and shuffled; growth to 10⁶ sites."""
+"""The kernel map of a sparse convolution alone, on the sites of G1 and G2, ordered and shuffled; up to 10⁶ sites."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _row_sum(rows: Tensor) -> Tensor:
 def _jvp(tensors: Any, constants: Any, t_features: Any, t_weight: Any, t_bias: Any) -> Tensor:
     features, weight, neighbours, reverse = tensors
     groups, _ = constants
-    tangent = None
+    tangent: Tensor | None = None
     if t_features is not None:
         tangent = _sparse_conv(t_features, weight, t_bias, neighbours, reverse, groups)
     if t_weight is not None:
@@ -121,7 +121,7 @@ def _jvp(tensors: Any, constants: Any, t_features: Any, t_weight: Any, t_bias: A
         part = _sparse_conv(features, t_weight, bias, neighbours, reverse, groups)
         tangent = part if tangent is None else tangent + part
     if tangent is None:
-        tangent = t_bias.expand(neighbours.shape[1], -1).clone()
+        tangent = features.new_zeros((neighbours.shape[1], weight.shape[0])) + t_bias
     return tangent
 
 

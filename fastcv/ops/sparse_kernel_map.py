@@ -55,7 +55,8 @@ class _Steps:
     """The steps of the CUDA kernels, with the tensors that they share."""
 
     def __init__(self, indices: Tensor, geometry: Sequence[int], batch_size: int, *kind: bool) -> None:
-        self.indices, self.problem = indices, (geometry, batch_size, *kind)
+        self.indices = indices
+        self.problem: tuple[Any, ...] = (geometry, batch_size, *kind)
 
     def table(self, keys: int) -> tuple[Tensor, Tensor]:
         """An empty table for at most that many keys."""
@@ -66,7 +67,8 @@ class _Steps:
         names = ("out_indices", "neighbours", "reverse")
         first = [tensors.get(name) for name in names]
         last = [tensors.get(name) for name in ("values", "status", "out_keys", "places")]
-        _C.sparse_kernel_map_step(step, self.indices, *self.problem, outputs, *first, keys, *last)
+        arguments: tuple[Any, ...] = (*self.problem, outputs, *first, keys, *last)
+        _C.sparse_kernel_map_step(step, self.indices, *arguments)
 
 
 def _submanifold_steps(indices: Tensor, geometry: Sequence[int], batch_size: int) -> tuple[Tensor, Tensor]:

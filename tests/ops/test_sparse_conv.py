@@ -185,9 +185,10 @@ def test_empty(backend: Any, inputs: int, outputs: int) -> None:
 def test_strided_arguments(backend: Any) -> None:
     features, weight, bias, neighbours, reverse = (t.to(backend.device) for t in random_problem(6, 8) if t is not None)
     expected = sparse_conv(features, weight, bias, neighbours, reverse)
+    reversed_axes = weight.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)
     cases = {
         "features": (features.T.contiguous().T, weight, bias, neighbours, reverse),
-        "weight": (features, weight.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0), bias, *_maps(neighbours, reverse)),
+        "weight": (features, reversed_axes, bias, neighbours, reverse),
         "every second": (features, torch.stack([weight, weight], dim=4)[:, :, :, :, 0], bias, neighbours, reverse),
         "bias": (features, weight, torch.stack([bias, bias], dim=1)[:, 0], neighbours, reverse),
         "map": (features, weight, bias, neighbours.T.contiguous().T, reverse.T.contiguous().T),
@@ -196,21 +197,18 @@ def test_strided_arguments(backend: Any) -> None:
         torch.testing.assert_close(sparse_conv(*arguments), expected, rtol=1e-12, atol=1e-12, msg=name)
 
 
-def _maps(*maps: Tensor) -> tuple[Tensor, ...]:
-    return maps
-
-
 def test_nan_and_infinity_stay_in_their_rows(backend: Any) -> None:
-    features, weight, bias, neighbours, reverse = random_problem(4, 20, dtype=torch.float32)
+    features, weight, _, neighbours, reverse = random_problem(4, 20, dtype=torch.float32)
     features[7], features[9, 2] = float("nan"), float("inf")
-    output = sparse_conv(*(t.to(backend.device) for t in (features, weight, bias, neighbours, reverse) if t is not None))
+    moved = [t.to(backend.device) for t in (features, weight, neighbours, reverse)]
+    output = sparse_conv(moved[0], moved[1], None, *moved[2:])
     touched = ((neighbours == 7) | (neighbours == 9)).any(0)
     assert not torch.isfinite(output.cpu()[touched]).all()
     assert torch.isfinite(output.cpu()[~touched]).all()
 
 
 def test_permuted_rows_give_permuted_rows(backend: Any) -> None:
-    features, weight, bias, neighbours, reverse = random_problem(8, 24, dtype=torch.float32, inputs=300, outputs=280)
+    features, weight, _, neighbours, reverse = random_problem(8, 24, dtype=torch.float32, inputs=300, outputs=280)
     order = torch.randperm(280, generator=torch.Generator().manual_seed(1))
     device = backend.device
     one = sparse_conv(features.to(device), weight.to(device), None, neighbours.to(device), reverse.to(device))
@@ -361,7 +359,8 @@ def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
         for a, b, c, d in itertools.product(wrong, repeat=4):
             for groups in (1, 2**40):
                 for call in (_C.sparse_conv_forward, _C.sparse_conv_weight):
-                    arguments = (a, b, c, None, d, groups) if call is _C.sparse_conv_forward else (a, b, c, d, groups, None)
+                    forward = call is _C.sparse_conv_forward
+                    arguments = (a, b, c, None, d, groups) if forward else (a, b, c, d, groups, None)
                     try:
                         call(*arguments)
                     except (TypeError, ValueError, RuntimeError):  # RuntimeError: torch's own, for meta tensors

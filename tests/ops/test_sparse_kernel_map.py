@@ -103,7 +103,11 @@ def test_permuted_rows_give_permuted_maps(backend: Any) -> None:
     for options in ({"subm": True}, {"stride": 2, "padding": 1}):
         out, neighbours, reverse = sparse_kernel_map(indices, shape, 2, 3, **options)  # type: ignore[arg-type]
         moved_out, moved, moved_reverse = sparse_kernel_map(
-            indices[order], shape, 2, 3, **options  # type: ignore[arg-type]
+            indices[order],
+            shape,
+            2,
+            3,
+            **options,  # type: ignore[arg-type]
         )
         renamed = torch.where(neighbours >= 0, place[neighbours.clamp(min=0).long()], -1)
         if "subm" in options:
@@ -232,9 +236,7 @@ BAD_ARGUMENTS = [
 
 @pytest.mark.parametrize("subm", [False, True])
 @pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(
-    backend: Any, changed: dict[str, Any], error: type[Exception], message: str, subm: bool
-) -> None:
+def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str, subm: bool) -> None:
     if subm and "leaves no output" in message:
         pytest.skip("a submanifold convolution has no such thing")
     if subm and changed.get("stride") == 2**40:

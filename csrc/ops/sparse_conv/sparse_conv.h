@@ -3,8 +3,8 @@
 //   input       (N, G * C_in)     features of the input sites; contiguous
 //   weight      (G * C_out, K, C_in)  any strides
 //   bias        (G * C_out,)      contiguous, or null
-//   neighbours  (K, M)            int32: the row of `input` that feeds output m through kernel element k, or less than 0
-//   output      (M, G * C_out)    contiguous
+//   neighbours  (K, M)            int32: the row of `input` that feeds output m through kernel element k, or less than
+//   0 output      (M, G * C_out)    contiguous
 //
 //   output[m] = bias + sum_k  weight[:, k, :] input[neighbours[k, m]]      within each of the G groups of channels
 //
@@ -45,13 +45,17 @@ struct SparseConvWeightParams {
   void* workspace;  // CUDA: weight_gradient_pieces() times as many elements as grad_weight, of the accumulating dtype
 };
 
+FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
+FASTCV_DECLARE_KERNEL(sparse_conv_weight, SparseConvWeightParams);
+
+namespace FASTCV_VARIANT {
+
 // Into how many pieces the output rows are cut, each of at least one row.
-inline int64_t weight_gradient_pieces(int64_t outputs) {
+FASTCV_HD int64_t weight_gradient_pieces(int64_t outputs) {
   const int64_t pieces = (outputs + 8191) / 8192;
   return pieces < 1 ? 1 : pieces < 16 ? pieces : 16;
 }
 
-FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
-FASTCV_DECLARE_KERNEL(sparse_conv_weight, SparseConvWeightParams);
+}  // namespace FASTCV_VARIANT
 
 }  // namespace fastcv

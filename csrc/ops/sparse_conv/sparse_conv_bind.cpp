@@ -117,7 +117,8 @@ void sparse_conv_weight(const TensorView& grad_weight, const TensorView& feature
   if (grad_weight.elements() == 0) return;
   if (!workspace.is_none()) {
     const TensorView view = view_of(workspace.ptr());
-    check_shape({view, "workspace"}, {grad_weight.elements() * weight_gradient_pieces(p.outputs)}, "(elements,)");
+    check_shape({view, "workspace"}, {grad_weight.elements() * FASTCV_VARIANT::weight_gradient_pieces(p.outputs)},
+                "(elements,)");
     check_dtype({view, "workspace"}, accumulate_dtype(features.dtype));
     check_contiguous({view, "workspace"});
     check_same_device({view, "workspace"}, {features, "features"});
@@ -147,7 +148,8 @@ void bind_sparse_conv(py::module_& module) {
 #endif
   module.def("sparse_conv_forward", &sparse_conv_forward);
   module.def("sparse_conv_weight", &sparse_conv_weight);
-  module.def("sparse_conv_weight_pieces", &weight_gradient_pieces);
+  module.def("sparse_conv_weight_pieces",
+             [](int64_t outputs) { return FASTCV_VARIANT::weight_gradient_pieces(outputs); });
 }
 
 }  // namespace fastcv

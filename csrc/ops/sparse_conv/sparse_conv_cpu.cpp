@@ -158,7 +158,8 @@ void convolve_block(const SparseConvParams& p, int64_t group, const Accumulate<T
   }
   for (int64_t m = 0; m < count; ++m) {
     int64_t c = 0;
-    for (; c + kLanes<A> <= p.out_channels; c += kLanes<A>) store(output + m * out_row + c, load(sums + m * sums_row + c));
+    for (; c + kLanes<A> <= p.out_channels; c += kLanes<A>)
+      store(output + m * out_row + c, load(sums + m * sums_row + c));
     for (; c < p.out_channels; ++c) output[m * out_row + c] = from_float<T>(sums[m * sums_row + c]);
   }
 }
@@ -277,8 +278,8 @@ void weight_gradient(const SparseConvWeightParams& p) {
       A* const sums = all_sums + task * pieces * size;
       for (int64_t piece = 1; piece < pieces; ++piece) add_row(sums + piece * size, size, sums);
       for (int64_t o = 0; o < p.out_channels; ++o) {
-        T* const target = static_cast<T*>(p.grad_weight) +
-                          ((group * p.out_channels + o) * p.volume + k) * p.in_channels;
+        T* const target =
+            static_cast<T*>(p.grad_weight) + ((group * p.out_channels + o) * p.volume + k) * p.in_channels;
         for (int64_t i = 0; i < p.in_channels; ++i) target[i] = from_float<T>(sums[i * out_width + o]);
       }
     }

@@ -179,7 +179,8 @@ __global__ void __launch_bounds__(kBlockSize, 2)
   }
 
   const int row = thread / kColumnThreads, column = thread % kColumnThreads * kThreadColumns;
-  A* target = static_cast<A*>(p.workspace) + ((piece * p.groups + group) * p.volume + k) * p.in_channels * p.out_channels;
+  A* target =
+      static_cast<A*>(p.workspace) + ((piece * p.groups + group) * p.volume + k) * p.in_channels * p.out_channels;
 #pragma unroll
   for (int r = 0; r < kThreadRows; ++r) {
     const int i = i0 + row + r * (kTileRows / kThreadRows);
@@ -196,13 +197,14 @@ template <class T>
 __global__ void __launch_bounds__(kBlockSize, 2) add_pieces_kernel(const SparseConvWeightParams p, unsigned pieces) {
   using A = Accumulate<T>;
   const unsigned index = blockIdx.x * kBlockSize + threadIdx.x;  // k * in_channels + i
-  const unsigned in_channels = static_cast<unsigned>(p.in_channels), out_channels = static_cast<unsigned>(p.out_channels);
+  const unsigned in_channels = static_cast<unsigned>(p.in_channels),
+                 out_channels = static_cast<unsigned>(p.out_channels);
   if (index >= static_cast<unsigned>(p.volume) * in_channels) return;
   const int64_t size = p.groups * p.volume * p.in_channels * p.out_channels;
   for (unsigned channel = blockIdx.y; channel < out_channels * p.groups; channel += gridDim.y) {
     const unsigned group = channel / out_channels, o = channel % out_channels;
-    const A* source = static_cast<const A*>(p.workspace) +
-                      (group * p.volume * p.in_channels + index) * p.out_channels + o;
+    const A* source =
+        static_cast<const A*>(p.workspace) + (group * p.volume * p.in_channels + index) * p.out_channels + o;
     A sum = A(0);
     for (unsigned piece = 0; piece < pieces; ++piece) sum += source[piece * size];
     static_cast<T*>(p.grad_weight)[channel * (p.volume * p.in_channels) + index] = from_float<T>(sum);

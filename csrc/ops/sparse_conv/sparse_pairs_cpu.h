@@ -42,7 +42,8 @@ inline int64_t list_pairs(const int32_t* neighbours, int64_t count, int32_t inpu
   __mmask16 too_large = 0;
   for (int64_t i = 0; i < count; i += 16) {
     // No branch on the contents, which would be mispredicted at every other step.
-    const __mmask16 all = count - i >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << (count - i)) - 1);
+    const __mmask16 all =
+        count - i >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << (count - i)) - 1);
     const __m512i there = _mm512_maskz_loadu_epi32(all, neighbours + i);
     const __mmask16 found = _mm512_mask_cmplt_epu32_mask(all, there, limit);
     too_large = static_cast<__mmask16>(too_large | _mm512_mask_cmpge_epi32_mask(all, there, limit));

@@ -4,9 +4,9 @@
 //   all others    insert (into a table of its own, to find duplicates), spread, then compact the table, sort its keys,
 //                 number, link
 //
-// Every kernel has one thread per site, per pair of site and kernel element, or per slot. Where a key lands in the table
-// depends on the order of arrival, but tables are only asked whether a key is there and what its value is, and every
-// entry of a map is written by the one pair of sites it stands for: the result is the same every time.
+// Every kernel has one thread per site, per pair of site and kernel element, or per slot. Where a key lands in the
+// table depends on the order of arrival, but tables are only asked whether a key is there and what its value is, and
+// every entry of a map is written by the one pair of sites it stands for: the result is the same every time.
 //
 // Napkin maths, submanifold 3 x 3 x 3, 120 000 sites on an H200: 13 probes of 12 bytes per site fall into 32-byte
 // sectors, 50 MB out of L2 (the table has 3 MB), and the map has 13 MB: 15 us.
@@ -75,9 +75,12 @@ __global__ void __launch_bounds__(kBlockSize, 2) mirror_kernel(const SparseMapPa
       return;
     }
     const KernelElement element = element_of(p, k);
-    const int64_t z = static_cast<int64_t>(site[1]) - p.axes[0].padding + static_cast<int64_t>(element.z) * p.axes[0].dilation;
-    const int64_t y = static_cast<int64_t>(site[2]) - p.axes[1].padding + static_cast<int64_t>(element.y) * p.axes[1].dilation;
-    const int64_t x = static_cast<int64_t>(site[3]) - p.axes[2].padding + static_cast<int64_t>(element.x) * p.axes[2].dilation;
+    const int64_t z =
+        static_cast<int64_t>(site[1]) - p.axes[0].padding + static_cast<int64_t>(element.z) * p.axes[0].dilation;
+    const int64_t y =
+        static_cast<int64_t>(site[2]) - p.axes[1].padding + static_cast<int64_t>(element.y) * p.axes[1].dilation;
+    const int64_t x =
+        static_cast<int64_t>(site[3]) - p.axes[2].padding + static_cast<int64_t>(element.x) * p.axes[2].dilation;
     if (z < 0 || z >= p.axes[0].in_size || y < 0 || y >= p.axes[1].in_size || x < 0 || x >= p.axes[2].in_size) continue;
     const uint64_t key =
         input_key(p, site[0], static_cast<int32_t>(z), static_cast<int32_t>(y), static_cast<int32_t>(x));
