@@ -18,7 +18,7 @@ console = Console(highlight=False)
 
 # What torchvision's checkpoints call their classes: COCO's, with gaps where COCO never used a number.
 COCO = [
-    name.strip()
+    " ".join(name.split())
     for name in """
 background, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, , stop
 sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, , backpack, umbrella, ,

@@ -223,7 +223,7 @@ class RoIHeads(nn.Module):
         image_sizes : list of (height, width)
             Boxes are clipped to them.
         """
-        images, rows, classes = scores.shape
+        _, rows, classes = scores.shape
         flat = scores[..., 1:].flatten(1)
         flat = flat.masked_fill(~(flat > self.score_thresh), -torch.inf)
         # Probabilities of a proposal add up to 1: no more than 1 / score_thresh of its classes can be above it.

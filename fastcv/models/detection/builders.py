@@ -72,9 +72,8 @@ def build(
     small = backbone == "tiny"
     body = make_backbone(backbone, weights, weights_backbone, trainable_backbone_layers, norm_eps, 32 if small else 256)
     if small:
-        model = kind(body, **_small_heads(kind, num_classes, kwargs))
-    else:
-        model = kind(body, num_classes, **kwargs)
+        kwargs = _small_heads(kind, num_classes, kwargs)
+    model = kind(body, None if small else num_classes, **kwargs)
     if state is not None:
         load_state(model, state, str(weights))
     return model
