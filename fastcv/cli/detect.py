@@ -27,7 +27,7 @@ surfboard, tennis racket, bottle, , wine glass, cup, fork, knife, spoon, bowl, b
 broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, , dining table, , , toilet, , tv,
 laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, , book, clock, vase,
 scissors, teddy bear, hair drier, toothbrush
-""".split(",")
+""".split(",")  # noqa: SIM905
 ]
 COLOURS = ((230, 80, 60), (60, 140, 230), (70, 180, 90), (240, 170, 40), (160, 90, 210), (40, 180, 190))
 

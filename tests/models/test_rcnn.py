@@ -129,6 +129,38 @@ def test_same_detections(peer: ModuleType, backend: Backend, kind: str) -> None:
     assert len({label for image in expected for label in image["labels"].tolist()}) > 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_detections_of_resnet50(peer: ModuleType, kind: str) -> None:
+    """The models people use, on a photograph."""
+    cbook, image = pytest.importorskip("matplotlib.cbook"), pytest.importorskip("PIL.Image")
+    numpy = pytest.importorskip("numpy")
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        photo = torch.from_numpy(numpy.array(image.open(file))).permute(2, 0, 1).float() / 255
+    options = {"num_classes": CLASSES, "min_size": 200, "max_size": 320, "box_detections_per_img": 20}
+    torch.manual_seed(0)
+    name = f"{kind}_resnet50_fpn"
+    theirs = getattr(peer, name)(weights=None, weights_backbone=None, **options)
+    theirs.load_state_dict(getattr(detection, name)(**options).state_dict())
+    prepare(theirs)
+    with torch.no_grad():
+        # A fiftieth of a pixel is a matter of rounding where untrained offsets are as large as they are made above.
+        for layer in (
+            theirs.roi_heads.box_predictor.cls_score,
+            theirs.roi_heads.box_predictor.bbox_pred,
+            theirs.rpn.head.cls_logits,
+            theirs.rpn.head.bbox_pred,
+        ):
+            layer.weight.div_(8)
+    ours = getattr(detection, name)(**options).eval()
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        expected = theirs([photo])
+        assert len(expected[0]["boxes"]) >= 5
+        assert_same_detections(ours([photo]), expected)
+        assert_same_detections(ours.optimize()([photo]), expected)
+
+
 def test_same_meaning_in_float64(peer: ModuleType) -> None:
     """Where rounding is out of the way, and in a mode that records gradients."""
     ours, theirs = make_pair(peer, "maskrcnn")
