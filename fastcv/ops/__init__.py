@@ -7,13 +7,12 @@ from fastcv.ops.box_coding import decode_boxes, encode_boxes
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
-from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d, conv_transpose_matrix
+from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
 from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.farthest_point_sample import farthest_point_sample
 from fastcv.ops.group_points import group_points, three_interpolate
 from fastcv.ops.knn import knn
-from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align

@@ -20,6 +20,12 @@ struct KeptBlock {
     x2[place] = box.x2;
     y2[place] = box.y2;
   }
+  FASTCV_HD void prefetch() const {
+    __builtin_prefetch(x1);
+    __builtin_prefetch(y1);
+    __builtin_prefetch(x2);
+    __builtin_prefetch(y2);
+  }
 };
 
 #if defined(__AVX512F__)

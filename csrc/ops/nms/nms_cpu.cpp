@@ -19,6 +19,8 @@ namespace {
 
 constexpr int64_t kListBoxes = 640;  // up to here the plain list is quicker than the grid
 constexpr int64_t kClassesAtOnce = 4;
+constexpr int64_t kBoxesAhead = 8;   // so many boxes have their cells and blocks fetched before the first is tested
+constexpr int kRunsAhead = 256;
 constexpr double kWorthThreads = 2e6;  // nanoseconds; for less, waking threads that share a busy machine costs more
 
 template <class T>
@@ -70,6 +72,11 @@ struct Cell {
   uint32_t start, next;
 };
 
+// A run of cells, first and last.
+struct Run {
+  uint32_t first, last;
+};
+
 template <class T>
 void suppress_with_grid(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
   using A = Accumulate<T>;
@@ -106,22 +113,54 @@ void suppress_with_grid(const Image<T>& image, const Members& members, double th
   Block* const blocks = block_memory.as<Block>();
   __builtin_memset(blocks, 0, block_count * sizeof(Block));
 
-  for (int64_t i = 0; i < count; ++i) {
-    const Box<A>& box = boxes[i];
-    const uint32_t rank = members[i];
-    const A area = box_area(box);
-    keep[rank] = 1;
-    if (!is_active(box, area)) continue;
-    const Candidate<A> candidate(box, area, least);
-    const bool suppressed = grid.any_run(box, [&](int64_t first, int64_t last) {
-      const uint32_t begin = cell_list[first].start, end = cell_list[last].next;
-      return candidate.is_suppressed(blocks + begin / Block::kSize, blocks + (end + Block::kSize - 1) / Block::kSize);
-    });
-    if (suppressed) {
-      keep[rank] = 0;
-    } else {
-      const uint32_t place = cell_list[grid.cell_of(box)].next++;
-      blocks[place / Block::kSize].set(static_cast<int>(place % Block::kSize), box);
+  Run runs[kRunsAhead];
+  for (int64_t batch = 0; batch < count; batch += kBoxesAhead) {
+    const int64_t boxes_here = count - batch < kBoxesAhead ? count - batch : kBoxesAhead;
+    int runs_before[kBoxesAhead + 1] = {};
+    int used = 0;
+    for (int64_t b = 0; b < boxes_here; ++b) {
+      const Box<A>& box = boxes[batch + b];
+      if (is_active(box, box_area(box))) {
+        grid.any_run(box, [&](int64_t first, int64_t last) {
+          if (used == kRunsAhead) return true;
+          runs[used++] = {static_cast<uint32_t>(first), static_cast<uint32_t>(last)};
+          __builtin_prefetch(cell_list + first);
+          __builtin_prefetch(cell_list + last);
+          return false;
+        });
+      }
+      runs_before[b + 1] = used;
+    }
+    for (int r = 0; r < used; ++r) {
+      const uint32_t begin = cell_list[runs[r].first].start, end = cell_list[runs[r].last].next;
+      for (uint32_t block = begin / Block::kSize; block * Block::kSize < end; ++block) blocks[block].prefetch();
+    }
+
+    for (int64_t b = 0; b < boxes_here; ++b) {
+      const Box<A>& box = boxes[batch + b];
+      const uint32_t rank = members[batch + b];
+      const A area = box_area(box);
+      keep[rank] = 1;
+      if (!is_active(box, area)) continue;
+      const Candidate<A> candidate(box, area, least);
+      const auto is_suppressed_in = [&](int64_t first, int64_t last) {
+        const uint32_t begin = cell_list[first].start, end = cell_list[last].next;
+        return candidate.is_suppressed(blocks + begin / Block::kSize, blocks + (end + Block::kSize - 1) / Block::kSize);
+      };
+      bool suppressed = false;
+      if (used < kRunsAhead) {
+        for (int r = runs_before[b]; r < runs_before[b + 1] && !suppressed; ++r) {
+          suppressed = is_suppressed_in(runs[r].first, runs[r].last);
+        }
+      } else {  // too many runs to note
+        suppressed = grid.any_run(box, is_suppressed_in);
+      }
+      if (suppressed) {
+        keep[rank] = 0;
+      } else {
+        const uint32_t place = cell_list[grid.cell_of(box)].next++;
+        blocks[place / Block::kSize].set(static_cast<int>(place % Block::kSize), box);
+      }
     }
   }
 }
