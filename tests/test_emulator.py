@@ -154,7 +154,6 @@ def test_build_error_shows_the_compilers_words() -> None:
         build.build_cases("", ("-DFASTCV_VARIANT=1",))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_kernels_are_cuda(tmp_path: Path) -> None:
     """The same sources compile as CUDA without a warning; with a GPU, the right ones give right answers there."""

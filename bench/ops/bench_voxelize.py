@@ -125,6 +125,22 @@ def call_occupancy(op: Any, points: torch.Tensor) -> torch.Tensor:
     return grid
 
 
+def devoxelize_problem(variant: Variant) -> Problem:
+    from fastcv.ops import voxel_ids, voxel_scatter
+
+    points = scan(120_000 * variant.scale)
+    features = torch.rand(len(points), 16, generator=torch.Generator().manual_seed(1))
+    voxels, coords, _ = voxel_scatter(features, voxel_ids(points, SIZE, RANGE))
+    moved = voxels.numel() * 4 + coords.numel() * 4 + points.numel() * 4 + features.numel() * 4
+    return Problem(tuple(variant.place(tensor) for tensor in (voxels, coords, points[:, :3].contiguous())), bytes=moved)
+
+
+def call_devoxelize(op: Any, features: torch.Tensor, coords: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    found = op(features, coords, points, SIZE, RANGE)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
 WORKLOADS = [
     Workload(
         id=f"F1{suffix}",
@@ -154,6 +170,14 @@ WORKLOADS += [
         call=call_occupancy,
         contenders={"fastcv": "fastcv.ops:voxel_occupancy", "torch": torch_occupancy},
         peer="torch",
+    ),
+    Workload(
+        id="F4",
+        title="devoxelize, trilinear, the voxels of F2 back to its 120 000 points",
+        problem=devoxelize_problem,
+        call=call_devoxelize,
+        contenders={"fastcv": "fastcv.ops:devoxelize", "reference": "fastcv.reference:devoxelize"},
+        peer="reference",
     ),
 ]
 

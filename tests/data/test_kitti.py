@@ -54,7 +54,7 @@ def test_street_scan(tmp_path: Path) -> None:
     assert float(points[:, 2].min()) > -SCANNER_HEIGHT - 0.1
     assert ((points[:, 3] >= 0) & (points[:, 3] <= 1)).all()
     assert int(((points[:, 2] + SCANNER_HEIGHT).abs() < 0.06).sum()) > 20_000  # the road
-    assert int((points[:, 2] > 0.5).sum()) > 5000  # house fronts
+    assert int((points[:, 2] > 0.5).sum()) > 1000  # house fronts
     write_velodyne(tmp_path / "scan.bin", points)
     assert torch.equal(read_velodyne(tmp_path / "scan.bin"), points)
 
