@@ -101,8 +101,8 @@ def make_pair(peer: ModuleType, kind: str) -> tuple[Any, Any]:
 def assert_same_detections(
     actual: list[dict[str, Tensor]], expected: list[dict[str, Tensor]], moved: float = 0.0
 ) -> None:
-    """``moved`` is the share of keypoints that may lie elsewhere, where a heat map has two heights that are equal, and a
-    thousand times the share of mask pixels whose rounding untrained weights may amplify to more than 1e-3.
+    """``moved`` is the share of keypoints that may lie elsewhere, where a heat map has two heights that are equal, and
+    a thousand times the share of mask pixels whose rounding untrained weights may amplify to more than 1e-3.
     """
     for ours, theirs in zip(actual, expected, strict=True):
         assert list(ours) == list(theirs)
