@@ -42,7 +42,7 @@ def segment(
     images, masks = synthetic_shapes(TRAINING_IMAGES, size, seed)
     unseen, truth = synthetic_shapes(HELD_OUT_IMAGES, size, seed + 1_000_003)
     torch.manual_seed(seed)
-    model = UNet(3, 2, base_channels=base_channels, depth=3).to(memory_format=torch.channels_last)
+    model = UNet(3, 2, base_channels=base_channels, depth=3).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     start = time.perf_counter()
     columns = (TextColumn("training"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

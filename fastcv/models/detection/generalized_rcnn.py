@@ -145,7 +145,7 @@ class GeneralizedRCNN(nn.Module):
         channels = getattr(self.backbone, "out_channels", None)
         if isinstance(head, TwoMLPHead) and channels is not None:
             head.take_channels_last(channels)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         if dtype is not None:
             self.to(dtype)
         self.optimized = True
