@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kListBoxes = 640;  // up to here the plain list is quicker than the grid
 constexpr int64_t kClassesAtOnce = 4;
-constexpr int64_t kBoxesAhead = 8;   // so many boxes have their cells and blocks fetched before the first is tested
+constexpr int64_t kBoxesAhead = 8;  // so many boxes have their cells and blocks fetched before the first is tested
 constexpr int kRunsAhead = 256;
 constexpr double kWorthThreads = 2e6;  // nanoseconds; for less, waking threads that share a busy machine costs more
 
