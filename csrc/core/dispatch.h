@@ -7,6 +7,17 @@
 #include "core/cpu_variants.h"
 #include "core/tensor.h"
 
+namespace fastcv {
+
+// False in the test build, where CPU tensors play device memory and the CUDA kernels run on them.
+#if defined(FASTCV_EMULATED)
+constexpr bool kHasCpuKernels = false;
+#else
+constexpr bool kHasCpuKernels = true;
+#endif
+
+}  // namespace fastcv
+
 #if defined(FASTCV_EMULATED)
 // The test build: the .cu files compiled as plain C++; CPU tensors play device memory.
 #define FASTCV_RUN_CPU(name, params) name##_cuda(params, Stream{0, nullptr})

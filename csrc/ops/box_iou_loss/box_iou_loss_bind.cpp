@@ -15,7 +15,7 @@ void check_boxes(Argument boxes, int64_t count) {
   check_contiguous(boxes);
 }
 
-BoxIouLossParams make_params(const TensorView& boxes1, const TensorView& boxes2, Argument loss, int64_t kind,
+BoxIouLossParams make_loss_params(const TensorView& boxes1, const TensorView& boxes2, Argument loss, int64_t kind,
                              double epsilon) {
   check_boxes({boxes1, "boxes1"}, kAny);
   check_boxes({boxes2, "boxes2"}, boxes1.shape[0]);
@@ -44,7 +44,7 @@ BoxIouLossParams make_params(const TensorView& boxes1, const TensorView& boxes2,
 
 void box_iou_loss_forward(const TensorView& output, const TensorView& boxes1, const TensorView& boxes2, int64_t kind,
                           double epsilon) {
-  const BoxIouLossParams params = make_params(boxes1, boxes2, {output, "output"}, kind, epsilon);
+  const BoxIouLossParams params = make_loss_params(boxes1, boxes2, {output, "output"}, kind, epsilon);
   check_contiguous({output, "output"});
   if (output.elements() == 0) return;
   FASTCV_RUN(box_iou_loss_forward, params, output);
@@ -53,7 +53,7 @@ void box_iou_loss_forward(const TensorView& output, const TensorView& boxes1, co
 void box_iou_loss_backward(const TensorView& grad_boxes1, const TensorView& grad_boxes2, const TensorView& grad,
                            const TensorView& boxes1, const TensorView& boxes2, int64_t kind, double epsilon,
                            bool needs1, bool needs2) {
-  BoxIouLossParams params = make_params(boxes1, boxes2, {grad, "grad"}, kind, epsilon);
+  BoxIouLossParams params = make_loss_params(boxes1, boxes2, {grad, "grad"}, kind, epsilon);
   const auto check_gradient = [&](Argument gradient) {
     check_boxes(gradient, params.count);
     check_same_dtype(gradient, {boxes1, "boxes1"});

@@ -9,13 +9,6 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-// The CUDA kernels want the boxes sorted by the caller; in the test build they run on CPU tensors.
-#if defined(FASTCV_EMULATED)
-constexpr bool kCpuSorts = false;
-#else
-constexpr bool kCpuSorts = true;
-#endif
-
 // Checks a (B, N) companion of the boxes, or (N,) where there is no image axis, and writes its strides.
 void check_per_box(Argument argument, const TensorView& boxes, int64_t (&strides)[2]) {
   const TensorView& view = argument.view;
@@ -88,7 +81,7 @@ NmsParams make_params(const TensorView& kept, const TensorView& boxes, const Ten
 int64_t nms(const TensorView& kept, const TensorView& boxes, const TensorView& scores, const py::object& classes,
             double threshold) {
   NmsParams p = make_params(kept, boxes, scores, classes, threshold);
-  if (boxes.on_cuda || !kCpuSorts || boxes.rank != 2) throw py::value_error("nms: use nms_padded");
+  if (boxes.on_cuda || !kHasCpuKernels || boxes.rank != 2) throw py::value_error("nms: use nms_padded");
   int64_t count = 0;
   p.count = &count;
   if (p.boxes_per_image == 1 && p.capacity > 0) {
@@ -109,7 +102,7 @@ void nms_padded(const TensorView& kept, const TensorView& count, const TensorVie
   if (count.elements() != p.images) throw py::value_error("count must have one element per image");
   p.count = static_cast<int64_t*>(count.data);
   p.fill = true;
-  if (boxes.on_cuda || !kCpuSorts) {
+  if (boxes.on_cuda || !kHasCpuKernels) {
     p.order = sorted_indices(order, "order", p, boxes);
     p.places = sorted_indices(places, "places", p, boxes);
     p.sorted_classes = sorted_indices(sorted_classes, "sorted_classes", p, boxes);
@@ -134,7 +127,7 @@ void nms_padded(const TensorView& kept, const TensorView& count, const TensorVie
 }  // namespace
 
 void bind_nms(py::module_& module) {
-  module.attr("nms_cpu_sorts") = kCpuSorts;
+  module.attr("nms_cpu_sorts") = kHasCpuKernels;
   module.def("nms", &nms);
   module.def("nms_padded", &nms_padded);
 }
