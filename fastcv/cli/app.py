@@ -11,6 +11,7 @@ from fastcv.cli.detect import detect
 from fastcv.cli.info import info
 from fastcv.cli.lidar import lidar
 from fastcv.cli.segment import segment
+from fastcv.cli.shapes import shapes
 
 app = typer.Typer(
     help="Computer-vision operators for PyTorch: what is installed, and what it does.",
@@ -22,6 +23,7 @@ app.command()(info)
 app.command()(demo)
 app.command()(lidar)
 app.command()(segment)
+app.command()(shapes)
 app.command()(detect)
 
 

@@ -53,8 +53,9 @@ def detect(
         seconds = time.perf_counter() - start
     classes = int(detector.roi_heads.box_predictor.cls_score.out_features)
     names = [name_of(label, classes) for label in found["labels"].tolist()]
+    captions = [f"{name} {score:.2f}" for name, score in zip(names, found["scores"].tolist(), strict=True)]
     try:
-        draw(photo, found, names).save(output, format="PNG")
+        draw(photo, found, captions).save(output, format="PNG")
     except OSError as error:
         fail(f"cannot write {output}: {error.strerror or error}")
     count = len(names)
@@ -104,10 +105,10 @@ def name_of(label: int, classes: int) -> str:
     return COCO[label] if classes == len(COCO) and COCO[label] else f"class {label}"
 
 
-def draw(photo: Image.Image, found: dict[str, Tensor], names: list[str]) -> Image.Image:
-    """Return a copy of the photograph with what was found drawn into it, the best on top."""
+def draw(photo: Image.Image, found: dict[str, Tensor], captions: list[str]) -> Image.Image:
+    """Return a copy of the photograph with what was found drawn into it, the first on top."""
     drawing = photo.copy()
-    for index in reversed(range(len(names))):
+    for index in reversed(range(len(captions))):
         colour = COLOURS[int(found["labels"][index]) % len(COLOURS)]
         if "masks" in found:
             veil = Image.new("RGB", drawing.size, colour)
@@ -117,7 +118,7 @@ def draw(photo: Image.Image, found: dict[str, Tensor], names: list[str]) -> Imag
         width = max(2, round(max(drawing.size) / 400))
         box = found["boxes"][index].tolist()
         pen.rectangle(box, outline=colour, width=width)
-        text = f"{names[index]} {found['scores'][index]:.2f}"
+        text = captions[index]
         left, top, right, bottom = pen.textbbox((box[0] + width, box[1] + width), text)
         pen.rectangle((left - width, top - width, right + width, bottom + width), fill=colour)
         pen.text((box[0] + width, box[1] + width), text, fill="white")

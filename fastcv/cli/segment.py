@@ -8,19 +8,19 @@ from typing import Annotated, NoReturn
 
 import torch
 import typer
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from fastcv.cli.rows import draw_rows
 from fastcv.data import synthetic_shapes
 from fastcv.engine import evaluate_segmentation, train_segmentation
 from fastcv.models.segmentation import UNet
 
 TARGET = 0.95
 TRAINING_IMAGES, HELD_OUT_IMAGES, SHOWN_IMAGES = 256, 64, 6
-MARGIN, CAPTION, MAGNIFIED = 12, 26, 160
-GROUND, INK = (250, 250, 248), (30, 30, 34)
+MAGNIFIED = 160
 SHAPE, REST, WRONG = (46, 110, 180), (228, 230, 233), (214, 64, 48)
 console = Console(highlight=False)
 
@@ -79,18 +79,9 @@ def draw_sheet(images: Tensor, truth: Tensor, predicted: Tensor, note: str) -> I
     wrong[predicted != truth] = torch.tensor(WRONG, dtype=torch.uint8)
     photos = images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
     rows = {"image": photos, "truth": paint(truth), "prediction (wrong pixels red)": wrong}
-    width = MARGIN + len(images) * (MAGNIFIED + MARGIN)
-    sheet = Image.new("RGB", (width, MARGIN + len(rows) * (CAPTION + MAGNIFIED + MARGIN) + CAPTION), GROUND)
-    draw = ImageDraw.Draw(sheet)
-    y = MARGIN
-    for name, tiles in rows.items():
-        draw.text((MARGIN, y), name, fill=INK, font=ImageFont.load_default(15))
-        for column, tile in enumerate(tiles):
-            enlarged = Image.fromarray(tile.numpy()).resize((MAGNIFIED, MAGNIFIED), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, (MARGIN + column * (MAGNIFIED + MARGIN), y + CAPTION))
-        y += CAPTION + MAGNIFIED + MARGIN
-    draw.text((MARGIN, y), note, fill=INK, font=ImageFont.load_default(15))
-    return sheet
+    return draw_rows(
+        {caption: [Image.fromarray(tile.numpy()) for tile in tiles] for caption, tiles in rows.items()}, MAGNIFIED, note
+    )
 
 
 def paint(classes: Tensor) -> Tensor:

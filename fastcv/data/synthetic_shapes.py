@@ -1,4 +1,4 @@
-"""Images of blobs and polygons on textured ground, with the truth: a segmentation task that needs no download."""
+"""Images of blobs and polygons on textured ground, with the truth: tasks that need no download."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from fastcv.ops import upsample_bilinear2d
+from fastcv.ops import masks_to_boxes, upsample_bilinear2d
 
-__all__ = ["synthetic_shapes"]
+__all__ = ["SHAPE_CLASSES", "synthetic_instances", "synthetic_shapes"]
+
+SHAPE_CLASSES = ("background", "blob", "polygon")
+"""The classes of :func:`synthetic_instances`, by label."""
+
+_LEAST_PIXELS = 24  # of an instance; what is covered more is left out
 
 
 def synthetic_shapes(count: int, size: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -40,23 +45,74 @@ def synthetic_shapes(count: int, size: int = 64, seed: int = 0) -> tuple[Tensor,
     >>> images.shape, masks.shape
     (torch.Size([8, 3, 64, 64]), torch.Size([8, 64, 64]))
     """
+    generator = _generator(count, size, seed)
+    images, masks = torch.empty(count, 3, size, size), torch.empty(count, size, size, dtype=torch.int64)
+    for index in range(count):
+        images[index], coverages, _ = _draw(size, generator)
+        masks[index] = coverages.amax(0) > 0.5
+    return images, masks
+
+
+def synthetic_instances(count: int, size: int = 128, seed: int = 0) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Draw the images of :func:`synthetic_shapes` with the truth that detectors learn from.
+
+    Parameters
+    ----------
+    count, size, seed : int
+        As there.
+
+    Returns
+    -------
+    images : list of Tensor (3, size, size)
+        float32, 0 to 1.
+    targets : list of dict
+        For each image "boxes", float32 (N, 4), x1, y1, x2, y2 in pixels around the visible part; "labels", int64 (N,),
+        as in :data:`SHAPE_CLASSES`; "masks", uint8 (N, size, size), the visible part. Shapes that others hide all but
+        24 pixels of are left out.
+
+    Examples
+    --------
+    >>> images, targets = synthetic_instances(2)
+    >>> sorted(targets[0])
+    ['boxes', 'labels', 'masks']
+    """
+    generator = _generator(count, size, seed)
+    images, targets = [], []
+    for _ in range(count):
+        image, coverages, labels = _draw(size, generator)
+        masks = coverages > 0.5
+        hidden = torch.zeros(size, size, dtype=torch.bool)
+        for mask in reversed(masks.unbind()):  # the last was drawn over the others
+            visible = mask & ~hidden
+            hidden |= mask
+            mask.copy_(visible)
+        seen = masks.flatten(1).sum(1) >= _LEAST_PIXELS
+        masks = masks[seen]
+        edge = torch.tensor([0.0, 0.0, 1.0, 1.0])  # masks_to_boxes counts to the last pixel's near side
+        images.append(image)
+        targets.append({"boxes": masks_to_boxes(masks) + edge, "labels": labels[seen], "masks": masks.to(torch.uint8)})
+    return images, targets
+
+
+def _generator(count: int, size: int, seed: int) -> torch.Generator:
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
     if size < 16:
         raise ValueError(f"size must be at least 16, got {size}")
-    generator = torch.Generator().manual_seed(seed)
-    images, masks = torch.empty(count, 3, size, size), torch.empty(count, size, size, dtype=torch.int64)
-    for index in range(count):
-        image = _texture(size, generator)
-        covered = torch.zeros(size, size)
-        for _ in range(int(torch.randint(1, 5, (), generator=generator))):
-            coverage = _shape_coverage(size, generator)
-            image = image + coverage * (_texture(size, generator, redder=0.35) - image)
-            covered = torch.maximum(covered, coverage)
-        noise = 0.04 * torch.randn(3, size, size, generator=generator)
-        images[index] = (image + noise).clamp(0, 1)
-        masks[index] = covered > 0.5
-    return images, masks
+    return torch.Generator().manual_seed(seed)
+
+
+def _draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Return an image, the coverage (N, size, size) of its shapes in the order of drawing, and their labels."""
+    image = _texture(size, generator)
+    coverages, labels = [], []
+    for _ in range(int(torch.randint(1, 5, (), generator=generator))):
+        coverage, label = _shape_coverage(size, generator)
+        image = image + coverage * (_texture(size, generator, redder=0.35) - image)
+        coverages.append(coverage)
+        labels.append(label)
+    noise = 0.04 * torch.randn(3, size, size, generator=generator)
+    return (image + noise).clamp(0, 1), torch.stack(coverages), torch.tensor(labels)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -73,18 +129,19 @@ def _texture(size: int, generator: torch.Generator, redder: float = 0.0) -> Tens
     return texture
 
 
-def _shape_coverage(size: int, generator: torch.Generator) -> Tensor:
-    """Return (size, size): how much of each pixel one random shape covers, 0 to 1."""
+def _shape_coverage(size: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    """Return (size, size), how much of each pixel one random shape covers, 0 to 1; and its label."""
     center_x, center_y = (_uniform(0.15, 0.85, generator) * size for _ in range(2))
     radius = _uniform(0.1, 0.26, generator) * size
     pixel = torch.arange(size) + 0.5
     y, x = pixel[:, None] - center_y, pixel[None, :] - center_x
     angle = torch.atan2(y, x).remainder(2 * math.pi)
-    if float(torch.rand((), generator=generator)) < 0.5:
+    label = 1 if float(torch.rand((), generator=generator)) < 0.5 else 2
+    if label == 1:
         distance = _blob_distance(angle, torch.hypot(x, y), radius, generator)
     else:
         distance = _polygon_distance(angle, x, y, radius, generator)
-    return (distance + 0.5).clamp(0, 1)
+    return (distance + 0.5).clamp(0, 1), label
 
 
 def _blob_distance(angle: Tensor, from_center: Tensor, radius: float, generator: torch.Generator) -> Tensor:
