@@ -16,7 +16,7 @@ void check_boxes(Argument boxes, int64_t count) {
 }
 
 BoxIouLossParams make_loss_params(const TensorView& boxes1, const TensorView& boxes2, Argument loss, int64_t kind,
-                             double epsilon) {
+                                  double epsilon) {
   check_boxes({boxes1, "boxes1"}, kAny);
   check_boxes({boxes2, "boxes2"}, boxes1.shape[0]);
   check_same_dtype({boxes2, "boxes2"}, {boxes1, "boxes1"});
