@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastcv.cli.detect import draw
 from fastcv.cli.rows import draw_rows
-from fastcv.data import SHAPE_CLASSES, synthetic_instances
+from fastcv.data import synthetic_instances
 from fastcv.engine import evaluate_detection, train_detection
 from fastcv.models.detection import create
 
@@ -40,7 +40,10 @@ def shapes(
     images, targets = synthetic_instances(TRAINING_IMAGES, size, seed)
     unseen, truth = synthetic_instances(HELD_OUT_IMAGES, size, seed + 1_000_003)
     torch.manual_seed(seed)
-    model = create(MODEL, num_classes=len(SHAPE_CLASSES), min_size=size, max_size=size)
+    model = create(
+        MODEL, num_classes=2, min_size=size, max_size=size,
+        box_batch_size_per_image=64, rpn_batch_size_per_image=64,
+    )  # fmt: skip
     start = time.perf_counter()
     columns = (TextColumn("training"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -89,7 +92,6 @@ def picture(image: Tensor, found: dict[str, Any]) -> Image.Image:
         "labels": found["labels"],
         "masks": masks.repeat_interleave(MAGNIFICATION, -1).repeat_interleave(MAGNIFICATION, -2),
     }
-    names = [SHAPE_CLASSES[label] for label in found["labels"].tolist()]
-    if "scores" in found:
-        names = [f"{name} {score:.2f}" for name, score in zip(names, found["scores"].tolist(), strict=True)]
-    return draw(photo.resize((side, side), Image.Resampling.BICUBIC), enlarged, names)
+    scores = found["scores"].tolist() if "scores" in found else []
+    captions = [f"{score:.2f}" for score in scores] or ["shape"] * len(found["labels"])
+    return draw(photo.resize((side, side), Image.Resampling.BICUBIC), enlarged, captions)

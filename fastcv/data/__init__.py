@@ -2,10 +2,9 @@
 
 from fastcv.data.kitti import read_velodyne, write_velodyne
 from fastcv.data.street import street_scan
-from fastcv.data.synthetic_shapes import SHAPE_CLASSES, synthetic_instances, synthetic_shapes
+from fastcv.data.synthetic_shapes import synthetic_instances, synthetic_shapes
 
 __all__ = [
-    "SHAPE_CLASSES",
     "read_velodyne",
     "street_scan",
     "synthetic_instances",

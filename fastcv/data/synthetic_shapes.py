@@ -9,10 +9,7 @@ from torch import Tensor
 
 from fastcv.ops import masks_to_boxes, upsample_bilinear2d
 
-__all__ = ["SHAPE_CLASSES", "synthetic_instances", "synthetic_shapes"]
-
-SHAPE_CLASSES = ("background", "blob", "polygon")
-"""The classes of :func:`synthetic_instances`, by label."""
+__all__ = ["synthetic_instances", "synthetic_shapes"]
 
 _LEAST_PIXELS = 24  # of an instance; what is covered more is left out
 
@@ -48,7 +45,7 @@ def synthetic_shapes(count: int, size: int = 64, seed: int = 0) -> tuple[Tensor,
     generator = _generator(count, size, seed)
     images, masks = torch.empty(count, 3, size, size), torch.empty(count, size, size, dtype=torch.int64)
     for index in range(count):
-        images[index], coverages, _ = _draw(size, generator)
+        images[index], coverages = _draw(size, generator)
         masks[index] = coverages.amax(0) > 0.5
     return images, masks
 
@@ -67,8 +64,8 @@ def synthetic_instances(count: int, size: int = 128, seed: int = 0) -> tuple[lis
         float32, 0 to 1.
     targets : list of dict
         For each image "boxes", float32 (N, 4), x1, y1, x2, y2 in pixels around the visible part; "labels", int64 (N,),
-        as in :data:`SHAPE_CLASSES`; "masks", uint8 (N, size, size), the visible part. Shapes that others hide all but
-        24 pixels of are left out.
+        ones; "masks", uint8 (N, size, size), the visible part. Shapes of which less than 24 pixels are visible are left
+        out.
 
     Examples
     --------
@@ -79,18 +76,18 @@ def synthetic_instances(count: int, size: int = 128, seed: int = 0) -> tuple[lis
     generator = _generator(count, size, seed)
     images, targets = [], []
     for _ in range(count):
-        image, coverages, labels = _draw(size, generator)
+        image, coverages = _draw(size, generator)
         masks = coverages > 0.5
         hidden = torch.zeros(size, size, dtype=torch.bool)
         for mask in reversed(masks.unbind()):  # the last was drawn over the others
             visible = mask & ~hidden
             hidden |= mask
             mask.copy_(visible)
-        seen = masks.flatten(1).sum(1) >= _LEAST_PIXELS
-        masks = masks[seen]
+        masks = masks[masks.flatten(1).sum(1) >= _LEAST_PIXELS]
         edge = torch.tensor([0.0, 0.0, 1.0, 1.0])  # masks_to_boxes counts to the last pixel's near side
         images.append(image)
-        targets.append({"boxes": masks_to_boxes(masks) + edge, "labels": labels[seen], "masks": masks.to(torch.uint8)})
+        labels = torch.ones(len(masks), dtype=torch.int64)
+        targets.append({"boxes": masks_to_boxes(masks) + edge, "labels": labels, "masks": masks.to(torch.uint8)})
     return images, targets
 
 
@@ -102,17 +99,16 @@ def _generator(count: int, size: int, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Return an image, the coverage (N, size, size) of its shapes in the order of drawing, and their labels."""
+def _draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return an image, and the coverage (N, size, size) of its shapes in the order of drawing."""
     image = _texture(size, generator)
-    coverages, labels = [], []
+    coverages = []
     for _ in range(int(torch.randint(1, 5, (), generator=generator))):
-        coverage, label = _shape_coverage(size, generator)
+        coverage = _shape_coverage(size, generator)
         image = image + coverage * (_texture(size, generator, redder=0.35) - image)
         coverages.append(coverage)
-        labels.append(label)
     noise = 0.04 * torch.randn(3, size, size, generator=generator)
-    return (image + noise).clamp(0, 1), torch.stack(coverages), torch.tensor(labels)
+    return (image + noise).clamp(0, 1), torch.stack(coverages)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -129,19 +125,18 @@ def _texture(size: int, generator: torch.Generator, redder: float = 0.0) -> Tens
     return texture
 
 
-def _shape_coverage(size: int, generator: torch.Generator) -> tuple[Tensor, int]:
-    """Return (size, size), how much of each pixel one random shape covers, 0 to 1; and its label."""
+def _shape_coverage(size: int, generator: torch.Generator) -> Tensor:
+    """Return (size, size): how much of each pixel one random shape covers, 0 to 1."""
     center_x, center_y = (_uniform(0.15, 0.85, generator) * size for _ in range(2))
     radius = _uniform(0.1, 0.26, generator) * size
     pixel = torch.arange(size) + 0.5
     y, x = pixel[:, None] - center_y, pixel[None, :] - center_x
     angle = torch.atan2(y, x).remainder(2 * math.pi)
-    label = 1 if float(torch.rand((), generator=generator)) < 0.5 else 2
-    if label == 1:
+    if float(torch.rand((), generator=generator)) < 0.5:
         distance = _blob_distance(angle, torch.hypot(x, y), radius, generator)
     else:
         distance = _polygon_distance(angle, x, y, radius, generator)
-    return (distance + 0.5).clamp(0, 1), label
+    return (distance + 0.5).clamp(0, 1)
 
 
 def _blob_distance(angle: Tensor, from_center: Tensor, radius: float, generator: torch.Generator) -> Tensor:

@@ -33,7 +33,7 @@ def train_detection(
     seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train with AdamW and a one-cycle learning rate on the sum of the model's losses.
+    """Train with AdamW and a one-cycle learning rate on the sum of the model's losses; half of the images are mirrored.
 
     Parameters
     ----------
@@ -43,13 +43,14 @@ def train_detection(
     images : list of Tensor (C, H, W)
         The pixels.
     targets : list of dict
-        What the model wants for each image: "boxes", "labels" and so on.
+        What the model wants for each image: "boxes" (N, 4), x1, y1, x2, y2; "labels" (N,); "masks" (N, H, W) for models
+        with masks. Keypoints are not mirrored, so not taken.
     steps, batch_size
         How many batches, and of how many images.
     learning_rate
         The highest in the cycle.
     seed
-        Chooses the order of the images.
+        Chooses the order of the images and which are mirrored.
     on_step
         Called with the number of the step and its loss.
 
@@ -60,6 +61,9 @@ def train_detection(
     """
     if len(images) != len(targets) or not images:
         raise ValueError(f"images and targets must be as many, at least one, got {len(images)} and {len(targets)}")
+    for index, target in enumerate(targets):
+        if not target.keys() <= {"boxes", "labels", "masks"}:
+            raise ValueError(f"targets[{index}] must have boxes, labels and masks alone, got {', '.join(target)}")
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
@@ -67,7 +71,12 @@ def train_detection(
     totals = []
     for step in range(steps):
         chosen = torch.randint(len(images), (batch_size,), generator=generator).tolist()
-        losses: dict[str, Tensor] = model([images[i] for i in chosen], [targets[i] for i in chosen])
+        mirrored = torch.rand(batch_size, generator=generator) < 0.5
+        batch = [
+            _mirror(images[i], targets[i]) if mirror else (images[i], targets[i])
+            for i, mirror in zip(chosen, mirrored.tolist(), strict=True)
+        ]
+        losses: dict[str, Tensor] = model([image for image, _ in batch], [target for _, target in batch])
         total = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         total.backward()
@@ -78,6 +87,16 @@ def train_detection(
         if on_step is not None:
             on_step(step, totals[-1])
     return totals
+
+
+def _mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return image and target with left and right exchanged."""
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    width = image.shape[-1]
+    mirrored = {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], 1)}
+    if "masks" in target:
+        mirrored["masks"] = target["masks"].flip(-1)
+    return image.flip(-1), mirrored
 
 
 @torch.no_grad()

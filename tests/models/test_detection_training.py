@@ -8,22 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastcv.data import SHAPE_CLASSES, synthetic_instances, synthetic_shapes
+from fastcv.data import synthetic_instances, synthetic_shapes
 from fastcv.data.synthetic_shapes import _draw
 from fastcv.engine import evaluate_detection, train_detection
+from fastcv.engine.detection import _mirror
 from fastcv.models.detection import create
 
 
 def test_instances_are_those_of_the_masks() -> None:
     images, targets = synthetic_instances(12, size=48, seed=3)
     same, covered = synthetic_shapes(12, size=48, seed=3)
-    labels = torch.cat([target["labels"] for target in targets])
-    assert set(labels.tolist()) == {1, 2}
-    assert len(SHAPE_CLASSES) == 3
     for image, target, expected, cover in zip(images, targets, same, covered, strict=True):
         assert torch.equal(image, expected)
         masks = target["masks"].bool()
         assert target["boxes"].dtype is torch.float32
+        assert target["labels"].tolist() == [1] * len(masks)
         assert (masks.sum(0) <= 1).all(), "visible parts do not overlap"
         assert not (masks.any(0) & (cover == 0)).any()
         assert (masks.any(0) != cover.bool()).sum() < 4 * 24, "only what is nearly hidden is left out"
@@ -38,13 +37,11 @@ def test_what_is_drawn_later_hides_what_was_there() -> None:
     generator = torch.Generator().manual_seed(0)
     hiding = 0
     for target in targets:
-        _, coverages, labels = _draw(64, generator)
-        numbers = torch.arange(1, len(labels) + 1)[:, None, None]
+        _, coverages = _draw(64, generator)
+        numbers = torch.arange(1, len(coverages) + 1)[:, None, None]
         owner = (numbers * (coverages > 0.5)).amax(0)
-        visible = [(owner == number, label) for number, label in enumerate(labels.tolist(), 1)]
-        visible = [(mask, label) for mask, label in visible if mask.sum() >= 24]
-        assert target["labels"].tolist() == [label for _, label in visible]
-        assert torch.equal(target["masks"].bool(), torch.stack([mask for mask, _ in visible]))
+        visible = [owner == number for number in range(1, len(coverages) + 1)]
+        assert torch.equal(target["masks"].bool(), torch.stack([mask for mask in visible if mask.sum() >= 24]))
         hiding += bool(((coverages > 0.5).sum(0) > 1).any())
     assert hiding > 3
 
@@ -54,6 +51,18 @@ def test_bad_arguments() -> None:
         synthetic_instances(1, size=8)
     with pytest.raises(ValueError, match="images and targets must be as many, at least one, got 1 and 0"):
         train_detection(nn.Identity(), [torch.zeros(3, 8, 8)], [], steps=1)
+    with pytest.raises(ValueError, match=r"targets\[0\] must have boxes, labels and masks alone, got keypoints"):
+        train_detection(nn.Identity(), [torch.zeros(3, 8, 8)], [{"keypoints": torch.zeros(0, 1, 3)}], steps=1)
+
+
+def test_mirrored_boxes_are_those_of_mirrored_masks() -> None:
+    (image,), (target,) = synthetic_instances(1, size=40, seed=5)
+    mirrored, truth = _mirror(image, target)
+    assert torch.equal(mirrored[:, :, 0], image[:, :, -1])
+    for box, mask in zip(truth["boxes"].tolist(), truth["masks"], strict=True):
+        y, x = mask.nonzero().unbind(1)
+        assert box == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+    assert torch.equal(_mirror(mirrored, truth)[1]["boxes"], target["boxes"])
 
 
 class Fixed(nn.Module):
@@ -95,7 +104,7 @@ def test_counts() -> None:
 def test_training_lowers_the_loss() -> None:
     images, targets = synthetic_instances(4, size=64, seed=1)
     torch.manual_seed(0)
-    model = create("maskrcnn_tiny_fpn", num_classes=3, min_size=64, max_size=64)
+    model = create("maskrcnn_tiny_fpn", num_classes=2, min_size=64, max_size=64)
     losses = train_detection(model, images, targets, steps=12, batch_size=2)
     assert len(losses) == 12
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
