@@ -16,11 +16,13 @@
 // How large a tile: kRows x kVectors accumulators must fit the registers (32 with AVX-512, else 16) beside the kVectors
 // vectors of B and the broadcast element of A, and every step of k should bring more arithmetic than loads. With two
 // FMA units and two loads per cycle, 6 x 4 vectors take 12 cycles for 24 FMAs and 5 for 10 loads; 8 x 3 take 12 and
-// 5.5. Row pointers must fit the 15 general registers as well, so no more than 12 rows.
+// 5.5. Row pointers must fit the 15 general registers as well, so no more than 12 rows; of rows that lie evenly spaced
+// every fourth is enough, and 14 x 2 take 14 and 8.
 #pragma once
 
 #include <cstdint>
 
+#include "core/memory.h"
 #include "core/simd.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -32,12 +34,19 @@ constexpr int kPixelVectors = 3;
 constexpr int gemm_rows_of(int vectors) {
   return vectors == 4 ? 6 : vectors == 1 ? 12 : 8;
 }
+// Of evenly spaced rows; 0 where that brings nothing.
+constexpr int gemm_spaced_rows_of(int vectors) {
+  return vectors == 2 ? 14 : 0;
+}
 #else
 constexpr int kPanelVectors = 2;
 constexpr int kPixelRows = 4;
 constexpr int kPixelVectors = 3;
 constexpr int gemm_rows_of(int vectors) {
   return vectors == 1 ? 8 : 5;
+}
+constexpr int gemm_spaced_rows_of(int) {
+  return 0;
 }
 #endif
 
@@ -50,11 +59,13 @@ constexpr int64_t kPanelPixels = kPixelVectors * kLanes<T>;
 // What a tile of C starts from.
 enum class GemmStart { kZero, kColumns, kTile };  // zeros; `start[n]` (a bias), one vector per column; what C holds
 
-// One tile of C, at most kRows x (kVectors vectors). With kPackedA, row i of segment s is a[s][k * a_stride + i], rows
-// side by side; else it is a[s * a_stride + i][k], rows wherever the pointers say. b[s] points to the panel's
-// [depth][b_stride]. Writes the first `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be
-// readable, and is ignored.
-template <class T, int kRows, int kVectors, bool kPackedA>
+// Where row i of segment s is: at a[s * a_stride + i][k], wherever the pointers say; at a[s][k * a_stride + i], rows
+// side by side; or at a[s][i * a_stride + k], evenly spaced.
+enum class GemmA { kPointers, kPacked, kSpaced };
+
+// One tile of C, at most kRows x (kVectors vectors). b[s] points to the panel's [depth][b_stride]. Writes the first
+// `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be readable, and is ignored.
+template <class T, int kRows, int kVectors, GemmA kA>
 __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
                                          int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
                                          int64_t columns, GemmStart from, const T* start) {
@@ -63,6 +74,7 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
   V sum[kRows][kVectors];
   T edge[kVectors * kWidth];
   const bool whole = columns == kVectors * kWidth;
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
     const T* line = from == GemmStart::kColumns ? start : c + (i < rows ? i : 0) * c_stride;
     if (from != GemmStart::kZero && !whole) {
@@ -74,7 +86,25 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
   }
   for (int64_t s = 0; s < segments; ++s) {
     const T* panel = b[s];
-    if constexpr (kPackedA) {
+    if constexpr (kA == GemmA::kSpaced) {
+      constexpr int kFourths = (kRows + 3) / 4;
+      const T* fourth[kFourths];  // every fourth row: the addresses of the others need no registers of their own
+#pragma GCC unroll 4
+      for (int i = 0; i < kFourths; ++i) fourth[i] = a[s] + 4 * i * a_stride;
+      for (int64_t k = 0; k < depth; ++k, panel += b_stride) {
+        V column[kVectors];
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+          const V element = broadcast(fourth[i / 4][i % 4 * a_stride]);
+#pragma GCC unroll 8
+          for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < kFourths; ++i) ++fourth[i];
+      }
+    } else if constexpr (kA == GemmA::kPacked) {
       const T* packed = a[s];
       for (int64_t k = 0; k < depth; ++k, packed += a_stride, panel += b_stride) {
         V column[kVectors];
@@ -159,6 +189,11 @@ void pack_panels(const From* source, int64_t k_stride, int64_t n_stride, int64_t
 // ---- rows
 // ------------------------------------------------------------------------------------------------------------
 
+// Rows begin ... end - 1.
+struct RowSpan {
+  int64_t begin, end;
+};
+
 // What one call computes: `rows` rows of C, all columns.
 template <class T>
 struct GemmRows {
@@ -173,23 +208,53 @@ struct GemmRows {
   int64_t c_stride;
   int64_t rows;
   int64_t columns;
-  const T* bias;    // [columns], or null: zeros. Ignored where `accumulate`
-  bool accumulate;  // adds to what C holds
+  const T* bias;         // [columns], or null: zeros. Ignored where `accumulate`
+  bool accumulate;       // adds to what C holds
+  int64_t row_step;      // where known, elements from row to row of A
+  const RowSpan* spans;  // [segments] and which rows lie so; or null
 };
 
-constexpr int kRowsPadding = 12;  // no tile has more rows
+constexpr int kRowsPadding = 14;  // no tile has more rows
 constexpr int64_t kMaxGemmSegments = 1024;
+
+// Finds the first of kRows evenly spaced rows in each segment; where they are not, they are copied to `copies`,
+// [segments][kRows][row_step].
+template <int kRows, class T>
+void space_rows(const GemmRows<T>& g, int64_t m, const T** base, T* copies) {
+  for (int64_t s = 0; s < g.segments; ++s) {
+    const T* const* row = g.a + s * g.a_stride + m;
+    base[s] = row[0];
+    if (m >= g.spans[s].begin && m + kRows <= g.spans[s].end) continue;
+    T* copy = copies + s * kRows * g.row_step;
+    base[s] = copy;
+    for (int i = 0; i < kRows; ++i) __builtin_memcpy(copy + i * g.row_step, row[i], g.depth * sizeof(T));
+  }
+}
 
 template <class T, int kVectors>
 void gemm_rows_panel(const GemmRows<T>& g, const T* const* b, int64_t first) {
-  constexpr int kRows = gemm_rows_of(kVectors);
+  constexpr int kRows = gemm_rows_of(kVectors), kSpacedRows = gemm_spaced_rows_of(kVectors);
   const int64_t left = g.columns - first;
   const int64_t columns = left < kVectors * kLanes<T> ? left : kVectors * kLanes<T>;
   const GemmStart from = g.accumulate ? GemmStart::kTile : g.bias != nullptr ? GemmStart::kColumns : GemmStart::kZero;
-  for (int64_t m = 0; m < g.rows; m += kRows) {
-    gemm_tile<T, kRows, kVectors, false>(g.a + m, g.a_stride, b, kVectors * kLanes<T>, g.segments, g.depth,
-                                         g.c + m * g.c_stride + first, g.c_stride, g.rows - m, columns, from,
-                                         g.bias == nullptr ? nullptr : g.bias + first);
+  const T* bias = g.bias == nullptr ? nullptr : g.bias + first;
+  int64_t m = 0;
+  if constexpr (kSpacedRows > 0) {
+    if (g.spans != nullptr && g.rows > kRows) {
+      const Scratch base_memory(g.segments * sizeof(T*)), copies(g.segments * kSpacedRows * g.row_step * sizeof(T));
+      const T** base = base_memory.as<const T*>();
+      for (; g.rows - m > kRows; m += kSpacedRows) {
+        space_rows<kSpacedRows>(g, m, base, copies.template as<T>());
+        gemm_tile<T, kSpacedRows, kVectors, GemmA::kSpaced>(base, g.row_step, b, kVectors * kLanes<T>, g.segments,
+                                                            g.depth, g.c + m * g.c_stride + first, g.c_stride,
+                                                            g.rows - m, columns, from, bias);
+      }
+    }
+  }
+  for (; m < g.rows; m += kRows) {
+    gemm_tile<T, kRows, kVectors, GemmA::kPointers>(g.a + m, g.a_stride, b, kVectors * kLanes<T>, g.segments, g.depth,
+                                                    g.c + m * g.c_stride + first, g.c_stride, g.rows - m, columns, from,
+                                                    bias);
   }
 }
 
@@ -246,14 +311,14 @@ FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T*
   static_assert(kPixelVectors == 3);
   switch ((pixels + kLanes<T> - 1) / kLanes<T>) {
     case 1:
-      return gemm_tile<T, kPixelRows, 1, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
-                                               from, nullptr);
+      return gemm_tile<T, kPixelRows, 1, GemmA::kPacked>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows,
+                                                         pixels, from, nullptr);
     case 2:
-      return gemm_tile<T, kPixelRows, 2, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
-                                               from, nullptr);
+      return gemm_tile<T, kPixelRows, 2, GemmA::kPacked>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows,
+                                                         pixels, from, nullptr);
     default:
-      return gemm_tile<T, kPixelRows, 3, true>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows, pixels,
-                                               from, nullptr);
+      return gemm_tile<T, kPixelRows, 3, GemmA::kPacked>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows,
+                                                         pixels, from, nullptr);
   }
 }
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
+from fastcv.ops._arguments import check_tensor, describe_shape, new_dense, new_strided
 from fastcv.ops._define import _DIRECT_TYPES, Gradient, Operator, _dispatch_modes, _is_compiling, _transforms_active
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
+_HALVES = frozenset({torch.float16, torch.bfloat16})
 _AXES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 Sizes = Sequence[int]
 
@@ -23,20 +24,18 @@ Sizes = Sequence[int]
 # of each are the other two, to any order.
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.stride(1) == 1 and not tensor.is_contiguous()
-
-
 def _new(like: Tensor, batch: int, channels: int, sizes: Sizes) -> Tensor:
     """Return an uninitialised (batch, channels, *sizes) tensor of the dtype, device and layout of ``like``."""
-    channels_last = _is_channels_last(like)
+    if len(sizes) == 2:
+        return new_dense(like, batch, channels, sizes[0], sizes[1])
+    channels_last = not like.is_contiguous() and like.stride(1) == 1
     step = channels if channels_last else 1
-    strides: list[int] = []
+    strides: tuple[int, ...] = ()
     for size in reversed(sizes):
-        strides.insert(0, step)
+        strides = (step, *strides)
         step *= size
-    strides = [step, 1, *strides] if channels_last else [channels * step, step, *strides]
-    return like.new_empty_strided((batch, channels, *sizes), strides)
+    strides = (step, 1, *strides) if channels_last else (channels * step, step, *strides)
+    return new_strided(like, (batch, channels, *sizes), strides, like.dtype)
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -47,12 +46,16 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _output_sizes(
-    sizes: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes
-) -> list[int]:
-    return [
-        (sizes[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + output_padding[i] + 1
-        for i in range(len(stride))
-    ]
+    shape: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes
+) -> tuple[int, ...]:
+    """Return the spatial sizes of the output; ``shape`` and ``kernel`` are the shapes of input and weight."""
+    if len(stride) == 2:  # by far the most frequent; a loop takes twice as long
+        return (
+            (shape[2] - 1) * stride[0] - 2 * padding[0] + dilation[0] * (kernel[2] - 1) + output_padding[0] + 1,
+            (shape[3] - 1) * stride[1] - 2 * padding[1] + dilation[1] * (kernel[3] - 1) + output_padding[1] + 1,
+        )
+    axes = zip(shape[2:], kernel[2:], stride, padding, output_padding, dilation, strict=True)
+    return tuple((n - 1) * step - 2 * low + wide * (k - 1) + extra + 1 for n, k, step, low, extra, wide in axes)
 
 
 def pack_weight(weight: Tensor, groups: int, forward: bool = True) -> Tensor:
@@ -71,7 +74,7 @@ def can_pack(weight: Tensor) -> bool:
 
 def _packed(weight: Tensor, groups: int, forward: bool) -> Tensor | None:
     """None where the kernels pack the weight themselves, into memory that lives between calls."""
-    if _C.conv_transpose_cpu_packs and not weight.is_cuda:
+    if _C.conv_transpose_cpu_packs and weight.is_cpu:
         return None
     return pack_weight(weight, groups, forward)
 
@@ -89,7 +92,7 @@ def _allocate(
     relu: bool,
 ) -> Tensor:
     shape, kernel = input.shape, weight.shape
-    sizes = _output_sizes(shape[2:], kernel[2:], stride, padding, output_padding, dilation)
+    sizes = _output_sizes(shape, kernel, stride, padding, output_padding, dilation)
     return _new(input, shape[0], kernel[1] * groups, sizes)
 
 
@@ -108,9 +111,7 @@ def _forward(
     input = _dense(input)
     output = _allocate(input, weight, packed, bias, stride, padding, output_padding, groups, dilation, relu)
     if bias is not None:
-        if input.dtype is not torch.float64:
-            bias = bias.float()
-        bias = bias.contiguous()
+        bias = (bias.float() if bias.dtype in _HALVES else bias).contiguous()
     geometry = (*stride, *padding, *dilation)
     weight = weight.contiguous()
     if packed is None:
@@ -182,7 +183,7 @@ def _backward_weight(
 def _like_output(input: Tensor, weight: Tensor, sizes: Sizes, options: Any) -> Tensor:
     """The output of ``sizes`` without bias, with options stride, padding, groups, dilation."""
     stride, padding, groups, dilation = options
-    least = _output_sizes(input.shape[2:], weight.shape[2:], stride, padding, [0] * len(stride), dilation)
+    least = _output_sizes(input.shape, weight.shape, stride, padding, [0] * len(stride), dilation)
     extra = [size - low for size, low in zip(sizes, least, strict=True)]
     output: Tensor = _conv_transpose(input, weight, None, None, stride, padding, extra, groups, dilation, False)
     return output
@@ -308,17 +309,38 @@ def _sizes(value: int | Sizes, count: int, name: str, least: int) -> tuple[int, 
     return sizes
 
 
+def _geometry(
+    count: int, stride: int | Sizes, padding: int | Sizes, output_padding: int | Sizes, dilation: int | Sizes
+) -> tuple[tuple[int, ...], ...]:
+    """Return stride, padding, output padding and dilation with one integer per spatial axis."""
+    if type(stride) is type(padding) is type(output_padding) is type(dilation) is int and output_padding == 0:
+        if 0 < stride < 2**31 and 0 <= padding < 2**31 and 0 < dilation < 2**31:  # the usual case
+            return (stride,) * count, (padding,) * count, (0,) * count, (dilation,) * count
+    steps = _sizes(stride, count, "stride", 1)
+    margins = _sizes(padding, count, "padding", 0)
+    extras = _sizes(output_padding, count, "output_padding", 0)
+    spreads = _sizes(dilation, count, "dilation", 1)
+    for extra, step, spread in zip(extras, steps, spreads, strict=True):
+        if extra >= step and extra >= spread:
+            raise ValueError(
+                f"output_padding must be smaller than stride {steps} or dilation {spreads} along each axis, got "
+                f"{output_padding!r}"
+            )
+    return steps, margins, extras, spreads
+
+
 def _check(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims: int) -> None:
-    if input.dim() != dims + 2:
+    shape, kernel, dtype = input.shape, weight.shape, input.dtype
+    if len(shape) != dims + 2:
         raise ValueError(f"input must have shape {_AXES[dims]}, with or without N, got {describe_shape(input)}")
-    if weight.dim() != dims + 2:
+    if len(kernel) != dims + 2:
         raise ValueError(
             f"weight must have shape (C, O / groups, *kernel size), {dims + 2} axes, got {describe_shape(weight)}"
         )
-    if weight.dtype is not input.dtype:
-        raise TypeError(f"weight must have the dtype of input ({input.dtype}), got {weight.dtype}")
-    channels = input.shape[1]
-    if weight.shape[0] != channels:
+    if weight.dtype is not dtype:
+        raise TypeError(f"weight must have the dtype of input ({dtype}), got {weight.dtype}")
+    channels = shape[1]
+    if kernel[0] != channels:
         raise ValueError(
             f"weight must have one row per channel of input ({channels}), got shape {describe_shape(weight)}"
         )
@@ -326,15 +348,14 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, dims
         raise TypeError(f"groups must be an int, got {groups!r}")
     if groups < 1 or channels % groups != 0:
         raise ValueError(f"groups must be positive and divide the {channels} channels of input, got {groups}")
-    for size in weight.shape[2:]:
-        if size < 1:
-            raise ValueError(f"weight must have a kernel of at least one element, got shape {describe_shape(weight)}")
+    if min(kernel[2:]) < 1:
+        raise ValueError(f"weight must have a kernel of at least one element, got shape {describe_shape(weight)}")
     if bias is not None:
         check_tensor(bias, "bias")
-        if bias.dim() != 1 or bias.shape[0] != weight.shape[1] * groups:
-            raise ValueError(f"bias must have shape ({weight.shape[1] * groups},), got {describe_shape(bias)}")
-        if bias.dtype is not input.dtype:
-            raise TypeError(f"bias must have the dtype of input ({input.dtype}), got {bias.dtype}")
+        if bias.shape != (kernel[1] * groups,):
+            raise ValueError(f"bias must have shape ({kernel[1] * groups},), got {describe_shape(bias)}")
+        if bias.dtype is not dtype:
+            raise TypeError(f"bias must have the dtype of input ({dtype}), got {bias.dtype}")
 
 
 def apply(
@@ -353,31 +374,22 @@ def apply(
     """Check and convolve, for all three functions. ``packed`` may be the weight from :func:`pack_weight`."""
     check_tensor(input, "input")
     check_tensor(weight, "weight")
-    if input.dim() == dims + 1:
+    shape = input.shape
+    if len(shape) == dims + 1:
         options = (stride, padding, output_padding, groups, dilation, activation, packed)
         return apply(dims, input.unsqueeze(0), weight, bias, *options).squeeze(0)
     _check(input, weight, bias, groups, dims)
     if activation is not None and activation != "relu":
         raise ValueError(f"activation must be None or 'relu', got {activation!r}")
-    steps = _sizes(stride, dims, "stride", 1)
-    margins = _sizes(padding, dims, "padding", 0)
-    extras = _sizes(output_padding, dims, "output_padding", 0)
-    spreads = _sizes(dilation, dims, "dilation", 1)
-    for extra, step, spread in zip(extras, steps, spreads, strict=True):
-        if extra >= step and extra >= spread:
-            raise ValueError(
-                f"output_padding must be smaller than stride {steps} or dilation {spreads} along each axis, got "
-                f"{output_padding!r}"
-            )
-    sizes = _output_sizes(input.shape[2:], weight.shape[2:], steps, margins, extras, spreads)
-    for size in sizes:
-        if size < 1:
-            raise ValueError(
-                f"padding must leave an output of at least one element along each axis, got padding {padding!r}: input "
-                f"{describe_shape(input)} would give an output of size {tuple(sizes)}"
-            )
+    steps, margins, extras, spreads = _geometry(dims, stride, padding, output_padding, dilation)
+    sizes = _output_sizes(shape, weight.shape, steps, margins, extras, spreads)
+    if min(sizes) < 1:
+        raise ValueError(
+            f"padding must leave an output of at least one element along each axis, got padding {padding!r}: input "
+            f"{describe_shape(input)} would give an output of size {sizes}"
+        )
     relu = activation is not None
-    output: Tensor = _conv_transpose(input, weight, packed, bias, steps, margins, extras, groups, spreads, relu)
+    output: Tensor = _conv_transpose.call(input, weight, packed, bias, steps, margins, extras, groups, spreads, relu)
     return output
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import as_pair, as_result_layout, check_tensor, describe_shape, new_dense
+from fastcv.ops._arguments import as_pair, as_result_layout, check_tensor, describe_shape, new_dense, new_strided
 from fastcv.ops._define import Gradient, Operator
 
 __all__ = ["max_pool2d_with_indices", "max_unpool2d"]
@@ -23,36 +23,35 @@ def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: in
     return pooled
 
 
-def _allocate_values(
+def _allocate(
     input: Tensor, ky: int, kx: int, sy: int, sx: int, py: int, px: int, dy: int, dx: int, ceil_mode: bool
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     shape = input.shape
     if len(shape) != 4:
         raise ValueError(f"input must have shape (N, C, H, W) or (C, H, W), got {describe_shape(input)}")
-    height = _pooled_size(shape[2], ky, sy, py, dy, ceil_mode)
-    width = _pooled_size(shape[3], kx, sx, px, dx, ceil_mode)
-    if height < 1 or width < 1:
+    n, c, height, width = shape
+    p = _pooled_size(height, ky, sy, py, dy, ceil_mode)
+    q = _pooled_size(width, kx, sx, px, dx, ceil_mode)
+    if p < 1 or q < 1:
         raise ValueError(
             f"input must be larger than a window: {describe_shape(input)} with kernel_size {(ky, kx)}, padding "
-            f"{(py, px)} and dilation {(dy, dx)} gives {height} x {width} windows"
+            f"{(py, px)} and dilation {(dy, dx)} gives {p} x {q} windows"
         )
-    return new_dense(input, shape[0], shape[1], height, width)
+    values = new_dense(input, n, c, p, q)
+    return values, new_strided(values, (n, c, p, q), values.stride(), torch.int64)
 
 
-def _allocate(input: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    values = _allocate_values(input, *options)
-    return values, values.new_empty_strided(values.shape, values.stride(), dtype=torch.int64)
-
-
-def _forward(input: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    values, indices = _allocate(input, *options)
-    _C.max_pool2d_forward(values, indices, as_result_layout(input), *options[:8])
+def _forward(
+    input: Tensor, ky: int, kx: int, sy: int, sx: int, py: int, px: int, dy: int, dx: int, ceil_mode: bool
+) -> tuple[Tensor, Tensor]:
+    values, indices = _allocate(input, ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
+    _C.max_pool2d_forward(values, indices, as_result_layout(input), ky, kx, sy, sx, py, px, dy, dx)
     return values, indices
 
 
 def _with_strides_of(tensor: Tensor, indices: Tensor) -> Tensor:
     """Return indices laid out like a tensor of their shape."""
-    if indices.stride() == tensor.stride():
+    if (indices.is_contiguous() and tensor.is_contiguous()) or indices.stride() == tensor.stride():
         return indices
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=indices.dtype, device=indices.device).copy_(indices)
 
@@ -101,7 +100,7 @@ def _forward_unpooled(values: Tensor, indices: Tensor, height: int, width: int) 
     output = _allocate_unpooled(values, indices, height, width)
     values = as_result_layout(values)
     size = _C.max_unpool2d_workspace(output.numel(), values.is_cuda)
-    workspace = values.new_empty(size, dtype=torch.int32)
+    workspace = new_strided(values, (size,), (1,), torch.int32)
     _C.max_unpool2d(output, values, _with_strides_of(values, indices), workspace)
     return output
 
@@ -247,11 +246,10 @@ def max_pool2d_with_indices(
         raise ValueError(
             f"padding must be at most half of kernel_size, got padding {padding!r} with kernel_size {kernel_size!r}"
         )
-    options = (ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
     if input.dim() == 3:
-        values, indices = _max_pool2d(input[None], *options)
+        values, indices = _max_pool2d.call(input[None], ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
         return values[0], indices[0]
-    result: tuple[Tensor, Tensor] = _max_pool2d(input, *options)
+    result: tuple[Tensor, Tensor] = _max_pool2d.call(input, ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
     return result
 
 
@@ -314,18 +312,19 @@ def max_unpool2d(
     kernel = as_pair(kernel_size, "kernel_size")
     steps = kernel if stride is None else as_pair(stride, "stride")
     paddings = _as_padding(padding)
-    if values.dim() < 3:
+    shape = values.shape
+    if len(shape) < 3:
         raise ValueError(f"values must have shape (N, C, P, Q) or (C, P, Q), got {describe_shape(values)}")
-    pooled = values.shape[-2:]
-    size = tuple((pooled[i] - 1) * steps[i] - 2 * paddings[i] + kernel[i] for i in (0, 1))
+    height = (shape[-2] - 1) * steps[0] - 2 * paddings[0] + kernel[0]
+    width = (shape[-1] - 1) * steps[1] - 2 * paddings[1] + kernel[1]
     if output_size is not None:
-        size = _chosen_size(output_size, size, steps)
-    if size[0] < 0 or size[1] < 0:
-        raise ValueError(f"padding {padding!r} leaves a result of size {size}")
-    if values.dim() == 3 and indices.dim() == 3:
-        unbatched: Tensor = _max_unpool2d(values[None], indices[None], *size)[0]
+        height, width = _chosen_size(output_size, (height, width), steps)
+    if height < 0 or width < 0:
+        raise ValueError(f"padding {padding!r} leaves a result of size {(height, width)}")
+    if len(shape) == 3 and indices.dim() == 3:
+        unbatched: Tensor = _max_unpool2d.call(values[None], indices[None], height, width)[0]
         return unbatched
-    output: Tensor = _max_unpool2d(values, indices, *size)
+    output: Tensor = _max_unpool2d.call(values, indices, height, width)
     return output
 
 

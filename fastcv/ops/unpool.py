@@ -106,7 +106,7 @@ def unpool_nearest(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor:
     """
     check_tensor(input, "input")
     height, width = as_pair(scale, "scale")
-    output: Tensor = _unpool(input, height, width, False)
+    output: Tensor = _unpool.call(input, height, width, False)
     return output
 
 
@@ -151,5 +151,5 @@ def unpool_bed_of_nails(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor
     """
     check_tensor(input, "input")
     height, width = as_pair(scale, "scale")
-    output: Tensor = _unpool(input, height, width, True)
+    output: Tensor = _unpool.call(input, height, width, True)
     return output

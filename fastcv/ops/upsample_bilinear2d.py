@@ -37,8 +37,9 @@ def _forward(
     input: Tensor, height: int, width: int, align_corners: bool, step_height: float, step_width: float
 ) -> Tensor:
     output = _allocate(input, height, width, align_corners, step_height, step_width)
-    step_y = _step(input.shape[2], height, align_corners, step_height)
-    step_x = _step(input.shape[3], width, align_corners, step_width)
+    _, _, input_height, input_width = input.shape
+    step_y = _step(input_height, height, align_corners, step_height)
+    step_x = _step(input_width, width, align_corners, step_width)
     _C.upsample_bilinear2d_forward(output, as_result_layout(input), align_corners, step_y, step_x)
     return output
 
@@ -143,20 +144,24 @@ def upsample_bilinear2d(
     output: Tensor
     if output_size is not None:
         height, width = as_pair(output_size, "output_size")
-        output = _upsample_bilinear2d(input, height, width, align_corners, 0.0, 0.0)
+        output = _upsample_bilinear2d.call(input, height, width, align_corners, 0.0, 0.0)
         return output
     factor_y, factor_x = _as_factors(scale_factor)
-    if input.dim() != 4:
+    shape = input.shape
+    if len(shape) != 4:
         raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    height, width = math.floor(input.shape[2] * factor_y), math.floor(input.shape[3] * factor_x)
+    height, width = math.floor(shape[2] * factor_y), math.floor(shape[3] * factor_x)
     if height <= 0 or width <= 0:
         raise ValueError(f"scale_factor {scale_factor!r} leaves nothing of an input of shape {describe_shape(input)}")
-    output = _upsample_bilinear2d(input, height, width, align_corners, 1 / factor_y, 1 / factor_x)
+    output = _upsample_bilinear2d.call(input, height, width, align_corners, 1 / factor_y, 1 / factor_x)
     return output
 
 
 def _as_factors(value: Any) -> tuple[float, float]:
     """Return the scale factor of both axes, as positive finite numbers."""
+    kind = type(value)
+    if (kind is float or kind is int) and 0 < value < math.inf:
+        return float(value), float(value)
     pair = (value, value) if isinstance(value, int | float) else value
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(f, int | float) for f in pair):
         raise TypeError(f"scale_factor must be a number or two numbers (height, width), got {value!r}")

@@ -46,7 +46,7 @@ struct TileProduct {
   GemmRows<S> gemm;
   const S** pointers;
   int64_t* first;
-  int64_t most;
+  RowSpan* spans;
   bool fresh;  // nothing has been written to the tile
 
   void flush() {
@@ -120,25 +120,32 @@ struct Gather {
       run[r] = {rest / sites_z, rest % sites_z * p.axes[0].out_step + phase_z, q_y * p.axes[1].out_step + phase_y};
       if (run[r].z >= p.axes[0].target || run[r].y >= p.axes[1].target) run[r].n = -1;
     }
-    const Scratch tile_memory(count * width * phases_x * p.columns * sizeof(S));
-    S* tile = tile_memory.as<S>();  // [run][q][phase_x][columns]
-    multiply(group, phase_z, phase_y, run, count, first_x, width, tile);
-    if (p.relu) {
-      for (int64_t i = 0, size = count * width * phases_x * p.columns; i < size; ++i) {
-        tile[i] = tile[i] < S(0) ? S(0) : tile[i];
+    if constexpr (sizeof(S) == sizeof(T)) {
+      if (p.target_channels_last && count == 1) {  // the run's pixels lie in the target as they do in a tile
+        if (run[0].n < 0) return;
+        const int64_t channels = p.groups * p.columns, x = first_x * p.axes[2].out_step;
+        T* pixel = p.target + group * p.columns +
+                   (((run[0].n * p.axes[0].target + run[0].z) * p.axes[1].target + run[0].y) * p.axes[2].target + x) *
+                       channels;
+        const int64_t rest = p.axes[2].target - x, pixels = rest < width * phases_x ? rest : width * phases_x;
+        return multiply(group, phase_z, phase_y, run, count, first_x, width, pixels, pixel, channels);
       }
     }
+    const Scratch tile_memory(count * width * phases_x * p.columns * sizeof(S));
+    S* tile = tile_memory.as<S>();  // [run][q][phase_x][columns]
+    multiply(group, phase_z, phase_y, run, count, first_x, width, count * width * phases_x, tile, p.columns);
     write(group, run, count, first_x, width, tile);
   }
 
+  // Puts the first `pixels` results to tile[run][q][phase_x], `step` elements from pixel to pixel.
   void multiply(int64_t group, int64_t phase_z, int64_t phase_y, const Run* run, int64_t count, int64_t first_x,
-                int64_t width, S* tile) const {
+                int64_t width, int64_t pixels, S* tile, int64_t step) const {
     const int64_t rows = count * width, stride = rows + kRowsPadding;
     const int64_t taps_y = p.axes[1].kernel, taps_x = p.axes[2].kernel;
     const int64_t channels = p.groups * p.depth,
                   packed = packed_size<S>(p.axes[0].kernel * taps_y * taps_x * p.depth, p.columns);
     const Scratch pointer_memory(most_segments * stride * sizeof(S*));
-    const Scratch first_memory(most_segments * sizeof(int64_t));
+    const Scratch first_memory(most_segments * sizeof(int64_t)), span_memory(most_segments * sizeof(RowSpan));
     const Scratch zero_memory(p.depth * sizeof(S));
     S* zeros = zero_memory.as<S>();
     for (int64_t c = 0; c < p.depth; ++c) zeros[c] = S(0);
@@ -146,6 +153,7 @@ struct Gather {
       TileProduct<S> product{};
       product.pointers = pointer_memory.as<const S*>();
       product.first = first_memory.as<int64_t>();
+      product.spans = span_memory.as<RowSpan>();
       product.fresh = true;
       product.gemm.a = product.pointers;
       product.gemm.a_stride = stride;
@@ -153,27 +161,36 @@ struct Gather {
       product.gemm.b_depth = p.axes[0].kernel * taps_y * taps_x * p.depth;
       product.gemm.first = product.first;
       product.gemm.depth = p.depth;
-      product.gemm.c = tile + phase_x * p.columns;
-      product.gemm.c_stride = phases_x * p.columns;
-      product.gemm.rows = rows;
+      product.gemm.c = tile + phase_x * step;
+      product.gemm.c_stride = phases_x * step;
+      product.gemm.rows = (pixels - phase_x + phases_x - 1) / phases_x;
+      product.gemm.row_step = p.axes[2].in_step * channels;
+      product.gemm.spans = count == 1 && product.gemm.row_step <= 4 * p.depth ? product.spans : nullptr;
       product.gemm.columns = p.columns;
       product.gemm.bias = p.bias == nullptr ? nullptr : p.bias + group * p.columns;
       for_each_tap(p.axes[0], phase_z, [&](int64_t k_z, int64_t offset_z) {
         for_each_tap(p.axes[1], phase_y, [&](int64_t k_y, int64_t offset_y) {
           for_each_tap(p.axes[2], phase_x, [&](int64_t k_x, int64_t offset_x) {
             const S** pointer = product.pointers + product.gemm.segments * stride;
+            // Those q for which x = (first_x + q) * in_step + offset_x lies in the source: [begin, end).
+            const int64_t x = first_x * p.axes[2].in_step + offset_x, step_x = p.axes[2].in_step;
+            int64_t begin = x >= 0 ? 0 : ceil_of(-x, step_x), end = ceil_of(p.axes[2].source - x, step_x);
+            end = end < 0 ? 0 : end < width ? end : width;
+            begin = begin < end ? begin : end;
+            product.spans[product.gemm.segments] = {begin, end};
             bool any = false;
             for (int64_t r = 0; r < count; ++r) {
               const int64_t z = run[r].z / p.axes[0].out_step * p.axes[0].in_step + offset_z;
               const int64_t y = run[r].y / p.axes[1].out_step * p.axes[1].in_step + offset_y;
               const bool inside = run[r].n >= 0 && z >= 0 && z < p.axes[0].source && y >= 0 && y < p.axes[1].source;
               const int64_t pixel = ((run[r].n * p.axes[0].source + z) * p.axes[1].source + y) * p.axes[2].source;
-              for (int64_t q = 0; q < width; ++q) {
-                const int64_t x = (first_x + q) * p.axes[2].in_step + offset_x;
-                const bool valid = inside && x >= 0 && x < p.axes[2].source;
-                *pointer++ = valid ? p.source + (pixel + x) * channels + group * p.depth : zeros;
-                any = any || valid;
-              }
+              const int64_t place = (pixel + x) * channels + group * p.depth;
+              int64_t q = 0;
+              for (; q < (inside ? begin : width); ++q) pointer[q] = zeros;
+              for (; q < end; ++q) pointer[q] = p.source + place + q * step_x * channels;
+              for (; q < width; ++q) pointer[q] = zeros;
+              pointer += width;
+              any = any || (inside && begin < end);
             }
             if (!any) return;
             for (int64_t i = 0; i < kRowsPadding; ++i) *pointer++ = zeros;
@@ -183,6 +200,12 @@ struct Gather {
         });
       });
       product.flush();
+    }
+    for (int64_t i = 0; i < pixels && p.relu; ++i) {
+      for (int64_t c = 0; c < p.columns; ++c) {
+        S& value = tile[i * step + c];
+        value = value < S(0) ? S(0) : value;
+      }
     }
   }
 

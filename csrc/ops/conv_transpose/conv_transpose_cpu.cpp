@@ -1,6 +1,7 @@
 // Transposed convolution on the CPU. See conv_transpose.h for the meaning, conv_gather_cpu.h for the design.
 #include "core/errors.h"
 #include "ops/conv_transpose/conv_gather_cpu.h"
+#include "ops/conv_transpose/conv_pixels_cpu.h"
 #include "ops/conv_transpose/conv_weight_cpu.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -123,6 +124,33 @@ void gather(const ConvTransposeParams& p, bool forward) {
   gather_all(problem);
 }
 
+// The forward where conv_pixels_cpu.h serves.
+template <class T>
+void forward_by_pixels(const ConvTransposeParams& p) {
+  using S = Accumulate<T>;
+  const int64_t elements = p.groups * packed_size<S>(taps_of(p) * p.in_channels, p.out_channels);
+  const Scratch packed(p.packed == nullptr ? (elements + kPixelRows) * sizeof(S) : 0);
+  if (p.packed == nullptr) pack_weight<T>(p, true, packed.as<S>());
+  PixelProblem<S, T> problem{};
+  for (int i = 0; i < 3; ++i) problem.axes[i] = p.axes[i];
+  problem.batch = p.batch;
+  problem.groups = p.groups;
+  problem.depth = p.in_channels;
+  problem.columns = p.out_channels;
+  problem.source = static_cast<const T*>(p.input);
+  problem.packed = p.packed == nullptr ? packed.as<S>() : static_cast<const S*>(p.packed);
+  problem.bias = static_cast<const S*>(p.bias);
+  problem.relu = p.relu;
+  problem.target = static_cast<T*>(p.output);
+  multiply_pixels(problem);
+}
+
+template <class T>
+void forward(const ConvTransposeParams& p) {
+  const bool planes = !p.input_channels_last && !p.output_channels_last;
+  planes&& taps_lie_apart(p.axes) ? forward_by_pixels<T>(p) : gather<T>(p, true);
+}
+
 template <class T>
 void weight_gradient(const ConvTransposeParams& p) {
   using S = Accumulate<T>;
@@ -144,7 +172,7 @@ void conv_transpose_pack_cpu(const ConvTransposeParams& params) {
 }
 
 void conv_transpose_forward_cpu(const ConvTransposeParams& params) {
-  dispatch_floating(params.dtype, [&](auto tag) { gather<typename decltype(tag)::type>(params, true); });
+  dispatch_floating(params.dtype, [&](auto tag) { forward<typename decltype(tag)::type>(params); });
 }
 
 void conv_transpose_backward_input_cpu(const ConvTransposeParams& params) {
