@@ -1,7 +1,7 @@
 // The voxels of many points at once, in vectors. CPU translation units only.
 #pragma once
 
-#include "core/simd.h"
+#include "core/interleave_cpu.h"
 #include "core/voxel_grid.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -16,31 +16,52 @@ struct VoxelBatch {
   FASTCV_HD Voxel at(int i) const { return {z[i], y[i], x[i]}; }
 };
 
+// The cells along one axis of as many coordinates as a vector has.
+template <class A>
+FASTCV_HD void store_cells(Vector<A> values, const VoxelAxis<A>& axis, int32_t* cells) {
+  typedef int32_t Integers __attribute__((vector_size(4 * kLanes<A>)));
+  const Vector<A> position = (values - axis.origin) / axis.size;
+  const auto inside = (position >= Vector<A>{}) & (position < broadcast(axis.limit));
+  const Vector<A> cell = inside ? position : broadcast(A(-1));
+  const Integers result = __builtin_convertvector(cell, Integers);
+  __builtin_memcpy(cells, &result, sizeof(result));
+}
+
 // The cells along one axis, of coordinates that lie `stride` elements apart.
 template <class T>
 FASTCV_HD void find_cells(const T* first, int64_t stride, int count, const VoxelAxis<Accumulate<T>>& axis,
                           int32_t* cells) {
   using A = Accumulate<T>;
-  typedef int32_t Integers __attribute__((vector_size(4 * kLanes<A>)));
   alignas(64) A values[kVoxelBatch];
   for (int i = 0; i < count; ++i) values[i] = to_float(first[i * stride]);
   for (int i = count; i < (count + kLanes<A> - 1) / kLanes<A> * kLanes<A>; ++i) values[i] = A(0);
-  for (int i = 0; i < count; i += kLanes<A>) {
-    const Vector<A> position = (load(values + i) - axis.origin) / axis.size;
-    const auto inside = (position >= Vector<A>{}) & (position < broadcast(axis.limit));
-    const Vector<A> cell = inside ? position : broadcast(A(-1));
-    const Integers result = __builtin_convertvector(cell, Integers);
-    __builtin_memcpy(cells + i, &result, sizeof(result));
-  }
+  for (int i = 0; i < count; i += kLanes<A>) store_cells(load(values + i), axis, cells + i);
 }
 
 // The voxels of `count` <= kVoxelBatch points, whose rows are `stride` elements long.
 template <class T>
 FASTCV_HD void find_voxels(const T* rows, int64_t stride, int count, const VoxelAxes<Accumulate<T>>& axes,
                            VoxelBatch& batch) {
-  find_cells(rows, stride, count, axes.x, batch.x);
-  find_cells(rows + 1, stride, count, axes.y, batch.y);
-  find_cells(rows + 2, stride, count, axes.z, batch.z);
+  using A = Accumulate<T>;
+  if (stride == 4 && count == kVoxelBatch) {
+    for (int i = 0; i < kVoxelBatch; i += kLanes<A>) {
+      const T* const source = rows + 4 * i;
+      Vector<A> xz[2], yw[2], x, y, z, w;
+      for (int j = 0; j < 2; ++j) {
+        const T* const half = source + 2 * j * kLanes<A>;
+        deinterleave<A>(load(half), load(half + kLanes<A>), &xz[j], &yw[j]);
+      }
+      deinterleave<A>(xz[0], xz[1], &x, &z);
+      deinterleave<A>(yw[0], yw[1], &y, &w);
+      store_cells(x, axes.x, batch.x + i);
+      store_cells(y, axes.y, batch.y + i);
+      store_cells(z, axes.z, batch.z + i);
+    }
+  } else {
+    find_cells(rows, stride, count, axes.x, batch.x);
+    find_cells(rows + 1, stride, count, axes.y, batch.y);
+    find_cells(rows + 2, stride, count, axes.z, batch.z);
+  }
   for (int i = 0; i < kVoxelBatch; ++i) batch.z[i] |= (batch.x[i] | batch.y[i]) >> 31;
 }
 

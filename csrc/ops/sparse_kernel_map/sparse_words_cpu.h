@@ -3,6 +3,8 @@
 // operations per pair of words, with no hash and no memory for what is empty.
 #pragma once
 
+#include <cstring>
+
 #include "core/errors.h"
 #include "core/memory.h"
 #include "core/parallel.h"
@@ -33,6 +35,19 @@ struct Sites {
 };
 
 constexpr int64_t kReadGrain = 8192;
+constexpr int64_t kWordGrain = 512;
+constexpr int64_t kFillGrain = int64_t{1} << 18;  // elements
+
+inline int64_t kernel_volume(const SparseMapParams& p) {
+  return static_cast<int64_t>(p.axes[0].kernel) * p.axes[1].kernel * p.axes[2].kernel;
+}
+
+inline void fill_missing(int32_t* map, int64_t count) {
+  advise_huge_pages(map, sizeof(int32_t) * static_cast<size_t>(count));
+  parallel_for(count, kFillGrain, [&](int64_t begin, int64_t end) {
+    memset(map + begin, 0xff, sizeof(int32_t) * static_cast<size_t>(end - begin));
+  });
+}
 
 // What a piece of the input was found to be.
 struct ReadReport {
