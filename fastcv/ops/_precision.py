@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,5 +18,5 @@ def may_use_tf32(tensor: Tensor) -> bool:
     """
     if tensor.dtype is not torch.float32 or not (tensor.is_cuda or _C.emulates_cuda):
         return False
-    precision: str = torch.backends.cudnn.conv.fp32_precision
-    return precision == "tf32"
+    cudnn: Any = torch.backends.cudnn
+    return bool(cudnn.conv.fp32_precision == "tf32")
