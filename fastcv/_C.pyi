@@ -7,6 +7,7 @@ from torch import Tensor
 
 nms_cpu_sorts: bool
 conv_transpose_cpu_packs: bool
+emulates_cuda: bool
 sparse_conv_cpu_needs_workspace: bool
 sparse_map_on_cpu: bool
 group_points_cpu_bins: bool
@@ -61,10 +62,18 @@ def conv_transpose_backward_input(
     packed: Tensor | None,
     geometry: tuple[int, ...],
     groups: int,
+    tf32: bool,
     /,
 ) -> None: ...
 def conv_transpose_backward_weight(
-    grad_weight: Tensor, input: Tensor, grad_output: Tensor, geometry: tuple[int, ...], groups: int, /
+    grad_weight: Tensor,
+    input: Tensor,
+    grad_output: Tensor,
+    geometry: tuple[int, ...],
+    groups: int,
+    workspace: Tensor | None,
+    tf32: bool,
+    /,
 ) -> None: ...
 def conv_transpose_forward(
     output: Tensor,
@@ -75,10 +84,14 @@ def conv_transpose_forward(
     geometry: tuple[int, ...],
     groups: int,
     relu: bool,
+    tf32: bool,
     /,
 ) -> None: ...
 def conv_transpose_pack(packed: Tensor, weight: Tensor, groups: int, forward: bool, /) -> None: ...
 def conv_transpose_packed_bytes(weight: Tensor, groups: int, forward: bool, /) -> int: ...
+def conv_transpose_workspace(
+    grad_weight: Tensor, input: Tensor, grad_output: Tensor, geometry: tuple[int, ...], groups: int, /
+) -> int: ...
 def decode_anchors(
     decoded: Tensor,
     deltas: Tensor,
@@ -301,7 +314,15 @@ def sparse_avg_pool_backward(
 ) -> None: ...
 def sparse_avg_pool_forward(output: Tensor, features: Tensor, neighbours: Tensor, count_missing: bool, /) -> None: ...
 def sparse_conv_forward(
-    output: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, groups: int, /
+    output: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    neighbours: Tensor,
+    groups: int,
+    order: Tensor | None,
+    tf32: bool,
+    /,
 ) -> None: ...
 def sparse_conv_weight(
     grad_weight: Tensor,
@@ -310,6 +331,7 @@ def sparse_conv_weight(
     neighbours: Tensor,
     groups: int,
     workspace: Tensor | None,
+    tf32: bool,
     /,
 ) -> None: ...
 def sparse_conv_weight_pieces(outputs: int, /) -> int: ...

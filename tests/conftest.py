@@ -87,6 +87,7 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(params=_backend_names())
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     name: str = request.param
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # float32 is float32 unless a test says otherwise
     if name == "cuda":
         if not build_info()["cuda"]:
             pytest.fail("there is a GPU, but fastcv was built without CUDA")

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastcv import _C
 from fastcv.ops._arguments import check_tensor, describe_shape, new_dense, new_strided
 from fastcv.ops._define import _DIRECT_TYPES, Gradient, Operator, _dispatch_modes, _is_compiling, _transforms_active
+from fastcv.ops._precision import may_use_tf32
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
@@ -43,6 +44,16 @@ def _dense(tensor: Tensor) -> Tensor:
     if tensor.is_contiguous() or (tensor.stride(1) == 1 and tensor.movedim(1, -1).is_contiguous()):
         return tensor
     return tensor.contiguous()
+
+
+def _suits_kernels(tensor: Tensor, groups: int, tf32: bool) -> Tensor:
+    """Return a dense source as its kernel wants it: tensor cores read only sources that have channels innermost."""
+    if _C.conv_transpose_cpu_packs and not tensor.is_cuda:
+        return tensor
+    unit = 8 if tensor.element_size() == 2 else 4
+    if (tf32 or unit == 8) and tensor.shape[1] % (unit * groups) == 0:
+        return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+    return tensor
 
 
 def _output_sizes(
@@ -110,13 +121,15 @@ def _forward(
 ) -> Tensor:
     input = _dense(input)
     output = _allocate(input, weight, packed, bias, stride, padding, output_padding, groups, dilation, relu)
+    tf32 = may_use_tf32(input)
+    input = _suits_kernels(input, groups, tf32)
     if bias is not None:
         bias = (bias.float() if bias.dtype in _HALVES else bias).contiguous()
     geometry = (*stride, *padding, *dilation)
     weight = weight.contiguous()
     if packed is None:
         packed = _packed(weight, groups, True)
-    _C.conv_transpose_forward(output, input, weight, packed, bias, geometry, groups, relu)
+    _C.conv_transpose_forward(output, input, weight, packed, bias, geometry, groups, relu, tf32)
     return output
 
 
@@ -143,10 +156,12 @@ def _backward_input(
 ) -> Tensor:
     grad_output = _dense(grad_output)
     grad_input = _allocate_input(grad_output, weight, size, stride, padding, groups, dilation)
+    tf32 = may_use_tf32(grad_output)
+    grad_output = _suits_kernels(grad_output, groups, tf32)
     geometry = (*stride, *padding, *dilation)
     weight = weight.contiguous()
     packed = _packed(weight, groups, False)
-    _C.conv_transpose_backward_input(grad_input, grad_output, weight, packed, geometry, groups)
+    _C.conv_transpose_backward_input(grad_input, grad_output, weight, packed, geometry, groups, tf32)
     return grad_input
 
 
@@ -173,7 +188,13 @@ def _backward_weight(
 ) -> Tensor:
     grad_weight = _allocate_weight(input, grad_output, kernel_size, stride, padding, groups, dilation)
     geometry = (*stride, *padding, *dilation)
-    _C.conv_transpose_backward_weight(grad_weight, _dense(input), _dense(grad_output), geometry, groups)
+    tf32 = may_use_tf32(input)
+    input, grad_output = (_suits_kernels(_dense(t), groups, tf32) for t in (input, grad_output))
+    workspace = None
+    if elements := _C.conv_transpose_workspace(grad_weight, input, grad_output, geometry, groups):
+        dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
+        workspace = input.new_empty((elements,), dtype=dtype)
+    _C.conv_transpose_backward_weight(grad_weight, input, grad_output, geometry, groups, workspace, tf32)
     return grad_weight
 
 
@@ -459,7 +480,8 @@ def conv_transpose2d(
     Notes
     -----
     Differentiable in input, weight and bias, to any order and in forward mode; results are the same on any number of
-    threads. Values are those of ``torch.nn.functional.conv_transpose2d``.
+    threads. Values are those of ``torch.nn.functional.conv_transpose2d``. On CUDA float32 is rounded to tf32 where
+    ``torch.backends.cudnn`` allows it for convolutions, which is torch's default; read at each call.
 
     References
     ----------

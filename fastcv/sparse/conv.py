@@ -187,10 +187,12 @@ class SparseConvolution(SparseModule):
         weight = weight.reshape(self.out_channels, *(1,) * (3 - self.ndim), *self.weight.shape[1:])
         if self.inverse:
             links = self._map_to_undo(input)
-            output = sparse_conv(features, weight, bias, links.reverse, links.neighbours, self.groups)
+            maps = (links.reverse, links.neighbours, self.groups, links.reverse_order, links.order)
+            output = sparse_conv(features, weight, bias, *maps)
             return input._derived(output, links.indices, links.spatial_shape, input.indice_dict)
         links = map_for(input, self._geometry, self.indice_key)
-        output = sparse_conv(features, weight, bias, links.neighbours, links.reverse, self.groups)
+        maps = (links.neighbours, links.reverse, self.groups, links.order, links.reverse_order)
+        output = sparse_conv(features, weight, bias, *maps)
         if self.record_voxel_count:
             self.max_num_voxels_during_training.clamp_(min=output.shape[0])
         return result(input, output, links, self.indice_key)

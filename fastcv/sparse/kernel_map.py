@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fastcv.ops.sparse_conv import sparse_row_order
 from fastcv.ops.sparse_kernel_map import sparse_kernel_map
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class KernelMap:
         The input row that feeds each output row through each kernel offset, or -1.
     reverse : Tensor (K, N)
         The output row that each input row feeds through each kernel offset, or -1.
+    order, reverse_order : Tensor (M,), Tensor (N,), or None
+        On CUDA, in which order the kernels take the rows of both: see :func:`fastcv.ops.sparse_row_order`.
     """
 
     geometry: Geometry
@@ -91,6 +94,8 @@ class KernelMap:
     reverse: Tensor
     spatial_shape: list[int]
     out_spatial_shape: list[int]
+    order: Tensor | None = None
+    reverse_order: Tensor | None = None
 
     @property
     def is_subm(self) -> bool:
@@ -170,4 +175,13 @@ def _build(x: SparseConvTensor, geometry: Geometry) -> KernelMap:
         out_indices = x.indices
     elif missing:
         out_indices = torch.cat([out_indices[:, :1], out_indices[:, 1 + missing :]], 1)
-    return KernelMap(geometry, x.indices, out_indices, neighbours, reverse, shape, out_shape)
+    orders = _orders(geometry, neighbours, reverse) if indices.is_cuda else (None, None)
+    return KernelMap(geometry, x.indices, out_indices, neighbours, reverse, shape, out_shape, *orders)
+
+
+def _orders(geometry: Geometry, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the orders of a map's rows: the second for the gradient, or for the inverse convolution."""
+    order = sparse_row_order(neighbours)
+    if geometry.subm and geometry.volume % 2:
+        return order, order  # the reverse map has the same elements mirrored: equal rows stay together
+    return order, sparse_row_order(reverse)

@@ -263,7 +263,7 @@ def test_opcheck(backend: Any) -> None:
         t.to(backend.device) for t in random_problem(4, 6, groups=2, dtype=torch.float32) if t is not None
     )
     leaves = [t.requires_grad_() for t in (features, weight, bias)]
-    torch.library.opcheck(torch.ops.fastcv.sparse_conv.default, (*leaves, *maps, 2))
+    torch.library.opcheck(torch.ops.fastcv.sparse_conv.default, (*leaves, *maps, 2, None, None))
     grad = random_values(45, 6, dtype=torch.float32).to(backend.device).requires_grad_()
     torch.library.opcheck(torch.ops.fastcv.sparse_conv_weight.default, (features, grad, *maps, 1, 2, 3, 2))
 

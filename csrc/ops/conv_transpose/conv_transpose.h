@@ -41,8 +41,10 @@ struct ConvTransposeParams {
   const void* bias;    // null: none
   void* packed;        // the weight as conv_transpose_pack writes it; on the CPU null means: pack it on the way
   bool packs_forward;  // conv_transpose_pack: for the output, or for the gradient of the input
+  void* workspace;     // CUDA: conv_weight_pieces() times the elements of the weight, in the type of the sums
   DType dtype;
   bool relu;
+  bool tf32;  // CUDA: whether float32 may be rounded to 10 bits of mantissa for tensor cores
   int64_t batch, groups;
   int64_t in_channels, out_channels;  // of one group
   ConvAxis axes[3];                   // z, y, x
@@ -53,6 +55,22 @@ struct ConvTransposeParams {
 inline int64_t packed_bytes(DType dtype, int64_t groups, int64_t taps, int64_t depth, int64_t columns) {
   const int64_t size = dtype == DType::kFloat64 ? 8 : 4;
   return groups * taps * depth * ((columns + 15) / 16 * 16) * size;
+}
+
+// Into how many pieces the CUDA kernels cut the pixels whose products make the gradient of the weight: blocks for a
+// large GPU, but at least 512 pixels each.
+inline int64_t conv_weight_pieces(const ConvTransposeParams& p) {
+  constexpr int64_t kTile = 64, kBlocks = 512, kPixels = 512;
+  int64_t tiles = p.groups * ((p.in_channels + kTile - 1) / kTile) * ((p.out_channels + kTile - 1) / kTile);
+  int64_t pixels = p.batch;
+  for (const ConvAxis& axis : p.axes) {
+    tiles *= axis.kernel;
+    pixels *= axis.input;
+  }
+  if (tiles == 0) return 1;
+  const int64_t wanted = (kBlocks + tiles - 1) / tiles, most = (pixels + kPixels - 1) / kPixels;
+  const int64_t pieces = wanted < most ? wanted : most;
+  return pieces < 1 ? 1 : pieces;
 }
 
 FASTCV_DECLARE_KERNEL(conv_transpose_pack, ConvTransposeParams);

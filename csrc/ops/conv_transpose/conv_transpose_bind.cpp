@@ -141,9 +141,10 @@ void conv_transpose_pack(const TensorView& packed, const TensorView& weight, int
 
 void conv_transpose_forward(const TensorView& output, const TensorView& input, const TensorView& weight,
                             const py::object& packed, const py::object& bias, const py::tuple& geometry, int64_t groups,
-                            bool relu) {
+                            bool relu, bool tf32) {
   ConvTransposeParams params = make_params(input, weight, output, geometry, groups);
   params.relu = relu;
+  params.tf32 = tf32;
   take_packed(params, packed, weight, true);
   if (!bias.is_none()) {
     const TensorView view = view_of(bias.ptr());
@@ -158,17 +159,39 @@ void conv_transpose_forward(const TensorView& output, const TensorView& input, c
 }
 
 void conv_transpose_backward_input(const TensorView& input, const TensorView& output, const TensorView& weight,
-                                   const py::object& packed, const py::tuple& geometry, int64_t groups) {
+                                   const py::object& packed, const py::tuple& geometry, int64_t groups, bool tf32) {
   ConvTransposeParams params = make_params(input, weight, output, geometry, groups);
+  params.tf32 = tf32;
   take_packed(params, packed, weight, false);
   if (input.elements() == 0) return;
   FASTCV_RUN(conv_transpose_backward_input, params, input);
 }
 
+// How many elements the workspace of the kernel below has, in the dtype of the sums; 0 where it needs none.
+int64_t workspace_elements(const ConvTransposeParams& params, const TensorView& weight) {
+  if (!weight.on_cuda && kCpuPacks) return 0;
+  const int64_t pieces = conv_weight_pieces(params);
+  return pieces == 1 ? 0 : pieces * weight.elements();
+}
+
+int64_t conv_transpose_workspace(const TensorView& weight, const TensorView& input, const TensorView& output,
+                                 const py::tuple& geometry, int64_t groups) {
+  return workspace_elements(make_params(input, weight, output, geometry, groups), weight);
+}
+
 void conv_transpose_backward_weight(const TensorView& weight, const TensorView& input, const TensorView& output,
-                                    const py::tuple& geometry, int64_t groups) {
-  const ConvTransposeParams params = make_params(input, weight, output, geometry, groups);
+                                    const py::tuple& geometry, int64_t groups, const py::object& workspace, bool tf32) {
+  ConvTransposeParams params = make_params(input, weight, output, geometry, groups);
+  params.tf32 = tf32;
   if (weight.elements() == 0) return;
+  if (const int64_t elements = workspace_elements(params, weight); elements > 0) {
+    const TensorView view = view_of(workspace.ptr());
+    check_shape({view, "workspace"}, {elements}, "(elements,)");
+    check_dtype({view, "workspace"}, accumulate_dtype(weight.dtype));
+    check_contiguous({view, "workspace"});
+    check_same_device({view, "workspace"}, {weight, "weight"});
+    params.workspace = view.data;
+  }
   FASTCV_RUN(conv_transpose_backward_weight, params, weight);
 }
 
@@ -180,6 +203,7 @@ void bind_conv_transpose(py::module_& module) {
   module.def("conv_transpose_pack", &conv_transpose_pack);
   module.def("conv_transpose_forward", &conv_transpose_forward);
   module.def("conv_transpose_backward_input", &conv_transpose_backward_input);
+  module.def("conv_transpose_workspace", &conv_transpose_workspace);
   module.def("conv_transpose_backward_weight", &conv_transpose_backward_weight);
 }
 

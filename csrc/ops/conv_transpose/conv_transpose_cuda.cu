@@ -2,13 +2,14 @@
 //
 // Output and input gradient are implicit matrix products: rows are target sites of one phase, columns are channels, and
 // the sum runs over the taps of the phase and the channels of the source. Nothing is stored in between, nothing is
-// added twice, no atomics. Two kernels: plain arithmetic for everything, tensor cores for float16 and bfloat16 whose
-// source has its channels innermost (conv_mma.cuh). The weight is packed first, [group][tap][column][depth], so that
-// both read it along the sum.
+// added twice, no atomics. Two kernels: plain arithmetic for everything, tensor cores for float16, bfloat16 and, where
+// tf32 is allowed, float32 whose source has its channels innermost (conv_mma.cuh). The weight is packed first,
+// [group][tap][column][depth], so that both read it along the sum. The gradient of the weight is in conv_weight.cuh.
 #include "core/cuda/launch.cuh"
 #include "ops/conv_transpose/conv_mma.cuh"
 #include "ops/conv_transpose/conv_tile.cuh"
 #include "ops/conv_transpose/conv_weight.cuh"
+#include "ops/conv_transpose/conv_weight_mma.cuh"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
@@ -143,8 +144,10 @@ void gather(const ConvTransposeParams& params, bool forward, Stream stream) {
   const int64_t blocks = grid_size(p.site_tiles * p.column_tiles * p.groups * phases, 1);
   dispatch_floating(params.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if constexpr (sizeof(T) == 2) {
-      if (suits_tensor_cores(p)) return launch(mma_kernel<T>, {{blocks}, {kMmaThreads}}, stream, p);
+    if constexpr (sizeof(T) <= 4) {
+      if ((sizeof(T) == 2 || params.tf32) && suits_tensor_cores<T>(p)) {
+        return launch(mma_kernel<T>, {{blocks}, {GatherTile<T>::kThreads}}, stream, p);
+      }
     }
     launch(gather_kernel<T>, {{blocks}, {kBlockSize}}, stream, p);
   });
@@ -196,9 +199,24 @@ void conv_transpose_backward_weight_cuda(const ConvTransposeParams& params, Stre
   p.row_tiles = ceil_div<int64_t>(params.in_channels, kWeightTile);
   p.column_tiles = ceil_div<int64_t>(params.out_channels, kWeightTile);
   p.taps = taps_of(params);
-  const int64_t blocks = grid_size(p.row_tiles * p.column_tiles * p.taps * params.groups, 1);
+  p.groups = params.groups;
+  p.pieces = conv_weight_pieces(params);
+  p.workspace = params.workspace;
+  const int64_t blocks = grid_size(p.row_tiles * p.column_tiles * p.taps * p.groups * p.pieces, 1);
+  const int64_t count = p.groups * p.in_channels * p.out_channels * p.taps;
   dispatch_floating(params.dtype, [&](auto tag) {
-    launch(weight_kernel<typename decltype(tag)::type>, {{blocks}, {kWeightThreads}}, stream, p);
+    using T = typename decltype(tag)::type;
+    bool done = false;
+    if constexpr (sizeof(T) <= 4) {
+      if ((sizeof(T) == 2 || params.tf32) && suits_tensor_cores<T>(p)) {
+        launch(weight_mma_kernel<T>, {{blocks}, {WeightMmaTile<T>::kThreads}}, stream, p);
+        done = true;
+      }
+    }
+    if (!done) launch(weight_kernel<T>, {{blocks}, {kWeightThreads}}, stream, p);
+    if (p.pieces > 1) {
+      launch(add_pieces_kernel<T>, {{grid_size(count, kWeightThreads)}, {kWeightThreads}}, stream, p, count);
+    }
   });
 }
 

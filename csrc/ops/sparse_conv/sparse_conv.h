@@ -3,8 +3,9 @@
 //   input       (N, G * C_in)     features of the input sites; contiguous
 //   weight      (G * C_out, K, C_in)  any strides
 //   bias        (G * C_out,)      contiguous, or null
-//   neighbours  (K, M)            int32: the row of `input` that feeds output m through kernel element k, or less than
-//   0 output      (M, G * C_out)    contiguous
+//   neighbours  (K, M)            int32: the row of `input` that feeds output m through kernel element k, or less
+//                                than 0
+//   output      (M, G * C_out)    contiguous
 //
 //   output[m] = bias + sum_k  weight[:, k, :] input[neighbours[k, m]]      within each of the G groups of channels
 //
@@ -28,8 +29,11 @@ struct SparseConvParams {
   int64_t group_stride, out_stride, element_stride, in_stride;  // g * group_stride + o * out_stride + ...
   const void* bias;
   const int32_t* neighbours;
+  const int32_t*
+      order;  // (M,) CUDA: in which order the rows go into tiles, a permutation, or null; no sum depends on it
   void* output;
   DType dtype;
+  bool tf32;  // CUDA: whether float32 may be rounded to 10 bits of mantissa for tensor cores
   int64_t inputs, outputs, volume, groups;  // N, M, K, G
   int64_t in_channels, out_channels;        // of one group
 };
@@ -40,6 +44,7 @@ struct SparseConvWeightParams {
   const int32_t* neighbours;
   void* grad_weight;  // (G * C_out, K, C_in), contiguous
   DType dtype;
+  bool tf32;
   int64_t inputs, outputs, volume, groups;
   int64_t in_channels, out_channels;
   void* workspace;  // CUDA: weight_gradient_pieces() times as many elements as grad_weight, of the accumulating dtype

@@ -37,7 +37,8 @@ void check_map(Argument map, Argument features) {
 
 // weight is (C_out, kz, ky, kx, C_in / groups); its three kernel axes must be one axis with one stride.
 void sparse_conv_forward(const TensorView& output, const TensorView& features, const TensorView& weight,
-                         const py::object& bias, const TensorView& neighbours, int64_t groups) {
+                         const py::object& bias, const TensorView& neighbours, int64_t groups, const py::object& order,
+                         bool tf32) {
   SparseConvParams p{};
   p.in_channels = check_features({features, "features"}, groups, "(N, C_in)");
   check_map({neighbours, "neighbours"}, {features, "features"});
@@ -78,6 +79,15 @@ void sparse_conv_forward(const TensorView& output, const TensorView& features, c
     check_same_device({view, "bias"}, {features, "features"});
     p.bias = view.data;
   }
+  if (!order.is_none()) {
+    const TensorView view = view_of(order.ptr());
+    check_shape({view, "order"}, {neighbours.shape[1]}, "(M,)");
+    check_dtype({view, "order"}, DType::kInt32);
+    check_contiguous({view, "order"});
+    check_same_device({view, "order"}, {features, "features"});
+    p.order = static_cast<const int32_t*>(view.data);
+  }
+  p.tf32 = tf32;
   check_shape({output, "output"}, {neighbours.shape[1], channels}, "(M, C_out)");
   check_same_dtype({output, "output"}, {features, "features"});
   check_contiguous({output, "output"});
@@ -96,8 +106,9 @@ void sparse_conv_forward(const TensorView& output, const TensorView& features, c
 
 // On CUDA `workspace` holds sparse_conv_workspace() elements of the accumulating dtype.
 void sparse_conv_weight(const TensorView& grad_weight, const TensorView& features, const TensorView& grad_output,
-                        const TensorView& neighbours, int64_t groups, const py::object& workspace) {
+                        const TensorView& neighbours, int64_t groups, const py::object& workspace, bool tf32) {
   SparseConvWeightParams p{};
+  p.tf32 = tf32;
   p.in_channels = check_features({features, "features"}, groups, "(N, C_in)");
   p.out_channels = check_features({grad_output, "grad_output"}, groups, "(M, C_out)");
   check_same_dtype({grad_output, "grad_output"}, {features, "features"});

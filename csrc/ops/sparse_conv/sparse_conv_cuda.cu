@@ -1,4 +1,8 @@
-// Sparse convolution on CUDA: right for every dtype, number of channels and groups. See sparse_conv.h for the meaning.
+// Sparse convolution on CUDA. See sparse_conv.h for the meaning.
+//
+// Three ways forward: few input channels (sparse_few.cuh), tensor cores (sparse_mma.cuh), and the kernel here, right
+// for every dtype, number of channels and groups. The gradient to the input is the same over the reverse map. Two
+// kernels make the gradient to the weight: tensor cores (sparse_weight_mma.cuh) and the one here.
 //
 // Forward: a block makes a tile of kTileRows output rows by kTileColumns output channels of one group, and keeps it in
 // registers from the first kernel element to the last. An element that none of the rows has is skipped. For the others
@@ -15,6 +19,9 @@
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
 #include "ops/sparse_conv/sparse_conv.h"
+#include "ops/sparse_conv/sparse_few.cuh"
+#include "ops/sparse_conv/sparse_mma.cuh"
+#include "ops/sparse_conv/sparse_weight_mma.cuh"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
@@ -55,8 +62,8 @@ __global__ void __launch_bounds__(kBlockSize, 2) convolve_kernel(const SparseCon
   FASTCV_SHARED(A, gathered, kDepth * kPitch);
   FASTCV_SHARED(A, weights, kDepth * kTileColumns);
   FASTCV_SHARED(int, sources, kTileRows);
+  FASTCV_SHARED(int, targets, kTileRows);
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t m0 = static_cast<int64_t>(blockIdx.x) * kTileRows;
   const int group = static_cast<int>(blockIdx.y / column_tiles);
   const int o0 = static_cast<int>(blockIdx.y % column_tiles) * kTileColumns;
   const int in_channels = static_cast<int>(p.in_channels), out_channels = static_cast<int>(p.out_channels);
@@ -64,12 +71,18 @@ __global__ void __launch_bounds__(kBlockSize, 2) convolve_kernel(const SparseCon
   const T* input = static_cast<const T*>(p.input) + group * p.in_channels;
   const T* weight = static_cast<const T*>(p.weight) + group * p.group_stride + o0 * p.out_stride;
 
+  int own = -1;  // the row whose neighbours this thread looks up
+  if (thread < kTileRows) {
+    own = ordered_row(p, static_cast<int64_t>(blockIdx.x) * kTileRows + thread);
+    targets[thread] = own;
+  }
+  block_sync();
   A sum[kThreadRows][kThreadColumns] = {};
   for (int64_t k = 0; k < p.volume; ++k) {
     bool present = false;
     if (thread < kTileRows) {
       int source = -1;
-      if (m0 + thread < p.outputs) source = p.neighbours[k * p.outputs + m0 + thread];
+      if (own >= 0) source = p.neighbours[k * p.outputs + own];
       present = source >= 0 && source < p.inputs;
       sources[thread] = present ? source : -1;
     }
@@ -99,8 +112,8 @@ __global__ void __launch_bounds__(kBlockSize, 2) convolve_kernel(const SparseCon
   const T* bias = p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + group * p.out_channels + o0;
 #pragma unroll
   for (int i = 0; i < kThreadRows; ++i) {
-    const int64_t m = m0 + row + i * (kTileRows / kThreadRows);
-    if (m >= p.outputs) continue;
+    const int64_t m = targets[row + i * (kTileRows / kThreadRows)];
+    if (m < 0) continue;
     T* target = static_cast<T*>(p.output) + (m * p.groups + group) * p.out_channels + o0;
 #pragma unroll
     for (int j = 0; j < kThreadColumns; ++j) {
@@ -213,6 +226,12 @@ __global__ void __launch_bounds__(kBlockSize, 2) add_pieces_kernel(const SparseC
 
 template <class T>
 void convolve(const SparseConvParams& p, Stream stream) {
+  const bool few = p.in_channels > 0 && p.in_channels <= kFewChannels;
+  if (few && p.out_channels <= 2 * kFewChannels) return convolve_few_channels<T>(p, stream);
+  if constexpr (sizeof(T) <= 4) {
+    if ((sizeof(T) == 2 || p.tf32) && suits_tensor_cores<T>(p)) return convolve_on_tensor_cores<T>(p, stream);
+  }
+  if (few) return convolve_few_channels<T>(p, stream);
   const int64_t column_tiles = ceil_div<int64_t>(p.out_channels, kTileColumns);
   launch(convolve_kernel<T>, {{grid_size(p.outputs, kTileRows), column_tiles * p.groups}, {kBlockSize}}, stream, p,
          static_cast<unsigned>(column_tiles));
@@ -221,10 +240,21 @@ void convolve(const SparseConvParams& p, Stream stream) {
 template <class T>
 void weight_gradient(const SparseConvWeightParams& p, Stream stream) {
   const int64_t pieces = weight_gradient_pieces(p.outputs);
-  const int64_t row_tiles = ceil_div<int64_t>(p.in_channels, kTileRows);
-  const int64_t column_tiles = ceil_div<int64_t>(p.out_channels, kTileColumns);
-  launch(weight_kernel<T>, {{p.volume * pieces, p.groups * row_tiles * column_tiles}, {kBlockSize}}, stream, p,
-         static_cast<unsigned>(pieces), static_cast<unsigned>(row_tiles), static_cast<unsigned>(column_tiles));
+  const auto run = [&](auto kernel, int threads, int rows, int columns) {
+    const int64_t row_tiles = ceil_div<int64_t>(p.in_channels, rows);
+    const int64_t column_tiles = ceil_div<int64_t>(p.out_channels, columns);
+    launch(kernel, {{p.volume * pieces, p.groups * row_tiles * column_tiles}, {threads}}, stream, p,
+           static_cast<unsigned>(pieces), static_cast<unsigned>(row_tiles), static_cast<unsigned>(column_tiles));
+  };
+  bool done = false;
+  if constexpr (sizeof(T) <= 4) {
+    if ((sizeof(T) == 2 || p.tf32) && suits_tensor_cores<T>(p)) {
+      using Tile = WeightMmaTile<T>;
+      run(&weight_mma_kernel<T>, Tile::kThreads, Tile::kRows, Tile::kColumns);
+      done = true;
+    }
+  }
+  if (!done) run(&weight_kernel<T>, kBlockSize, kTileRows, kTileColumns);
   const int64_t channels = p.groups * p.out_channels;
   launch(add_pieces_kernel<T>,
          {{grid_size(p.volume * p.in_channels, kBlockSize), channels < 65535 ? channels : 65535}, {kBlockSize}}, stream,
