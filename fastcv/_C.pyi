@@ -5,14 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-nms_cpu_sorts: bool
-conv_transpose_cpu_packs: bool
-emulates_cuda: bool
-sparse_conv_cpu_needs_workspace: bool
-sparse_map_on_cpu: bool
-group_points_cpu_bins: bool
-voxel_cpu_sorts: bool
-voxelize_cpu_in_one_step: bool
+has_cpu_kernels: bool  # False in the test build of the CUDA kernels
 
 def build_info() -> dict[str, Any]: ...
 def set_cpu_variant(variant: str) -> None: ...

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/cpu_variants.h"
+#include "core/dispatch.h"
 
 namespace py = pybind11;
 
@@ -51,11 +52,7 @@ void set_cpu_variant_by_name(const std::string& name) {
 
 void bind_build_info(py::module_& module) {
   cpu_variant();  // a FASTCV_CPU_VARIANT that cannot be had is an error of the import, not of the first call
-#if defined(FASTCV_EMULATED)
-  module.attr("emulates_cuda") = true;
-#else
-  module.attr("emulates_cuda") = false;
-#endif
+  module.attr("has_cpu_kernels") = kHasCpuKernels;
   module.def("build_info", &build_info);
   module.def("set_cpu_variant", &set_cpu_variant_by_name, py::arg("variant"));
 }

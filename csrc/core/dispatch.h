@@ -16,6 +16,10 @@ constexpr bool kHasCpuKernels = false;
 constexpr bool kHasCpuKernels = true;
 #endif
 
+inline bool runs_on_cpu(const TensorView& tensor) {
+  return kHasCpuKernels && !tensor.on_cuda;
+}
+
 }  // namespace fastcv
 
 #if defined(FASTCV_EMULATED)

@@ -21,7 +21,7 @@ from fastcv.engine import evaluate_detection, train_detection
 from fastcv.models.detection import create
 
 MODEL = "maskrcnn_tiny_fpn"
-TRAINING_IMAGES, HELD_OUT_IMAGES, SHOWN_IMAGES = 400, 64, 5
+TRAINING_IMAGES, HELD_OUT_IMAGES, SHOWN_IMAGES = 1200, 64, 5
 MAGNIFICATION = 2
 console = Console(highlight=False)
 
@@ -29,7 +29,7 @@ console = Console(highlight=False)
 def shapes(
     output: Annotated[Path, typer.Option(help="Where the picture of truth and findings goes.")] = Path("shapes.png"),
     weights: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("shapes.safetensors"),
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 4 images to train on.")] = 800,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of 4 images to train on.")] = 1000,
     size: Annotated[int, typer.Option(min=64, max=512, help="Side of the images in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Draws other images and begins with other weights.")] = 0,
 ) -> None:
@@ -42,7 +42,7 @@ def shapes(
     torch.manual_seed(seed)
     model = create(
         MODEL, num_classes=2, min_size=size, max_size=size,
-        box_batch_size_per_image=64, rpn_batch_size_per_image=64,
+        box_batch_size_per_image=64, rpn_batch_size_per_image=64, box_nms_thresh=0.3,
     )  # fmt: skip
     start = time.perf_counter()
     columns = (TextColumn("training"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
@@ -53,6 +53,7 @@ def shapes(
             images,
             targets,
             steps=steps,
+            learning_rate=3e-3,
             seed=seed,
             on_step=lambda _, loss: progress.update(task, advance=1, loss=loss),
         )
@@ -89,7 +90,7 @@ def picture(image: Tensor, found: dict[str, Any]) -> Image.Image:
     masks = found["masks"].float().reshape(-1, 1, *image.shape[1:])
     enlarged = {
         "boxes": found["boxes"] * MAGNIFICATION,
-        "labels": found["labels"],
+        "labels": torch.arange(len(found["labels"])),  # each in its own colour
         "masks": masks.repeat_interleave(MAGNIFICATION, -1).repeat_interleave(MAGNIFICATION, -2),
     }
     scores = found["scores"].tolist() if "scores" in found else []

@@ -16,7 +16,7 @@ def may_use_tf32(tensor: Tensor) -> bool:
     Read where an operator runs, not where it is traced: a compiled model follows the setting of each call, as torch's
     own convolutions do.
     """
-    if tensor.dtype is not torch.float32 or not (tensor.is_cuda or _C.emulates_cuda):
+    if tensor.dtype is not torch.float32 or (tensor.is_cpu and _C.has_cpu_kernels):
         return False
     cudnn: Any = torch.backends.cudnn
     return bool(cudnn.conv.fp32_precision == "tf32")

@@ -48,7 +48,7 @@ def _dense(tensor: Tensor) -> Tensor:
 
 def _suits_kernels(tensor: Tensor, groups: int, tf32: bool) -> Tensor:
     """Return a dense source as its kernel wants it: tensor cores read only sources that have channels innermost."""
-    if _C.conv_transpose_cpu_packs and not tensor.is_cuda:
+    if _C.has_cpu_kernels and not tensor.is_cuda:
         return tensor
     unit = 8 if tensor.element_size() == 2 else 4
     if (tf32 or unit == 8) and tensor.shape[1] % (unit * groups) == 0:
@@ -85,7 +85,7 @@ def can_pack(weight: Tensor) -> bool:
 
 def _packed(weight: Tensor, groups: int, forward: bool) -> Tensor | None:
     """None where the kernels pack the weight themselves, into memory that lives between calls."""
-    if _C.conv_transpose_cpu_packs and weight.is_cpu:
+    if _C.has_cpu_kernels and weight.is_cpu:
         return None
     return pack_weight(weight, groups, forward)
 

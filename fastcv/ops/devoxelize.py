@@ -39,7 +39,7 @@ def _forward_neighbors(
 ) -> tuple[Tensor, Tensor]:
     indices, weights = _allocate_neighbors(coords, points, grid, offsets, neighbors)
     slots = 1 << (2 * coords.shape[0] + 31).bit_length()
-    table = points.new_empty((12 * slots if points.is_cuda or not _C.voxel_cpu_sorts else 0,), dtype=torch.uint8)
+    table = points.new_empty((12 * slots if points.is_cuda or not _C.has_cpu_kernels else 0,), dtype=torch.uint8)
     _C.voxel_neighbors(indices, weights, coords.contiguous(), as_rows(points), grid, as_contiguous(offsets), table)
     return indices, weights
 
@@ -67,7 +67,7 @@ def _allocate_transposed(grad: Tensor, indices: Tensor, weights: Tensor, voxels:
 def _forward_transposed(grad: Tensor, indices: Tensor, weights: Tensor, voxels: int) -> Tensor:
     output = _allocate_transposed(grad, indices, weights, voxels)
     order = starts = None
-    if grad.is_cuda or not _C.voxel_cpu_sorts:
+    if grad.is_cuda or not _C.has_cpu_kernels:
         voxel, order = indices.flatten().sort(stable=True)
         starts = torch.searchsorted(voxel.long(), torch.arange(voxels + 1, device=grad.device))
     _C.devoxelize_transposed(

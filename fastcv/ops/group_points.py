@@ -56,7 +56,7 @@ def _allocate_gradient(grad_output: Tensor, indices: Tensor, weights: Tensor | N
 def _forward_gradient(grad_output: Tensor, indices: Tensor, weights: Tensor | None, count: int) -> Tensor:
     grad_features = _allocate_gradient(grad_output, indices, weights, count)
     rows = order = None
-    if grad_output.is_cuda or not _C.group_points_cpu_bins:
+    if grad_output.is_cuda or not _C.has_cpu_kernels:
         rows, order = _sorted_entries(indices, count)
     _C.group_points_backward(
         grad_features, grad_output.contiguous(), indices.contiguous(), contiguous(weights), rows, order

@@ -38,7 +38,7 @@ def _check(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: fl
 
 def _fill(kept: Tensor, count: Tensor, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float) -> None:
     """Write the padded result; on CUDA, sort first. No synchronisation."""
-    if not boxes.is_cuda and _C.nms_cpu_sorts:
+    if not boxes.is_cuda and _C.has_cpu_kernels:
         _C.nms_padded(kept, count, boxes, scores, idxs, threshold, None, None, None, None)
         return
     _check(boxes, scores, idxs, threshold, boxes.dim())
@@ -55,7 +55,7 @@ def _fill(kept: Tensor, count: Tensor, boxes: Tensor, scores: Tensor, idxs: Tens
 
 def _forward(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float) -> Tensor:
     kept = new_strided(scores, (scores.numel(),), (1,), torch.int64)
-    if boxes.is_cpu and _C.nms_cpu_sorts:
+    if boxes.is_cpu and _C.has_cpu_kernels:
         count = _C.nms(kept, boxes, scores, idxs, iou_threshold)
     else:
         _check(boxes, scores, idxs, iou_threshold, 2)

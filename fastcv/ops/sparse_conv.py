@@ -79,7 +79,7 @@ def _forward(
     if reverse.shape != (neighbours.shape[0], features.shape[0]) or reverse.dtype is not neighbours.dtype:
         _check_map(neighbours, reverse, features)
     output = _allocate(features, weight, bias, neighbours, reverse, groups, order, reverse_order)
-    if (features.is_cuda or _C.emulates_cuda) and weight.stride(4) != 1:
+    if (features.is_cuda or not _C.has_cpu_kernels) and weight.stride(4) != 1:
         weight = weight.contiguous()  # the kernels copy runs of input channels
     rest = (_contiguous(bias), _contiguous(neighbours), groups, _contiguous(order), may_use_tf32(features))
     try:
@@ -193,7 +193,7 @@ def _forward_weight(
 ) -> Tensor:
     grad_weight = _allocate_weight(features, grad_output, neighbours, reverse, kz, ky, kx, groups)
     workspace = None
-    if features.is_cuda or _C.sparse_conv_cpu_needs_workspace:
+    if features.is_cuda or not _C.has_cpu_kernels:
         dtype = torch.float64 if features.dtype is torch.float64 else torch.float32
         size = grad_weight.numel() * _C.sparse_conv_weight_pieces(neighbours.shape[1])
         workspace = features.new_empty((size,), dtype=dtype)

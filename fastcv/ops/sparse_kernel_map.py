@@ -132,7 +132,7 @@ def _convolution_steps(
 
 
 def _forward_submanifold(indices: Tensor, geometry: Sequence[int], batch_size: int) -> tuple[Tensor, Tensor]:
-    if indices.is_cuda or not _C.sparse_map_on_cpu:
+    if indices.is_cuda or not _C.has_cpu_kernels:
         _check_indices(indices)
         return _submanifold_steps(indices.contiguous(), geometry, batch_size)
     shape = (_volume(geometry), indices.shape[0])
@@ -152,7 +152,7 @@ def _fake_submanifold(indices: Tensor, geometry: Sequence[int], batch_size: int)
 def _forward(
     indices: Tensor, geometry: Sequence[int], batch_size: int, transposed: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if indices.is_cuda or not _C.sparse_map_on_cpu:
+    if indices.is_cuda or not _C.has_cpu_kernels:
         _check_indices(indices)
         return _convolution_steps(indices.contiguous(), geometry, batch_size, transposed)
     outputs: list[tuple[Tensor, Tensor, Tensor]] = []

@@ -38,7 +38,7 @@ def _segments(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count = coords.new_empty((), dtype=torch.int64)
     if points == 0:
         return voxels, voxel_of, order, starts.zero_()
-    if coords.is_cpu and _C.voxel_cpu_sorts:
+    if coords.is_cpu and _C.has_cpu_kernels:
         _C.voxel_segments(order, starts, voxels, voxel_of, count, coords, None, None)
     else:
         wide = coords.long()

@@ -38,7 +38,7 @@ def _forward(
     points, offsets = as_rows(points), as_contiguous(offsets)
     width, clouds = (3, 1) if offsets is None else (4, offsets.shape[0] - 1)
     counts = points.new_empty((clouds,), dtype=torch.int64)
-    if points.is_cpu and _C.voxelize_cpu_in_one_step:
+    if points.is_cpu and _C.has_cpu_kernels:
         room = min(points.shape[0], clouds * max_voxels)
         voxels, coords, members = _rows(points, (room,), max_points, width)
         count = _C.voxelize(voxels, coords, members, counts, points, grid, offsets, max_points, max_voxels, False)
@@ -94,7 +94,7 @@ def _forward_padded(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     voxels, coords, num_points, counts = _allocate_padded(points, grid, offsets, max_points, max_voxels)
     points, offsets = as_rows(points), as_contiguous(offsets)
-    if points.is_cpu and _C.voxelize_cpu_in_one_step:
+    if points.is_cpu and _C.has_cpu_kernels:
         _C.voxelize(voxels, coords, num_points, counts, points, grid, offsets, max_points, max_voxels, True)
     else:
         workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], counts.numel()),), dtype=torch.uint8)

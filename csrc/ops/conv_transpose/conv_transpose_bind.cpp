@@ -80,16 +80,10 @@ ConvTransposeParams make_params(const TensorView& input, const TensorView& weigh
   return params;
 }
 
-#if defined(FASTCV_EMULATED)
-constexpr bool kCpuPacks = false;
-#else
-constexpr bool kCpuPacks = true;  // the CPU kernels pack the weight themselves where it is not given packed
-#endif
-
 // Looks at the packed weight, which has no layout that a user knows of.
 void take_packed(ConvTransposeParams& params, const py::object& packed, const TensorView& weight, bool forward) {
   if (packed.is_none()) {
-    if (weight.on_cuda || !kCpuPacks) refuse("packed", "be given for the kernels of this device");
+    if (!runs_on_cpu(weight)) refuse("packed", "be given for the kernels of this device");
     return;
   }
   const TensorView view = view_of(packed.ptr());
@@ -169,7 +163,7 @@ void conv_transpose_backward_input(const TensorView& input, const TensorView& ou
 
 // How many elements the workspace of the kernel below has, in the dtype of the sums; 0 where it needs none.
 int64_t workspace_elements(const ConvTransposeParams& params, const TensorView& weight) {
-  if (!weight.on_cuda && kCpuPacks) return 0;
+  if (runs_on_cpu(weight)) return 0;
   const int64_t pieces = conv_weight_pieces(params);
   return pieces == 1 ? 0 : pieces * weight.elements();
 }
@@ -198,7 +192,6 @@ void conv_transpose_backward_weight(const TensorView& weight, const TensorView& 
 }  // namespace
 
 void bind_conv_transpose(py::module_& module) {
-  module.attr("conv_transpose_cpu_packs") = kCpuPacks;
   module.def("conv_transpose_packed_bytes", &conv_transpose_packed_bytes);
   module.def("conv_transpose_pack", &conv_transpose_pack);
   module.def("conv_transpose_forward", &conv_transpose_forward);

@@ -44,12 +44,7 @@ void voxel_neighbors(const TensorView& indices, const TensorView& weights, const
   p.table = table.data;
   p.table_size = 1;  // the greatest power of two that the table has room for
   while (24 * p.table_size <= table.elements()) p.table_size *= 2;
-#if defined(FASTCV_EMULATED)
-  const bool needs_table = true;
-#else
-  const bool needs_table = points.on_cuda;
-#endif
-  if (needs_table && (p.table_size < 2 * p.voxels || table.elements() < 12)) {
+  if (!runs_on_cpu(points) && (p.table_size < 2 * p.voxels || table.elements() < 12)) {
     throw py::value_error("table is too small");
   }
   FASTCV_RUN(voxel_neighbors, p, points);
@@ -93,12 +88,7 @@ void devoxelize_transposed(const TensorView& output, const TensorView& grad, con
   DevoxelizeParams p = make_params(output, grad, indices, weights);
   p.voxels = output.shape[0];
   if (grad.shape[0] != p.points) throw py::value_error("grad must have a row per point");
-#if defined(FASTCV_EMULATED)
-  const bool needs_order = true;
-#else
-  const bool needs_order = grad.on_cuda;
-#endif
-  if (needs_order) {
+  if (!runs_on_cpu(grad)) {
     const TensorView order_view = view_of(order.ptr()), starts_view = view_of(starts.ptr());
     check_shape({order_view, "order"}, {p.points * p.neighbors}, "(P * K,)");
     check({order_view, "order"}, DType::kInt64, {grad, "grad"});

@@ -7,12 +7,6 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-#if defined(FASTCV_EMULATED)
-constexpr bool kCpuBins = false;
-#else
-constexpr bool kCpuBins = true;
-#endif
-
 // `indices` is (B, P) for grouping; with weights (B, P, K).
 GroupPointsParams make_params(const TensorView& features, const TensorView& grouped, const TensorView& indices,
                               const py::object& weights_object, const char* features_name, const char* grouped_name) {
@@ -76,7 +70,7 @@ void group_points_backward(const TensorView& grad_features, const TensorView& gr
   if (entries > INT32_MAX) {
     throw py::value_error("indices must have fewer than 2^31 elements for a gradient, got " + std::to_string(entries));
   }
-  if (!kCpuBins || grad_output.on_cuda) {
+  if (!runs_on_cpu(grad_output)) {
     params.sorted_rows = sorted_entries(sorted_rows, "sorted_rows", entries, grad_output);
     params.order = sorted_entries(order, "order", entries, grad_output);
   }
@@ -89,7 +83,6 @@ void group_points_backward(const TensorView& grad_features, const TensorView& gr
 void bind_group_points(py::module_& module) {
   module.def("group_points_forward", &group_points_forward);
   module.def("group_points_backward", &group_points_backward);
-  module.attr("group_points_cpu_bins") = kCpuBins;
 }
 
 }  // namespace fastcv

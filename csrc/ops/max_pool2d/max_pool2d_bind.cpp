@@ -100,12 +100,8 @@ void max_pool2d_gather(const TensorView& output, const TensorView& input, const 
 }
 
 // How many int32 the CUDA kernel needs beside an output of so many elements.
-int64_t max_unpool2d_workspace([[maybe_unused]] int64_t elements, [[maybe_unused]] bool on_cuda) {
-#if defined(FASTCV_EMULATED)
-  return elements;
-#else
-  return on_cuda ? elements : 0;
-#endif
+int64_t max_unpool2d_workspace(int64_t elements, bool on_cuda) {
+  return on_cuda || !kHasCpuKernels ? elements : 0;
 }
 
 void max_unpool2d(const TensorView& output, const TensorView& values, const TensorView& indices,

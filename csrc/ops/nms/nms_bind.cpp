@@ -81,7 +81,7 @@ NmsParams make_params(const TensorView& kept, const TensorView& boxes, const Ten
 int64_t nms(const TensorView& kept, const TensorView& boxes, const TensorView& scores, const py::object& classes,
             double threshold) {
   NmsParams p = make_params(kept, boxes, scores, classes, threshold);
-  if (boxes.on_cuda || !kHasCpuKernels || boxes.rank != 2) throw py::value_error("nms: use nms_padded");
+  if (!runs_on_cpu(boxes) || boxes.rank != 2) throw py::value_error("nms: use nms_padded");
   int64_t count = 0;
   p.count = &count;
   if (p.boxes_per_image == 1 && p.capacity > 0) {
@@ -102,7 +102,7 @@ void nms_padded(const TensorView& kept, const TensorView& count, const TensorVie
   if (count.elements() != p.images) throw py::value_error("count must have one element per image");
   p.count = static_cast<int64_t*>(count.data);
   p.fill = true;
-  if (boxes.on_cuda || !kHasCpuKernels) {
+  if (!runs_on_cpu(boxes)) {
     p.order = sorted_indices(order, "order", p, boxes);
     p.places = sorted_indices(places, "places", p, boxes);
     p.sorted_classes = sorted_indices(sorted_classes, "sorted_classes", p, boxes);
@@ -127,7 +127,6 @@ void nms_padded(const TensorView& kept, const TensorView& count, const TensorVie
 }  // namespace
 
 void bind_nms(py::module_& module) {
-  module.attr("nms_cpu_sorts") = kHasCpuKernels;
   module.def("nms", &nms);
   module.def("nms_padded", &nms_padded);
 }

@@ -141,22 +141,13 @@ void sparse_conv_weight(const TensorView& grad_weight, const TensorView& feature
   p.grad_weight = grad_weight.data;
   p.dtype = features.dtype;
   p.inputs = features.shape[0];
-#if defined(FASTCV_EMULATED)
-  if (p.workspace == nullptr) throw py::value_error("workspace must be a tensor");
-#else
-  if (features.on_cuda && p.workspace == nullptr) throw py::value_error("workspace must be a tensor");
-#endif
+  if (!runs_on_cpu(features) && p.workspace == nullptr) throw py::value_error("workspace must be a tensor");
   FASTCV_RUN(sparse_conv_weight, p, features);
 }
 
 }  // namespace
 
 void bind_sparse_conv(py::module_& module) {
-#if defined(FASTCV_EMULATED)
-  module.attr("sparse_conv_cpu_needs_workspace") = true;
-#else
-  module.attr("sparse_conv_cpu_needs_workspace") = false;
-#endif
   module.def("sparse_conv_forward", &sparse_conv_forward);
   module.def("sparse_conv_weight", &sparse_conv_weight);
   module.def("sparse_conv_weight_pieces",

@@ -141,17 +141,11 @@ SparseMapOutputs allocate_outputs(void* context, int64_t outputs) {
   return make_outputs(p, tensors[0], tensors[1], tensors[2], outputs, *allocation.indices);
 }
 
-#if defined(FASTCV_EMULATED)
-constexpr bool kCpuMaps = false;
-#else
-constexpr bool kCpuMaps = true;
-#endif
-
 // On the CPU, all at once: allocate(M) -> (out_indices or None, neighbours, reverse) is called once.
 void sparse_kernel_map(const TensorView& indices, const std::vector<int64_t>& geometry, int64_t batch_size,
                        bool submanifold, bool transposed, const py::function& allocate) {
   SparseMapParams p = make_params(indices, geometry, batch_size, submanifold, transposed);
-  if (indices.on_cuda || !kCpuMaps) throw py::value_error("sparse_kernel_map: use sparse_kernel_map_step");
+  if (!runs_on_cpu(indices)) throw py::value_error("sparse_kernel_map: use sparse_kernel_map_step");
   Allocation allocation{&p, &indices, &allocate};
   p.allocate = allocate_outputs;
   p.context = &allocation;
@@ -180,7 +174,7 @@ void sparse_kernel_map_step(int step, const TensorView& indices, const std::vect
                             const TensorView& table_keys, const py::object& table_values, const py::object& status,
                             const py::object& out_keys, const py::object& places) {
   SparseMapParams p = make_params(indices, geometry, batch_size, submanifold, transposed);
-  if (!indices.on_cuda && kCpuMaps) throw py::value_error("sparse_kernel_map_step: use sparse_kernel_map");
+  if (runs_on_cpu(indices)) throw py::value_error("sparse_kernel_map_step: use sparse_kernel_map");
   p.step = static_cast<SparseMapStep>(step);
   p.outputs = outputs;
   p.out = make_outputs(p, out_indices, neighbours, reverse, outputs, indices);
@@ -218,18 +212,12 @@ void sparse_kernel_map_step(int step, const TensorView& indices, const std::vect
       break;
   }
   if (!complete) throw py::value_error("sparse_kernel_map_step: a tensor that the step needs is missing");
-#if defined(FASTCV_EMULATED)
-  const py::gil_scoped_release release;
-  sparse_kernel_map_cuda(p, Stream{0, nullptr});
-#else
   FASTCV_RUN(sparse_kernel_map, p, indices);
-#endif
 }
 
 }  // namespace
 
 void bind_sparse_kernel_map(py::module_& module) {
-  module.attr("sparse_map_on_cpu") = kCpuMaps;
   module.def("sparse_kernel_map", &sparse_kernel_map);
   module.def("sparse_kernel_map_step", &sparse_kernel_map_step);
 }

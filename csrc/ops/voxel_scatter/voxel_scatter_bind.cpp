@@ -40,7 +40,7 @@ void voxel_segments(const TensorView& order, const TensorView& starts, const Ten
   p.voxels = static_cast<int32_t*>(checked({voxels, "voxels"}, DType::kInt32, {points, 4}, "(P, 4)", device));
   p.voxel_of = static_cast<int64_t*>(checked({voxel_of, "voxel_of"}, DType::kInt64, {points}, "(P,)", device));
   p.voxel_count = static_cast<int64_t*>(checked({count, "count"}, DType::kInt64, {}, "()", device));
-  if (coords.on_cuda || !kHasCpuKernels) {
+  if (!runs_on_cpu(coords)) {
     if (points == 0) throw py::value_error("voxel_segments: nothing to do");
     const TensorView sorted_view = view_of(sorted.ptr()), sums_view = view_of(block_sums.ptr());
     p.sorted = static_cast<const int64_t*>(checked({sorted_view, "sorted"}, DType::kInt64, {points}, "(P,)", device));
@@ -104,7 +104,6 @@ void voxel_spread(const TensorView& grad_features, const TensorView& grad, const
 }  // namespace
 
 void bind_voxel_scatter(py::module_& module) {
-  module.attr("voxel_cpu_sorts") = kHasCpuKernels;
   module.def("voxel_reduce", &voxel_reduce);
   module.def("voxel_segments", &voxel_segments);
   module.def("voxel_spread", &voxel_spread);

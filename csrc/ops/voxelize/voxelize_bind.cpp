@@ -8,12 +8,6 @@ namespace fastcv {
 namespace {
 
 // The CUDA kernels work in two steps, with a workspace; in the test build they run on CPU tensors.
-#if defined(FASTCV_EMULATED)
-constexpr bool kCpuInOneStep = false;
-#else
-constexpr bool kCpuInOneStep = true;
-#endif
-
 void* memory_of(const py::object& tensor, const char* name, DType dtype, int64_t elements, const TensorView& points) {
   const TensorView view = view_of(tensor.ptr());
   check_dtype({view, name}, dtype);
@@ -72,7 +66,7 @@ void add_outputs(VoxelizeParams& p, const TensorView& voxels, const TensorView& 
   p.num_points = static_cast<int32_t*>(num_points.data);
   // On CUDA rows without room are left out; on the CPU, where the offsets can be read, there has to be room.
   int64_t needed = p.padded ? p.clouds.count * p.max_voxels : 0;
-  if (!p.padded && !points.on_cuda && kCpuInOneStep) {
+  if (!p.padded && runs_on_cpu(points)) {
     for (int64_t cloud = 0; cloud < p.clouds.count; ++cloud) {
       const int64_t size =
           p.clouds.offsets == nullptr ? p.count : p.clouds.offsets[cloud + 1] - p.clouds.offsets[cloud];
@@ -87,7 +81,7 @@ int64_t voxelize(const TensorView& voxels, const TensorView& coords, const Tenso
                  const TensorView& counts, const TensorView& points, const GridNumbers& grid, const py::object& offsets,
                  int64_t max_points, int64_t max_voxels, bool padded) {
   VoxelizeParams p = make_params(counts, points, grid, offsets, max_points, max_voxels, padded);
-  if (points.on_cuda || !kCpuInOneStep) throw py::value_error("voxelize: use voxelize_find and voxelize_fill");
+  if (!runs_on_cpu(points)) throw py::value_error("voxelize: use voxelize_find and voxelize_fill");
   add_outputs(p, voxels, coords, num_points, points);
   p.find = p.fill = true;
   FASTCV_RUN(voxelize, p, points);
@@ -100,7 +94,7 @@ void voxelize_find(const TensorView& counts, const TensorView& points, const Gri
                    const py::object& offsets, int64_t max_points, int64_t max_voxels, bool padded,
                    const py::object& workspace) {
   VoxelizeParams p = make_params(counts, points, grid, offsets, max_points, max_voxels, padded);
-  if (!points.on_cuda && kCpuInOneStep) throw py::value_error("voxelize_find is for CUDA tensors");
+  if (runs_on_cpu(points)) throw py::value_error("voxelize_find is for CUDA tensors");
   p.workspace_bytes = voxelize_workspace_bytes(p.count, p.clouds.count);
   p.workspace = memory_of(workspace, "workspace", DType::kUInt8, p.workspace_bytes, points);
   p.find = true;
@@ -112,7 +106,7 @@ void voxelize_fill(const TensorView& voxels, const TensorView& coords, const Ten
                    const py::object& offsets, int64_t max_points, int64_t max_voxels, bool padded,
                    const py::object& workspace, const py::object& members) {
   VoxelizeParams p = make_params(counts, points, grid, offsets, max_points, max_voxels, padded);
-  if (!points.on_cuda && kCpuInOneStep) throw py::value_error("voxelize_fill is for CUDA tensors");
+  if (runs_on_cpu(points)) throw py::value_error("voxelize_fill is for CUDA tensors");
   add_outputs(p, voxels, coords, num_points, points);
   p.workspace_bytes = voxelize_workspace_bytes(p.count, p.clouds.count);
   p.workspace = memory_of(workspace, "workspace", DType::kUInt8, p.workspace_bytes, points);
@@ -124,7 +118,6 @@ void voxelize_fill(const TensorView& voxels, const TensorView& coords, const Ten
 }  // namespace
 
 void bind_voxelize(py::module_& module) {
-  module.attr("voxelize_cpu_in_one_step") = kCpuInOneStep;
   module.def("voxelize", &voxelize);
   module.def("voxelize_fill", &voxelize_fill);
   module.def("voxelize_find", &voxelize_find);
