@@ -63,6 +63,21 @@ enum class GemmStart { kZero, kColumns, kTile };  // zeros; `start[n]` (a bias),
 // side by side; or at a[s][i * a_stride + k], evenly spaced.
 enum class GemmA { kPointers, kPacked, kSpaced };
 
+// The part of a tile that lies inside C, to and from whole rows of `width`. Apart from gemm_tile, whose accumulators
+// stay in registers only as long as the code around its loops is simple.
+template <class T>
+__attribute__((noinline)) void fetch_tile(const T* c, int64_t step, int64_t rows, int64_t columns, T* tile,
+                                          int64_t width, int64_t all_rows) {
+  for (int64_t i = 0; i < all_rows; ++i) {
+    for (int64_t j = 0; j < width; ++j) tile[i * width + j] = i < rows && j < columns ? c[i * step + j] : T(0);
+  }
+}
+template <class T>
+__attribute__((noinline)) void put_tile(const T* tile, int64_t width, T* c, int64_t step, int64_t rows,
+                                        int64_t columns) {
+  for (int64_t i = 0; i < rows; ++i) __builtin_memcpy(c + i * step, tile + i * width, columns * sizeof(T));
+}
+
 // One tile of C, at most kRows x (kVectors vectors). b[s] points to the panel's [depth][b_stride]. Writes the first
 // `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be readable, and is ignored.
 template <class T, int kRows, int kVectors, GemmA kA>
@@ -70,19 +85,29 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
                                          int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
                                          int64_t columns, GemmStart from, const T* start) {
   using V = Vector<T>;
-  constexpr int kWidth = kLanes<T>;
+  constexpr int kWidth = kLanes<T>, kTileWidth = kVectors * kWidth;
   V sum[kRows][kVectors];
-  T edge[kVectors * kWidth];
-  const bool whole = columns == kVectors * kWidth;
+  alignas(64) T edge[kRows * kTileWidth];
+  const bool whole = columns == kTileWidth && rows >= kRows;
+  const T* line = from == GemmStart::kColumns ? start : c;
+  int64_t step = from == GemmStart::kColumns ? 0 : c_stride;
+  if (from != GemmStart::kZero && !whole) {
+    fetch_tile(line, step, rows < kRows ? rows : kRows, columns, edge, kTileWidth, kRows);
+    line = edge;
+    step = kTileWidth;
+  }
+  if (from == GemmStart::kZero) {
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    const T* line = from == GemmStart::kColumns ? start : c + (i < rows ? i : 0) * c_stride;
-    if (from != GemmStart::kZero && !whole) {
-      for (int64_t j = 0; j < kVectors * kWidth; ++j) edge[j] = j < columns ? line[j] : T(0);
-      line = edge;
-    }
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) sum[i][j] = from == GemmStart::kZero ? V{} : load(line + j * kWidth);
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = V{};
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = load(line + i * step + j * kWidth);
+    }
   }
   for (int64_t s = 0; s < segments; ++s) {
     const T* panel = b[s];
@@ -134,16 +159,14 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
       }
     }
   }
+  T* target = whole ? c : edge;
+  const int64_t target_step = whole ? c_stride : kTileWidth;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-    if (i >= rows) break;
-    T* line = whole ? c + i * c_stride : edge;
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) store(line + j * kWidth, sum[i][j]);
-    if (!whole) {
-      for (int64_t j = 0; j < columns; ++j) c[i * c_stride + j] = edge[j];
-    }
+    for (int j = 0; j < kVectors; ++j) store(target + i * target_step + j * kWidth, sum[i][j]);
   }
+  if (!whole) put_tile(edge, kTileWidth, c, c_stride, rows < kRows ? rows : kRows, columns);
 }
 
 // ---- B in panels
@@ -241,13 +264,15 @@ void gemm_rows_panel(const GemmRows<T>& g, const T* const* b, int64_t first) {
   int64_t m = 0;
   if constexpr (kSpacedRows > 0) {
     if (g.spans != nullptr && g.rows > kRows) {
-      const Scratch base_memory(g.segments * sizeof(T*)), copies(g.segments * kSpacedRows * g.row_step * sizeof(T));
-      const T** base = base_memory.as<const T*>();
-      for (; g.rows - m > kRows; m += kSpacedRows) {
+      const Scratch copies(g.segments * kSpacedRows * g.row_step * sizeof(T));
+      const T* base[kMaxGemmSegments];
+      // As many tiles as leave none, or one or two of the others, nearly full.
+      for (int64_t rest = g.rows; rest > 2 * kRows || (rest > kRows && rest <= kSpacedRows); rest -= kSpacedRows) {
         space_rows<kSpacedRows>(g, m, base, copies.template as<T>());
         gemm_tile<T, kSpacedRows, kVectors, GemmA::kSpaced>(base, g.row_step, b, kVectors * kLanes<T>, g.segments,
-                                                            g.depth, g.c + m * g.c_stride + first, g.c_stride,
-                                                            g.rows - m, columns, from, bias);
+                                                            g.depth, g.c + m * g.c_stride + first, g.c_stride, rest,
+                                                            columns, from, bias);
+        m += kSpacedRows;
       }
     }
   }

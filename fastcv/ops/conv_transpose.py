@@ -334,9 +334,11 @@ def _geometry(
     count: int, stride: int | Sizes, padding: int | Sizes, output_padding: int | Sizes, dilation: int | Sizes
 ) -> tuple[tuple[int, ...], ...]:
     """Return stride, padding, output padding and dilation with one integer per spatial axis."""
-    if type(stride) is type(padding) is type(output_padding) is type(dilation) is int and output_padding == 0:
-        if 0 < stride < 2**31 and 0 <= padding < 2**31 and 0 < dilation < 2**31:  # the usual case
-            return (stride,) * count, (padding,) * count, (0,) * count, (dilation,) * count
+    if (  # the usual case
+        type(stride) is type(padding) is type(output_padding) is type(dilation) is int
+        and (0 < stride < 2**31 and 0 <= padding < 2**31 and output_padding == 0 and 0 < dilation < 2**31)
+    ):
+        return (stride,) * count, (padding,) * count, (0,) * count, (dilation,) * count
     steps = _sizes(stride, count, "stride", 1)
     margins = _sizes(padding, count, "padding", 0)
     extras = _sizes(output_padding, count, "output_padding", 0)

@@ -74,10 +74,11 @@ struct Gather {
     sites_y = sites_of_phase(p.axes[1]);
     sites_x = sites_of_phase(p.axes[2]);
     const int64_t runs = p.batch * sites_of_phase(p.axes[0]) * sites_y;
-    // A tile of at most 64 K elements, 12 to 96 sites.
+    // A tile of at most 64 K elements, 12 to 96 sites; 128 where they are short.
     int64_t sites = (int64_t{64} << 10) / (p.columns * phases_x);
     const int64_t fewest = phases_x > 8 ? 1 : 12;
-    sites = sites < fewest ? fewest : sites > 96 ? 96 : sites;
+    const int64_t most = 2 * p.columns <= kPanelColumns<S> ? 128 : 96;
+    sites = sites < fewest ? fewest : sites > most ? most : sites;
     pieces = ceil_of(sites_x, sites);
     sites_per_piece = ceil_of(sites_x, pieces);
     rows_per_block = sites_x >= sites ? 1 : sites / sites_x;

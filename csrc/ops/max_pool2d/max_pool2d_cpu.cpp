@@ -10,30 +10,13 @@
 #include "core/interleave_cpu.h"
 #include "core/memory.h"
 #include "core/parallel.h"
-#include "ops/max_pool2d/max_pool2d.h"
+#include "ops/max_pool2d/max_pool2d_backward_cpu.h"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
 
 template <class A>
-struct PlaceOf {
-  using type = int32_t;
-};
-template <>
-struct PlaceOf<double> {
-  using type = int64_t;
-};
-template <class A>
-using Place = typename PlaceOf<A>::type;
-
-template <class A>
 constexpr A kLowest = -static_cast<A>(__builtin_inf());
-
-constexpr int64_t kPieceElements = 16 << 10;
-
-int64_t grain_for(int64_t item_elements) {
-  return item_elements >= kPieceElements ? 1 : kPieceElements / (item_elements > 0 ? item_elements : 1);
-}
 
 // The leader among the values seen so far, in each lane, and its place.
 template <class A>
@@ -252,102 +235,6 @@ void set_zero(U* target, int64_t pixels, int64_t run, int64_t count) {
     return;
   }
   for (int64_t i = 0; i < pixels; ++i) __builtin_memset(target + i * run, 0, count * sizeof(U));
-}
-
-// target[place] += value for each value of a plane; A is what `target` holds.
-template <class T, class A>
-void add_at_places(const MaxPool2dParams& p, int64_t plane, A* target) {
-  const uint64_t pixels = p.shape.height * p.shape.width;
-  const int64_t pooled = p.pooled_height * p.pooled_width;
-  const T* values = static_cast<const T*>(p.small) + plane * pooled;
-  const int64_t* indices = p.indices + plane * pooled;
-  for (int64_t i = 0; i < pooled; ++i) {
-    if (static_cast<uint64_t>(indices[i]) >= pixels) continue;
-    A& place = target[indices[i]];
-    place = from_float<A>(to_float(place) + to_float(values[i]));
-  }
-}
-
-// Contiguous. Sums of half types are kept in float32 scratch; not needed where windows do not overlap.
-template <class T>
-void add_windows_of_planes(const MaxPool2dParams& p) {
-  using A = Accumulate<T>;
-  const int64_t pixels = p.shape.height * p.shape.width;
-  bool apart = true;
-  for (int axis = 0; axis < 2; ++axis) {
-    apart = apart && p.stride[axis] > static_cast<int64_t>(p.kernel[axis] - 1) * p.dilation[axis];
-  }
-  parallel_for(p.shape.outer, grain_for(pixels), [&](int64_t begin, int64_t end) {
-    for (int64_t plane = begin; plane < end; ++plane) {
-      T* target = static_cast<T*>(p.large) + plane * pixels;
-      if (apart || sizeof(T) == sizeof(A)) {
-        __builtin_memset(target, 0, pixels * sizeof(T));
-        add_at_places<T>(p, plane, target);
-        continue;
-      }
-      const Scratch scratch(pixels * sizeof(A));
-      A* sums = scratch.as<A>();
-      __builtin_memset(sums, 0, pixels * sizeof(A));
-      add_at_places<T>(p, plane, sums);
-      for (int64_t i = 0; i < pixels; ++i) target[i] = from_float<T>(sums[i]);
-    }
-  });
-}
-
-// Places that no int32 holds become -1.
-template <class A>
-FASTCV_HD Vector<Place<A>> load_places(const int64_t* indices) {
-  Place<A> places[kLanes<A>];
-  for (int i = 0; i < kLanes<A>; ++i) {
-    const int64_t outside = sizeof(A) == 4 && indices[i] >> 31 != 0 ? -1 : 0;
-    places[i] = static_cast<Place<A>>(indices[i] | outside);
-  }
-  Vector<Place<A>> result;
-  __builtin_memcpy(&result, places, sizeof(result));
-  return result;
-}
-
-// channels_last: every pixel looks at the windows that may hold it, so that it is written once, in whole vectors.
-template <class T>
-void add_windows_of_pixels(const MaxPool2dParams& p) {
-  using A = Accumulate<T>;
-  const int64_t height = p.shape.height, width = p.shape.width, run = p.shape.run;
-  parallel_for(row_count(p.shape), grain_for(2 * width * run), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t image = row / height, y = row % height;
-      const WindowRange ys = windows_of_pixel(p, 0, y, p.pooled_height);
-      for (int64_t x = 0; x < width; ++x) {
-        const WindowRange xs = windows_of_pixel(p, 1, x, p.pooled_width);
-        const int64_t place = y * width + x;
-        T* target = static_cast<T*>(p.large) + (row * width + x) * run;
-        const auto for_each_window = [&](const auto& body) {
-          for (int64_t i = ys.first; i <= ys.last; ++i) {
-            for (int64_t j = xs.first; j <= xs.last; ++j) {
-              body(((image * p.pooled_height + i) * p.pooled_width + j) * run);
-            }
-          }
-        };
-        const T* values = static_cast<const T*>(p.small);
-        const Vector<Place<A>> here = static_cast<Place<A>>(place) - Vector<Place<A>>{};
-        int64_t c = 0;
-        for (; c + kLanes<A> <= run; c += kLanes<A>) {
-          Vector<A> sum{};
-          for_each_window([&](int64_t window) {
-            const Vector<A> value = load(values + window + c);
-            sum += load_places<A>(p.indices + window + c) == here ? value : Vector<A>{};
-          });
-          store(target + c, sum);
-        }
-        for (; c < run; ++c) {
-          A sum(0);
-          for_each_window([&](int64_t window) {
-            if (p.indices[window + c] == place) sum += to_float(values[window + c]);
-          });
-          target[c] = from_float<T>(sum);
-        }
-      }
-    }
-  });
 }
 
 template <class U>
