@@ -69,6 +69,28 @@ def voxelize_of_constant_density(count: int) -> Callable[[], Any]:
     return lambda: voxelize(points, 0.1, (0, 0, 0, side + 0.1, side + 0.1, 2), 5)
 
 
+def sparse_conv_of_constant_density(count: int) -> Callable[[], Any]:
+    """Sites of a wavy surface that grows with them, map and SubMConv3d 3³ from 4 to 16 channels (the G1 of the benches)."""
+    from fastcv.ops import sparse_conv, sparse_kernel_map
+
+    depth, side = 41, int(count**0.5)
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    wave = 0.5 * torch.sin(x / 23) * torch.cos(y / 19) + 0.2 * torch.sin(x / 7 + y / 11)
+    z = (depth / 2 * (1 + wave)).long().clamp(0, depth - 1)
+    key = ((z * side + y) * side + x).reshape(-1).sort().values
+    sites = [torch.zeros_like(key), key // side**2, key // side % side, key % side]
+    indices = torch.stack(sites, dim=1).int()
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(len(indices), 4, generator=generator)
+    weight = torch.rand(16, 3, 3, 3, 4, generator=generator)
+
+    def call() -> torch.Tensor:
+        _, neighbours, reverse = sparse_kernel_map(indices, (depth, side, side), 1, 3, subm=True)
+        return sparse_conv(features, weight, None, neighbours, reverse)
+
+    return call
+
+
 GROWTHS = [
     Growth(
         op="nms",
@@ -76,6 +98,13 @@ GROWTHS = [
         element="box",
         sizes=(1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
         make=nms_of_constant_density,
+    ),
+    Growth(
+        op="sparse_conv",
+        title="SubMConv3d 3³ with its map, 4 → 16 channels, a surface of constant density",
+        element="site",
+        sizes=(1000, 10_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000),
+        make=sparse_conv_of_constant_density,
     ),
     Growth(
         op="voxelize",

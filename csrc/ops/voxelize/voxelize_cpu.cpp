@@ -116,6 +116,12 @@ void write_coords(const VoxelizeParams& p, int64_t row, int64_t cloud, const Vox
   coords[2] = voxel.x;
 }
 
+// Fetches memory that is to be written, as much as the first-level cache has room for; it may reach beyond its end.
+void ask_for(const void* memory, int64_t bytes) {
+  constexpr int64_t kMost = 16384;
+  for (int64_t i = 0; i < bytes && i < kMost; i += 64) __builtin_prefetch(static_cast<const char*>(memory) + i, 1);
+}
+
 // Points [begin, end) of a cloud, to rows from `row`. Returns how many voxels there are.
 template <class T, class Key>
 int64_t walk(const VoxelizeParams& p, int64_t cloud, int64_t begin, int64_t end, int64_t row) {
@@ -143,6 +149,7 @@ int64_t walk(const VoxelizeParams& p, int64_t cloud, int64_t begin, int64_t end,
   if (begin < end) fetch(begin, batches[0]);
   uint32_t owners[kVoxelBatch];     // the voxel of each point; ~0 where there is none
   int32_t newest[kVoxelBatch + 1];  // the first points of new voxels
+  int64_t fresh = 0;                // voxels that the last points had found
   int turn = 0;
   for (int64_t base = begin; base < end; base += kVoxelBatch, turn ^= 1) {
     const KeyBatch<Key>& batch = batches[turn];
@@ -150,6 +157,9 @@ int64_t walk(const VoxelizeParams& p, int64_t cloud, int64_t begin, int64_t end,
     const Key *const keys = batch.keys, *const slots = batch.slots;
     const T* const rows = static_cast<const T*>(p.points) + base * p.stride;
     if (base + kVoxelBatch < end) fetch(base + kVoxelBatch, batches[turn ^ 1]);
+    // What the last points took is about what these will take: asked for now, the rows are there when they are written.
+    ask_for(voxels + found * voxel_elements, fresh * voxel_elements * static_cast<int64_t>(sizeof(T)));
+    ask_for(p.coords + (row + found) * p.coords_width, fresh * p.coords_width * 4);
     const uint32_t before = found;
     if (most - found >= kVoxelBatch) {
       for (int i = 0; i < count; ++i) {
@@ -162,6 +172,7 @@ int64_t walk(const VoxelizeParams& p, int64_t cloud, int64_t begin, int64_t end,
         owners[i] = found < most ? table.enter(keys[i], slots[i], found) : table.find(keys[i], slots[i]).value;
       }
     }
+    fresh = found - before;
     __builtin_memset(static_cast<void*>(voxels + before * voxel_elements), 0,
                      static_cast<size_t>((found - before) * voxel_elements) * sizeof(T));
     for (uint32_t voxel = before; voxel < found; ++voxel) {
