@@ -79,11 +79,13 @@ __attribute__((noinline)) void put_tile(const T* tile, int64_t width, T* c, int6
 }
 
 // One tile of C, at most kRows x (kVectors vectors). b[s] points to the panel's [depth][b_stride]. Writes the first
-// `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be readable, and is ignored.
-template <class T, int kRows, int kVectors, GemmA kA>
+// `rows` rows and `columns` columns of C; what lies beyond `rows` in A must be readable, and is ignored. With kHalves
+// the second half of the columns of B is b_half elements behind the first.
+template <class T, int kRows, int kVectors, GemmA kA, bool kHalves = false>
 __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
                                          int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
-                                         int64_t columns, GemmStart from, const T* start) {
+                                         int64_t columns, GemmStart from, const T* start,
+                                         [[maybe_unused]] int64_t b_half = 0) {
   using V = Vector<T>;
   constexpr int kWidth = kLanes<T>, kTileWidth = kVectors * kWidth;
   V sum[kRows][kVectors];
@@ -149,7 +151,10 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
       for (int64_t k = 0; k < depth; ++k, panel += b_stride) {
         V column[kVectors];
 #pragma GCC unroll 8
-        for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
+        for (int j = 0; j < kVectors; ++j) {
+          const int64_t half = kHalves && 2 * j >= kVectors ? b_half - kVectors / 2 * kWidth : 0;
+          column[j] = load(panel + half + j * kWidth);
+        }
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
           const V element = broadcast(row[i][k]);
@@ -235,6 +240,10 @@ struct GemmRows {
   bool accumulate;       // adds to what C holds
   int64_t row_step;      // where known, elements from row to row of A
   const RowSpan* spans;  // [segments] and which rows lie so; or null
+  // The columns are those of two matrices of half a panel each, of which the second lies `half` elements behind the
+  // first; or 0. Then the first half of the first row, and the second of the last, can be kept from C.
+  int64_t half;
+  bool cut_first, cut_last;  // not where `accumulate`
 };
 
 constexpr int kRowsPadding = 14;  // no tile has more rows
@@ -283,11 +292,36 @@ void gemm_rows_panel(const GemmRows<T>& g, const T* const* b, int64_t first) {
   }
 }
 
+template <class T>
+void gemm_rows_halves(const GemmRows<T>& g, const T* const* b) {
+  constexpr int kRows = gemm_rows_of(kPanelVectors);
+  constexpr int64_t kColumns = kPanelColumns<T>, kHalf = kColumns / 2;
+  const GemmStart from = g.accumulate ? GemmStart::kTile : g.bias != nullptr ? GemmStart::kColumns : GemmStart::kZero;
+  for (int64_t m = 0; m < g.rows; m += kRows) {
+    const int64_t rows = g.rows - m < kRows ? g.rows - m : kRows;
+    const bool first = g.cut_first && m == 0, last = g.cut_last && m + rows == g.rows;
+    T edge[kRows * kColumns];
+    const bool cut = first || last;
+    gemm_tile<T, kRows, kPanelVectors, GemmA::kPointers, true>(
+        g.a + m, g.a_stride, b, kHalf, g.segments, g.depth, cut ? edge : g.c + m * g.c_stride,
+        cut ? kColumns : g.c_stride, rows, kColumns, from, g.bias, g.half);
+    for (int64_t i = 0; i < rows && cut; ++i) {
+      const int64_t begin = first && i == 0 ? kHalf : 0, end = last && i == rows - 1 ? kHalf : kColumns;
+      if (begin < end)
+        put_tile(edge + i * kColumns + begin, kColumns, g.c + (m + i) * g.c_stride + begin, 0, 1, end - begin);
+    }
+  }
+}
+
 // C = sum of the segments; at most kMaxGemmSegments of them. Call it for blocks of rows that fit the first-level cache
 // (24 to 96 rows): each panel of B is then read once per block.
 template <class T>
 void gemm_rows(const GemmRows<T>& g) {
   const T* b[kMaxGemmSegments];
+  if (g.half != 0) {
+    for (int64_t s = 0; s < g.segments; ++s) b[s] = g.packed + g.first[s] * (kPanelColumns<T> / 2);
+    return gemm_rows_halves(g, b);
+  }
   for (int64_t first = 0; first < g.columns; first += kPanelColumns<T>) {
     const int64_t width = panel_width<T>(first, g.columns);
     for (int64_t s = 0; s < g.segments; ++s) b[s] = g.packed + first * g.b_depth + g.first[s] * width;

@@ -139,6 +139,46 @@ def test_dtypes_layouts_and_channel_counts(
             assert distance(gradient, expected_gradient) <= 2 * TOLERANCE[dtype]
 
 
+# Sizes around the tiles of the CPU kernels, (input, weight, stride, padding, output padding): panels of pixels that
+# cross rows and images, more products than one pass takes, kernels of 1 and 3, and phases in pairs, with the first or
+# the last pixel of a pair beyond the border.
+TILES: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, int | tuple[int, int], int | tuple[int, int]]] = {
+    "pixels": ((5, 20, 7, 7), (20, 70, 2, 2), 2, 0, 0),
+    "passes": ((1, 530, 3, 9), (530, 9, 2, 2), 2, 0, 0),
+    "pointwise": ((2, 6, 5, 50), (6, 65, 1, 1), 1, 0, 0),
+    "threes": ((2, 6, 5, 17), (6, 5, 3, 3), 3, 0, 0),
+    "one pixel": ((3, 4, 1, 1), (4, 1, 2, 2), 2, 0, 0),
+    "pairs": ((2, 16, 3, 131), (16, 32, 4, 4), 2, 1, 0),
+    "pairs, one more": ((1, 16, 3, 40), (16, 32, 4, 4), 2, 1, 1),
+    "even pairs": ((1, 16, 3, 40), (16, 32, 3, 6), 2, (0, 2), (0, 1)),
+    "pairs in passes": ((1, 300, 2, 30), (300, 32, 4, 4), 2, (0, 3), 0),
+    "narrow pairs": ((1, 16, 3, 40), (16, 8, 4, 4), 2, 1, 0),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tile", TILES)
+def test_sizes_around_tiles(backend: Any, tile: str, dtype: torch.dtype) -> None:
+    if backend.name == "emulated" and tile not in ("threes", "one pixel"):
+        pytest.skip("tiles of the CPU kernels, slow in the emulator")
+    shape, kernel, stride, padding, extra = TILES[tile]
+    input, weight = random(*shape, dtype=dtype), random(*kernel, seed=1, dtype=dtype)
+    bias = random(kernel[1], seed=2, dtype=dtype)
+    for used in (bias, None):
+        wide = None if used is None else used.double()
+        expected = F.conv_transpose2d(input.double(), weight.double(), wide, stride, padding, extra)
+        moved = None if used is None else used.to(backend.device)
+        results = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            arguments = (input.to(backend.device, memory_format=layout), weight.to(backend.device), moved)
+            results.append(conv_transpose2d(*arguments, stride, padding, extra))
+            assert distance(results[-1], expected) <= TOLERANCE[dtype]
+            rectified = conv_transpose2d(*arguments, stride, padding, extra, activation="relu")
+            assert torch.equal(rectified, results[-1].relu())
+        if results[0].is_cpu and backend.name != "emulated":
+            assert torch.equal(*results)  # sums have one order, whatever the layout
+
+
 def test_float32_error_grows_with_the_reduction_only(backend: Any) -> None:
     input, weight = random(1, 600, 3, 4, dtype=torch.float32), random(600, 8, 3, 3, seed=1, dtype=torch.float32)
     expected = TORCH[2](input.double(), weight.double(), stride=1, padding=1)

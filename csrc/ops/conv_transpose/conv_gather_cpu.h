@@ -4,6 +4,9 @@
 // added twice. Work is split into blocks of neighbouring sites of one phase along z and y, all phases of x: a block's
 // results form whole runs of output pixels, written once.
 //
+// Phases of x in pairs: with stride 2 and a kernel of even size, output pixels 2m - padding and 2m + 1 - padding read
+// the same input pixels m, m - 1, ... Where a phase fills half of a panel of columns, both are computed as one.
+//
 // Cost, in float32 on AVX-512: per result K / 32 cycles for its K = channels x taps products, plus about one for the
 // transposition in and out where channels are not innermost: 3 to 6 % for K = 256, less beyond.
 #pragma once
@@ -66,6 +69,8 @@ struct Gather {
   int64_t rows_per_block, row_blocks;  // runs of sites_x sites
   int64_t sites_per_piece, pieces;     // a run in pieces
   int64_t most_segments;
+  bool paired;
+  int64_t first_pair;  // the m of site 0
 
   explicit Gather(const GatherProblem<S, T>& problem) : p(problem) {
     phases_z = phases_of(p.axes[0]);
@@ -73,6 +78,12 @@ struct Gather {
     phases_x = phases_of(p.axes[2]);
     sites_y = sites_of_phase(p.axes[1]);
     sites_x = sites_of_phase(p.axes[2]);
+    const GatherAxis& x = p.axes[2];
+    first_pair = x.padding / 2;
+    const int64_t sites_in_pairs = (x.target - 1 + x.padding) / 2 - first_pair + 1;
+    paired = x.forward && x.out_step == 2 && x.kernel % 2 == 0 && x.dilation == 1 && p.groups == 1 &&
+             2 * p.columns == kPanelColumns<S> && p.depth > 0 && sites_in_pairs >= 24;
+    if (paired) sites_x = sites_in_pairs;
     const int64_t runs = p.batch * sites_of_phase(p.axes[0]) * sites_y;
     // A tile of at most 64 K elements, 12 to 96 sites; 128 where they are short.
     int64_t sites = (int64_t{64} << 10) / (p.columns * phases_x);
@@ -94,6 +105,17 @@ struct Gather {
   static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
   int64_t blocks() const { return p.groups * phases_z * phases_y * row_blocks * pieces; }
+
+  // How often the tile is visited, at most.
+  int64_t passes() const {
+    const int64_t taps = p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
+    return ceil_of(paired ? taps / 2 : taps, most_segments);
+  }
+
+  // The target's x of the first phase of a site; with pairs it may be -1.
+  int64_t first_pixel(int64_t site) const {
+    return site * p.axes[2].out_step + (paired ? 2 * first_pair - p.axes[2].padding : 0);
+  }
 
   struct Run {
     int64_t n, z, y;  // image, target z and y; n < 0: beyond the target
@@ -122,25 +144,36 @@ struct Gather {
       if (run[r].z >= p.axes[0].target || run[r].y >= p.axes[1].target) run[r].n = -1;
     }
     if constexpr (sizeof(S) == sizeof(T)) {
-      if (p.target_channels_last && count == 1) {  // the run's pixels lie in the target as they do in a tile
+      if (p.target_channels_last && count == 1 &&
+          !(paired && passes() > 1)) {  // the run's pixels lie in the target as they do in a tile
         if (run[0].n < 0) return;
-        const int64_t channels = p.groups * p.columns, x = first_x * p.axes[2].out_step;
+        const int64_t channels = p.groups * p.columns, x = first_pixel(first_x);
         T* pixel = p.target + group * p.columns +
                    (((run[0].n * p.axes[0].target + run[0].z) * p.axes[1].target + run[0].y) * p.axes[2].target + x) *
                        channels;
         const int64_t rest = p.axes[2].target - x, pixels = rest < width * phases_x ? rest : width * phases_x;
-        return multiply(group, phase_z, phase_y, run, count, first_x, width, pixels, pixel, channels);
+        return multiply(group, phase_z, phase_y, run, count, first_x, width, pixels, pixel, channels, x < 0,
+                        pixels < width * phases_x);
       }
     }
     const Scratch tile_memory(count * width * phases_x * p.columns * sizeof(S));
     S* tile = tile_memory.as<S>();  // [run][q][phase_x][columns]
-    multiply(group, phase_z, phase_y, run, count, first_x, width, count * width * phases_x, tile, p.columns);
+    multiply(group, phase_z, phase_y, run, count, first_x, width, count * width * phases_x, tile, p.columns, false,
+             false);
     write(group, run, count, first_x, width, tile);
   }
 
-  // Puts the first `pixels` results to tile[run][q][phase_x], `step` elements from pixel to pixel.
+  // The taps of a phase of x, or of a pair of them: then every second tap, which stands for two.
+  template <class Body>
+  FASTCV_HD void for_each_tap_x(int64_t phase, const Body& body) const {
+    if (!paired) return for_each_tap(p.axes[2], phase, body);
+    for (int64_t k = 0; k < p.axes[2].kernel; k += 2) body(k, first_pair - k / 2);
+  }
+
+  // Puts the first `pixels` results to tile[run][q][phase_x], `step` elements from pixel to pixel; of pairs, the first
+  // and the one behind the last can be left out.
   void multiply(int64_t group, int64_t phase_z, int64_t phase_y, const Run* run, int64_t count, int64_t first_x,
-                int64_t width, int64_t pixels, S* tile, int64_t step) const {
+                int64_t width, int64_t pixels, S* tile, int64_t step, bool cut_first, bool cut_last) const {
     const int64_t rows = count * width, stride = rows + kRowsPadding;
     const int64_t taps_y = p.axes[1].kernel, taps_x = p.axes[2].kernel;
     const int64_t channels = p.groups * p.depth,
@@ -150,7 +183,10 @@ struct Gather {
     const Scratch zero_memory(p.depth * sizeof(S));
     S* zeros = zero_memory.as<S>();
     for (int64_t c = 0; c < p.depth; ++c) zeros[c] = S(0);
-    for (int64_t phase_x = 0; phase_x < phases_x; ++phase_x) {
+    const Scratch bias_memory(2 * p.columns * sizeof(S));
+    S* two_biases = bias_memory.as<S>();
+    for (int64_t c = 0; c < 2 * p.columns && paired && p.bias != nullptr; ++c) two_biases[c] = p.bias[c % p.columns];
+    for (int64_t phase_x = 0; phase_x < (paired ? 1 : phases_x); ++phase_x) {
       TileProduct<S> product{};
       product.pointers = pointer_memory.as<const S*>();
       product.first = first_memory.as<int64_t>();
@@ -169,9 +205,17 @@ struct Gather {
       product.gemm.spans = count == 1 && product.gemm.row_step <= 4 * p.depth ? product.spans : nullptr;
       product.gemm.columns = p.columns;
       product.gemm.bias = p.bias == nullptr ? nullptr : p.bias + group * p.columns;
+      if (paired) {
+        product.gemm.rows = rows;
+        product.gemm.columns = 2 * p.columns;
+        product.gemm.bias = p.bias == nullptr ? nullptr : two_biases;
+        product.gemm.half = p.depth * p.columns;  // the next tap
+        product.gemm.cut_first = cut_first;
+        product.gemm.cut_last = cut_last;
+      }
       for_each_tap(p.axes[0], phase_z, [&](int64_t k_z, int64_t offset_z) {
         for_each_tap(p.axes[1], phase_y, [&](int64_t k_y, int64_t offset_y) {
-          for_each_tap(p.axes[2], phase_x, [&](int64_t k_x, int64_t offset_x) {
+          for_each_tap_x(phase_x, [&](int64_t k_x, int64_t offset_x) {
             const S** pointer = product.pointers + product.gemm.segments * stride;
             // Those q for which x = (first_x + q) * in_step + offset_x lies in the source: [begin, end).
             const int64_t x = first_x * p.axes[2].in_step + offset_x, step_x = p.axes[2].in_step;
@@ -202,7 +246,7 @@ struct Gather {
       });
       product.flush();
     }
-    for (int64_t i = 0; i < pixels && p.relu; ++i) {
+    for (int64_t i = cut_first ? 1 : 0; i < pixels && p.relu; ++i) {
       for (int64_t c = 0; c < p.columns; ++c) {
         S& value = tile[i * step + c];
         value = value < S(0) ? S(0) : value;
@@ -214,12 +258,12 @@ struct Gather {
   void write(int64_t group, const Run* run, int64_t count, int64_t first_x, int64_t width, const S* tile) const {
     const int64_t size_z = p.axes[0].target, size_y = p.axes[1].target, size_x = p.axes[2].target;
     const int64_t channels = p.groups * p.columns, plane = size_z * size_y * size_x;
-    const int64_t x = first_x * p.axes[2].out_step;
+    const int64_t skipped = first_pixel(first_x) < 0 ? 1 : 0, x = first_pixel(first_x) + skipped;
     const int64_t tile_pixels = width * phases_x;  // more than one phase where out_step is at most the size
-    const int64_t pixels = size_x - x < tile_pixels ? size_x - x : tile_pixels;
+    const int64_t pixels = size_x - x < tile_pixels - skipped ? size_x - x : tile_pixels - skipped;
     for (int64_t r = 0; r < count; ++r) {
       if (run[r].n < 0) continue;
-      const S* from = tile + r * tile_pixels * p.columns;
+      const S* from = tile + (r * tile_pixels + skipped) * p.columns;
       const int64_t pixel = (run[r].z * size_y + run[r].y) * size_x + x;
       if (p.target_channels_last) {
         unpack_channels_last(from, p.columns, p.target + (run[r].n * plane + pixel) * channels + group * p.columns, 1,
