@@ -70,7 +70,7 @@ def voxelize_of_constant_density(count: int) -> Callable[[], Any]:
 
 
 def sparse_conv_of_constant_density(count: int) -> Callable[[], Any]:
-    """Sites of a wavy surface that grows with them, map and SubMConv3d 3³ from 4 to 16 channels (the G1 of the benches)."""
+    """Sites of a wavy surface that grows with them; the map and SubMConv3d 3³ from 4 to 16 channels, as in G1."""
     from fastcv.ops import sparse_conv, sparse_kernel_map
 
     depth, side = 41, int(count**0.5)

@@ -49,7 +49,7 @@ def _segments(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         block_sums = coords.new_empty((points // 1024 + 2,))
         _C.voxel_segments(order, starts, voxels, voxel_of, count, coords, sorted, block_sums)
     found = int(count)  # on CUDA the one synchronisation: the size of the result depends on the data
-    return voxels.narrow(0, 0, found), voxel_of, order, starts.narrow(0, 0, found + 1)
+    return voxels[:found], voxel_of, order, starts[: found + 1]
 
 
 def _fake_segments(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

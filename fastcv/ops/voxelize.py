@@ -44,7 +44,7 @@ def _forward(
         count = _C.voxelize(voxels, coords, members, counts, points, grid, offsets, max_points, max_voxels, False)
         if count == room:
             return voxels, coords, members
-        return voxels.narrow(0, 0, count), coords.narrow(0, 0, count), members.narrow(0, 0, count)
+        return voxels[:count], coords[:count], members[:count]
     workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], clouds),), dtype=torch.uint8)
     _C.voxelize_find(counts, points, grid, offsets, max_points, max_voxels, False, workspace)
     count = int(counts.sum())  # the one synchronisation: the size of the result depends on the data
@@ -180,10 +180,11 @@ def voxelize(
     >>> num_points
     tensor([2, 1], dtype=torch.int32)
     """
-    check_points(points)
+    check_tensor(points, "points")
     if offsets is not None:
         check_tensor(offsets, "offsets")
     if max_voxels is None:
+        check_points(points)
         max_voxels = points.shape[0]
     result: tuple[Tensor, Tensor, Tensor] = _voxelize(
         points, as_grid(voxel_size, point_cloud_range), offsets, max_points_per_voxel, max_voxels
@@ -231,7 +232,7 @@ def voxelize_padded(
     >>> num_points, count
     (tensor([1, 1, 0], dtype=torch.int32), tensor(2))
     """
-    check_points(points)
+    check_tensor(points, "points")
     if offsets is not None:
         check_tensor(offsets, "offsets")
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _voxelize_padded(
