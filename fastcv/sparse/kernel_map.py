@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fastcv.ops.sparse_conv import sparse_row_order
+from fastcv.ops.sparse_conv import sparse_row_order, uses_row_order
 from fastcv.ops.sparse_kernel_map import sparse_kernel_map
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _build(x: SparseConvTensor, geometry: Geometry) -> KernelMap:
         out_indices = x.indices
     elif missing:
         out_indices = torch.cat([out_indices[:, :1], out_indices[:, 1 + missing :]], 1)
-    orders = _orders(geometry, neighbours, reverse) if indices.is_cuda else (None, None)
+    orders = _orders(geometry, neighbours, reverse) if uses_row_order(neighbours) else (None, None)
     return KernelMap(geometry, x.indices, out_indices, neighbours, reverse, shape, out_shape, *orders)
 
 

@@ -10,7 +10,7 @@
 // pitches put what a warp reads at once into 32 banks. T is float16, bfloat16, or float, which is rounded to tf32.
 //
 // Per step of 16 words a warp of 32 x 32 reads 4 KB for 16 mma, one of 64 x 32 reads 6 KB for 32: at 128 bytes a cycle
-// 2 and 1.5 cycles for each mma, of which a multiprocessor of an H200 makes one in about 1.6.
+// 2 and 1.5 cycles for each mma, of which a multiprocessor of an H200 makes one in 1.2 at 790 TFLOP/s.
 #pragma once
 
 #include "core/cuda/mma.cuh"

@@ -7,10 +7,12 @@
 // memory by asynchronous copies, two steps ahead; a missing neighbour arrives as zeros. With `order` a tile's rows are
 // such as have the same elements; what a row sums, and in which order, does not depend on it.
 //
-// Napkin maths for an H200, SubM 3^3, 50 000 sites, 256 -> 256, float16, 9 neighbours of a site: 59 GFLOP that count.
-// On a surface a tile of 128 rows in the order of coordinates has 20 to 27 of the 27 elements, sorted 12 or so: 79
-// GFLOP, 0.2 ms at half of 790 TFLOP/s. 128 x 128 tiles gather 64 KB for each element and the weight again as much: 391
-// x 2 tiles x 12 elements x 128 KB are 1.2 GB out of L2, 0.2 ms at 5.5 TB/s; 64 x 64 tiles would need twice that.
+// Napkin maths for an H200, SubM 3^3, 50 000 sites, 256 -> 256, float16, 8.8 neighbours of a site: 58 GFLOP that count.
+// On the surface of workload G1 a tile of 128 rows has 24.8 of the 27 elements in the order of coordinates, and 10.3
+// sorted (64 rows: 24.4 and 9.6; stride 2: 26.7 and 8.6, its reverse 14 and 3.4): 68 GFLOP, 0.17 ms at half of 790
+// TFLOP/s. Tiles of 128 x 128 gather 64 KB for each element and as much of the weight: 391 x 2 tiles x 10.3 x 128 KB
+// are 1.1 GB out of L2, 0.19 ms at 5.5 TB/s; tiles of 64 x 64 need twice that. 76 KB of shared memory and 256 threads
+// of at most 128 registers let two blocks run on a multiprocessor.
 #pragma once
 
 #include "core/cuda/launch.cuh"
