@@ -333,7 +333,7 @@ def sparse_conv(
 
 def uses_row_order(neighbours: Tensor) -> bool:
     """Whether the kernels of this tensor's device take the rows in an order that they are given."""
-    return neighbours.is_cuda or _C.emulates_cuda
+    return neighbours.is_cuda or not _C.has_cpu_kernels
 
 
 def sparse_row_order(neighbours: Tensor) -> Tensor:

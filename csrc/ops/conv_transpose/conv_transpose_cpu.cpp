@@ -148,7 +148,8 @@ void forward_by_pixels(const ConvTransposeParams& p) {
 template <class T>
 void forward(const ConvTransposeParams& p) {
   const bool planes = !p.input_channels_last && !p.output_channels_last;
-  planes&& taps_lie_apart(p.axes) ? forward_by_pixels<T>(p) : gather<T>(p, true);
+  if (planes && taps_lie_apart(p.axes)) return forward_by_pixels<T>(p);
+  gather<T>(p, true);
 }
 
 template <class T>
