@@ -475,10 +475,10 @@ def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
             for geometry in geometries:
                 for groups in (1, 0, 3, -4):
                     for call in (
-                        lambda: _C.conv_transpose_backward_input(a, b, c, None, geometry, groups),
-                        lambda: _C.conv_transpose_backward_weight(a, b, c, geometry, groups),
-                        lambda: _C.conv_transpose_forward(a, b, c, None, None, geometry, groups, True),
-                        lambda: _C.conv_transpose_forward(a, b, c, b, None, geometry, groups, True),
+                        lambda: _C.conv_transpose_backward_input(a, b, c, None, geometry, groups, False),
+                        lambda: _C.conv_transpose_backward_weight(a, b, c, geometry, groups, None, False),
+                        lambda: _C.conv_transpose_forward(a, b, c, None, None, geometry, groups, True, False),
+                        lambda: _C.conv_transpose_forward(a, b, c, b, None, geometry, groups, True, False),
                         lambda: _C.conv_transpose_pack(a, b, groups, True),
                     ):
                         try:

@@ -342,7 +342,7 @@ def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
         features, weight, bias = torch.randn(5, 4), torch.randn(6, 1, 1, 3, 4), torch.randn(6)
         neighbours = torch.zeros(3, 7, dtype=torch.int32)
         reverse = torch.zeros(3, 5, dtype=torch.int32)
-        refused = 0
+        ran = refused = 0
         for value in (5, 2**31 - 1, -1, -2**31, 1000):
             for where in (neighbours, reverse):
                 before = where.clone()
@@ -360,11 +360,13 @@ def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
             for groups in (1, 2**40):
                 for call in (_C.sparse_conv_forward, _C.sparse_conv_weight):
                     forward = call is _C.sparse_conv_forward
-                    arguments = (a, b, c, None, d, groups) if forward else (a, b, c, d, groups, None)
+                    arguments = (a, b, c, None, d, groups, None) if forward else (a, b, c, d, groups, None)
                     try:
-                        call(*arguments)
+                        call(*arguments, False)
+                        ran += 1
                     except (TypeError, ValueError, RuntimeError):  # RuntimeError: torch's own, for meta tensors
                         refused += 1
+        assert 0 < ran < refused, (ran, refused)
         print("refused", refused)
     """)
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, cwd=tmp_path)
