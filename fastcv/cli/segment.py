@@ -10,9 +10,9 @@ import torch
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from fastcv.cli.progress import training_bar
 from fastcv.cli.rows import draw_rows
 from fastcv.data import synthetic_shapes
 from fastcv.engine import evaluate_segmentation, train_segmentation
@@ -44,17 +44,8 @@ def segment(
     torch.manual_seed(seed)
     model = UNet(3, 2, base_channels=base_channels, depth=3).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     start = time.perf_counter()
-    columns = (TextColumn("training"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("training", total=steps, loss=float("nan"))
-        train_segmentation(
-            model,
-            images,
-            masks,
-            steps=steps,
-            seed=seed,
-            on_step=lambda _, loss: progress.update(task, advance=1, loss=loss),
-        )
+    with training_bar(console, steps) as on_step:
+        train_segmentation(model, images, masks, steps=steps, seed=seed, on_step=on_step)
     seconds = time.perf_counter() - start
     score, predicted = evaluate_segmentation(model, unseen, truth)
     what = f"U-Net, {steps} steps of 8 images {size}x{size}: mean IoU {score:.3f} on {HELD_OUT_IMAGES} unseen images"

@@ -10,11 +10,11 @@ import torch
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fastcv.cli.detect import draw
+from fastcv.cli.progress import training_bar
 from fastcv.cli.rows import draw_rows
 from fastcv.data import synthetic_instances
 from fastcv.engine import evaluate_detection, train_detection
@@ -45,18 +45,8 @@ def shapes(
         box_batch_size_per_image=64, rpn_batch_size_per_image=64, box_nms_thresh=0.3,
     )  # fmt: skip
     start = time.perf_counter()
-    columns = (TextColumn("training"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("training", total=steps, loss=float("nan"))
-        train_detection(
-            model,
-            images,
-            targets,
-            steps=steps,
-            learning_rate=3e-3,
-            seed=seed,
-            on_step=lambda _, loss: progress.update(task, advance=1, loss=loss),
-        )
+    with training_bar(console, steps) as on_step:
+        train_detection(model, images, targets, steps=steps, learning_rate=3e-3, seed=seed, on_step=on_step)
     seconds = time.perf_counter() - start
     score, found = evaluate_detection(model, unseen, truth)
     what = (
