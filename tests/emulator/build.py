@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -170,7 +171,24 @@ def _compiler_version() -> str:
 
 def _unit_digest(unit: Unit, arguments: list[str]) -> str:
     contents = [_file_digest(path) for path in (unit.source, *unit.headers)]
-    return _digest([_compiler_version(), *_compiler(), *arguments, *contents])
+    return _digest([_compiler_version(), *_compiler(), *map(_without_environment, arguments), *contents])
+
+
+def _without_environment(argument: str) -> str:
+    """The argument with packages by version in place of folder: environments that have the same share objects."""
+    for package, folder in _installed_packages().items():
+        argument = argument.replace(folder, package)
+    return argument
+
+
+@functools.cache
+def _installed_packages() -> dict[str, str]:
+    """Name and version of the packages whose headers are included, and their folders."""
+    folders = {}
+    for package, distribution in (("pybind11", "pybind11"), ("tvm_ffi", "apache-tvm-ffi"), ("torch", "torch")):
+        with contextlib.suppress(BuildError, importlib.metadata.PackageNotFoundError):
+            folders[f"{package}-{importlib.metadata.version(distribution)}"] = str(_package_folder(package))
+    return folders
 
 
 def _file_digest(path: Path) -> str:
