@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from roi_problems import random_boxes, random_input
 from torch import Tensor
 
 from fastcv import reference
@@ -19,21 +20,6 @@ from fastcv.nn import RoIPool
 from fastcv.ops import roi_pool
 
 NAN, INF = float("nan"), float("inf")
-
-
-def random_boxes(count: int, batch: int, height: float, width: float, seed: int = 0) -> Tensor:
-    """Boxes of all sizes, some of them partly or wholly outside the image, some on half pixels."""
-    generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(count, 4, generator=generator, dtype=torch.float64) * 1.4 - 0.2
-    corners *= torch.tensor([width, height, width, height], dtype=torch.float64)
-    corners[::3] = corners[::3].floor() + 0.5
-    low, high = torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])
-    index = torch.randint(0, batch, (count, 1), generator=generator).double()
-    return torch.cat([index, low, high], dim=1)
-
-
-def random_input(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def with_gradient(function: Any, input: Tensor, boxes: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
