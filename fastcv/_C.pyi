@@ -1,4 +1,4 @@
-"""The compiled module: kernels that fill tensors which the caller has allocated."""
+"""The compiled module: kernels that fill tensors which the caller has allocated, or that they return."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def box_iou_backward(
     needs2: bool,
     /,
 ) -> None: ...
-def box_iou_forward(output: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, /) -> None: ...
+def box_iou_forward(boxes1: Tensor, boxes2: Tensor, kind: int, epsilon: float, narrow: bool, /) -> Tensor: ...
 def box_iou_loss_backward(
     grad_boxes1: Tensor,
     grad_boxes2: Tensor,
@@ -232,7 +232,7 @@ def multiscale_roi_align_forward(
     max_level: int,
     /,
 ) -> None: ...
-def nms(kept: Tensor, boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float, /) -> int: ...
+def nms(boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float, /) -> Tensor: ...
 def nms_padded(
     kept: Tensor,
     count: Tensor,
@@ -253,21 +253,43 @@ def ps_roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, /
 ) -> None: ...
 def ps_roi_align_forward(
-    output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, /
-) -> None: ...
+    input: Tensor,
+    boxes: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    /,
+) -> Tensor: ...
 def ps_roi_pool_backward(grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
-def ps_roi_pool_forward(output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
+def ps_roi_pool_forward(
+    input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float, /
+) -> Tensor: ...
 def roi_align_backward(
     grad_input: Tensor, grad_output: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
 ) -> None: ...
 def roi_align_forward(
-    output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, sampling_ratio: int, aligned: bool, /
-) -> None: ...
+    input: Tensor,
+    boxes: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+    /,
+) -> Tensor: ...
 def roi_pool_backward(
     grad_input: Tensor, grad_output: Tensor, argmax: Tensor, boxes: Tensor, spatial_scale: float, /
 ) -> None: ...
-def roi_pool_forward(output: Tensor, argmax: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
-def roi_pool_values(output: Tensor, input: Tensor, boxes: Tensor, spatial_scale: float, /) -> None: ...
+def roi_pool_forward(
+    input: Tensor,
+    boxes: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    with_argmax: bool,
+    /,
+) -> tuple[Tensor, ...]: ...
 def sigmoid_focal_loss_backward(
     grad_inputs: Tensor,
     grad_targets: Tensor,

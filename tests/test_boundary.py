@@ -173,7 +173,7 @@ def call_with(device_type: int, data: int = 4096, major: int = 1) -> None:
     input = exchange_type(device_type, (1, 2, 4, 4), data, major)()
     output = exchange_type(device_type, (1, 2, 2, 2), data, major)()
     boxes = exchange_type(device_type, (1, 5), data, major)()
-    _C.roi_align_forward(output, input, boxes, 1.0, 2, False)
+    _C.roi_align_backward(input, output, boxes, 1.0, 2, False)
 
 
 def test_cuda_tensor_where_cuda_cannot_run() -> None:

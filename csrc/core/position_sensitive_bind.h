@@ -4,21 +4,16 @@
 #include <string>
 
 #include "core/position_sensitive.h"
-#include "core/tensor.h"
+#include "core/roi_bind.h"
 
 namespace fastcv {
 
 inline PositionSensitiveParams position_sensitive_params(const TensorView& features, const TensorView& pooled,
                                                          const TensorView& boxes, double spatial_scale) {
   namespace py = pybind11;
-  check_shape({features, "input"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
-  check_floating({features, "input"});
-  check_shape({boxes, "boxes"}, {kAny, 5}, "(K, 5)");
-  check_dtype({boxes, "boxes"}, accumulate_dtype(features.dtype));
-  check_contiguous({boxes, "boxes"});
+  check_rois({features, "input"}, {boxes, "boxes"});
   check_shape({pooled, "output"}, {boxes.shape[0], kAny, kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, {features, "input"});
-  check_same_device({boxes, "boxes"}, {features, "input"});
   check_same_device({pooled, "output"}, {features, "input"});
   for (int i = 1; i < 4; ++i) {  // so that no index of a channel or a pixel of one plane needs more
     if (features.shape[i] <= INT32_MAX && pooled.shape[i] <= INT32_MAX) continue;

@@ -24,6 +24,7 @@ struct TensorView {
   DType dtype = DType::kOther;
   bool on_cuda = false;
   int device = 0;
+  PyObject* object = nullptr;  // the tensor itself, borrowed
 
   int64_t elements() const {
     int64_t count = 1;
@@ -36,6 +37,23 @@ struct TensorView {
 // Fills the view from a torch.Tensor. Throws TypeError for anything else, and for tensors without memory of their own
 // (fake, meta, sparse, wrapper subclasses).
 TensorView view_of(PyObject* object);
+
+// a * b; throws ValueError where that is too large.
+int64_t multiply_sizes(int64_t a, int64_t b);
+
+// A tensor that torch has allocated, uninitialised: the object to return, and what a kernel writes to.
+struct NewTensor {
+  pybind11::object object;
+  TensorView view;
+};
+
+// On the device of `like`. Throws what torch throws when there is not so much memory.
+NewTensor new_tensor(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape,
+                     std::initializer_list<int64_t> strides);
+NewTensor new_contiguous(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape);
+// Four axes in the layout of `like`, which has four: channels_last where its channels are next to each other and it is
+// not contiguous.
+NewTensor new_dense(const TensorView& like, DType dtype, int64_t n, int64_t c, int64_t h, int64_t w);
 
 // The stream that torch would launch on for this tensor. CUDA tensors only; the emulator has no streams.
 Stream current_stream(const TensorView& tensor);

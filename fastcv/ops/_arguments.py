@@ -109,7 +109,7 @@ def new_dense(like: Tensor, n: int, c: int, h: int, w: int) -> Tensor:
 def new_pooled(input: Tensor, boxes: Tensor, height: int, width: int, bins: int = 1) -> Tensor:
     """Return an uninitialised (K, C / bins, height, width) tensor for features (N, C, H, W) and boxes (K, 5).
 
-    Raises ValueError for other shapes.
+    Raises ValueError for other shapes. For tensors without memory; the bindings do this for the others.
     """
     shape, rois = input.shape, boxes.shape
     if len(shape) != 4:
@@ -127,13 +127,6 @@ def new_pooled(input: Tensor, boxes: Tensor, height: int, width: int, bins: int 
                 "channels"
             )
         channels //= bins
-    if input.is_contiguous() and type(input) is Tensor and input.is_cpu and _empty_strided_cpu is not None:
-        # new_dense, written out: in a call with one box each function call shows
-        area = height * width
-        made: Tensor = _empty_strided_cpu(
-            (rois[0], channels, height, width), (channels * area, area, width, 1), input.dtype
-        )
-        return made
     return new_dense(input, rois[0], channels, height, width)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape, new_matrix
+from fastcv.ops._arguments import check_tensor, describe_shape
 from fastcv.ops._define import Gradient, Operator
 
 __all__ = ["box_iou", "complete_box_iou", "distance_box_iou", "generalized_box_iou"]
@@ -18,7 +18,14 @@ _COMPUTED = (torch.float32, torch.float64)
 _FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
+def _check_shapes(boxes1: Tensor, boxes2: Tensor) -> None:
+    for boxes, name, meaning in ((boxes1, "boxes1", "(..., N, 4)"), (boxes2, "boxes2", "(..., M, 4)")):
+        if boxes.dim() < 2 or boxes.shape[-1] != 4:
+            raise ValueError(f"{name} must have shape {meaning}, got {describe_shape(boxes)}")
+
+
 def _allocate(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, narrow: bool) -> Tensor:
+    _check_shapes(boxes1, boxes2)
     dtype = torch.float32 if narrow else boxes1.dtype
     n, m = boxes1.shape[-2], boxes2.shape[-2]
     if boxes1.dim() == 2:
@@ -27,12 +34,7 @@ def _allocate(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, narrow: boo
 
 
 def _forward(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, narrow: bool) -> Tensor:
-    if narrow or boxes1.dim() != 2:
-        output = _allocate(boxes1, boxes2, kind, eps, narrow)
-    else:
-        output = new_matrix(boxes1, boxes1.shape[0], boxes2.shape[0])
-    _C.box_iou_forward(output, boxes1, boxes2, kind, eps)
-    return output
+    return _C.box_iou_forward(boxes1, boxes2, kind, eps, narrow)
 
 
 def _allocate_gradient(
@@ -91,12 +93,11 @@ _box_iou_backward = Operator(
 def _overlap(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float) -> Tensor:
     check_tensor(boxes1, "boxes1")
     check_tensor(boxes2, "boxes2")
-    dtype, shape1, shape2 = boxes1.dtype, boxes1.shape, boxes2.shape
+    dtype = boxes1.dtype
     if (
         dtype in _COMPUTED
         and boxes2.dtype is dtype
-        and len(shape1) == len(shape2) == 2
-        and shape1[1] == shape2[1] == 4
+        and boxes1.dim() == boxes2.dim() == 2
         and boxes1.is_contiguous()
         and boxes2.is_contiguous()
     ):
@@ -107,9 +108,8 @@ def _overlap(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float) -> Tensor:
 
 def _prepared_overlap(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float) -> Tensor:
     """The way for everything but two contiguous matrices of the same floating dtype."""
-    for boxes, name, meaning in ((boxes1, "boxes1", "(..., N, 4)"), (boxes2, "boxes2", "(..., M, 4)")):
-        if boxes.dim() < 2 or boxes.shape[-1] != 4:
-            raise ValueError(f"{name} must have shape {meaning}, got {describe_shape(boxes)}")
+    _check_shapes(boxes1, boxes2)
+    for boxes, name in ((boxes1, "boxes1"), (boxes2, "boxes2")):
         if boxes.is_complex() or boxes.dtype is torch.bool:
             raise TypeError(f"{name} must be of a floating or an integer dtype, got {boxes.dtype}")
     promoted = torch.promote_types(boxes1.dtype, boxes2.dtype)

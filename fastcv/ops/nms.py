@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape, new_strided
+from fastcv.ops._arguments import check_tensor, describe_shape
 from fastcv.ops._define import Operator
 
 __all__ = ["batched_nms", "batched_nms_padded", "nms"]
@@ -54,15 +54,13 @@ def _fill(kept: Tensor, count: Tensor, boxes: Tensor, scores: Tensor, idxs: Tens
 
 
 def _forward(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float) -> Tensor:
-    kept = new_strided(scores, (scores.numel(),), (1,), torch.int64)
     if boxes.is_cpu and _C.has_cpu_kernels:
-        count = _C.nms(kept, boxes, scores, idxs, iou_threshold)
-    else:
-        _check(boxes, scores, idxs, iou_threshold, 2)
-        counts = boxes.new_empty((), dtype=torch.int64)
-        _fill(kept, counts, boxes, scores, idxs, iou_threshold)
-        count = int(counts)  # the one synchronisation: the result's size depends on the data
-    return kept if count == kept.shape[0] else kept.narrow(0, 0, count)
+        return _C.nms(boxes, scores, idxs, iou_threshold)
+    _check(boxes, scores, idxs, iou_threshold, 2)
+    kept = scores.new_empty((scores.numel(),), dtype=torch.int64)
+    counts = boxes.new_empty((), dtype=torch.int64)
+    _fill(kept, counts, boxes, scores, idxs, iou_threshold)
+    return kept.narrow(0, 0, int(counts))  # the one synchronisation: the result's size depends on the data
 
 
 def _fake(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float) -> Tensor:

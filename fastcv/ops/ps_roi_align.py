@@ -26,9 +26,7 @@ def _forward(
     spatial_scale: float,
     sampling_ratio: int,
 ) -> Tensor:
-    output = _allocate(input, boxes, pooled_height, pooled_width)
-    _C.ps_roi_align_forward(output, input, boxes, spatial_scale, sampling_ratio)
-    return output
+    return _C.ps_roi_align_forward(input, boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio)
 
 
 def _allocate_gradient(

@@ -25,9 +25,7 @@ def _forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> Tensor:
-    output = _allocate(input, boxes, pooled_height, pooled_width)
-    _C.ps_roi_pool_forward(output, input, boxes, spatial_scale)
-    return output
+    return _C.ps_roi_pool_forward(input, boxes, pooled_height, pooled_width, spatial_scale)
 
 
 def _allocate_gradient(

@@ -27,9 +27,7 @@ def _forward(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    output = new_pooled(input, boxes, pooled_height, pooled_width)
-    _C.roi_align_forward(output, input, boxes, spatial_scale, sampling_ratio, aligned)
-    return output
+    return _C.roi_align_forward(input, boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned)
 
 
 def _allocate_gradient(

@@ -22,18 +22,14 @@ def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: in
 
 def _forward(
     input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
-) -> tuple[Tensor, Tensor]:
-    output, argmax = _allocate(input, boxes, pooled_height, pooled_width)
-    _C.roi_pool_forward(output, argmax, input, boxes, spatial_scale)
-    return output, argmax
+) -> tuple[Tensor, ...]:
+    return _C.roi_pool_forward(input, boxes, pooled_height, pooled_width, spatial_scale, True)
 
 
 def _forward_values(
     input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
-) -> tuple[Tensor]:
-    output = new_pooled(input, boxes, pooled_height, pooled_width)
-    _C.roi_pool_values(output, input, boxes, spatial_scale)
-    return (output,)
+) -> tuple[Tensor, ...]:
+    return _C.roi_pool_forward(input, boxes, pooled_height, pooled_width, spatial_scale, False)
 
 
 def _allocate_gradient(

@@ -476,7 +476,7 @@ def test_bad_input_does_not_end_the_process() -> None:
             for b in wrong:
                 for c in wrong:
                     for d in wrong:
-                        calls = ((_C.nms, (a, b, c, d, 0.5)), (_C.nms_padded, (a, b, c, d, None, 0.5, *[None] * 4)))
+                        calls = ((_C.nms, (a, b, c, 0.5)), (_C.nms_padded, (a, b, c, d, None, 0.5, *[None] * 4)))
                         for call, arguments in calls:
                             try:
                                 call(*arguments)
@@ -487,7 +487,7 @@ def test_bad_input_does_not_end_the_process() -> None:
             fake = torch.zeros(3, 4)
         for tensor in (fake, torch.zeros(3, 4, device="meta"), torch.zeros(3, 4).to_sparse()):
             try:
-                _C.nms(torch.zeros(3).long(), tensor, torch.zeros(3), None, 0.5)
+                _C.nms(tensor, torch.zeros(3), None, 0.5)
             except Exception:
                 refused += 1
         print("refused", refused)

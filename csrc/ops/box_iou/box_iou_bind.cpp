@@ -8,11 +8,11 @@ namespace fastcv {
 namespace {
 
 // Shapes are (N, 4), (M, 4) and (N, M), or all with one leading axis.
-void check_boxes(Argument boxes, int rank) {
+void check_boxes(Argument boxes, int rank, const char* meaning) {
   if (rank == 3) {
-    check_shape(boxes, {kAny, kAny, 4}, "(B, N, 4)");
+    check_shape(boxes, {kAny, kAny, 4}, meaning);
   } else {
-    check_shape(boxes, {kAny, 4}, "(N, 4)");
+    check_shape(boxes, {kAny, 4}, meaning);
   }
   if (boxes.view.dtype != DType::kFloat32 && boxes.view.dtype != DType::kFloat64) {
     throw py::type_error(std::string(boxes.name) + " must be float32 or float64, got " + name_of(boxes.view.dtype));
@@ -20,13 +20,19 @@ void check_boxes(Argument boxes, int rank) {
   check_contiguous(boxes);
 }
 
-BoxIouParams make_params(const TensorView& boxes1, const TensorView& boxes2, Argument overlap, int64_t kind,
-                         double epsilon) {
+// Returns the number of axes of either.
+int check_both(const TensorView& boxes1, const TensorView& boxes2) {
   const int rank = boxes1.rank == 3 ? 3 : 2;
-  check_boxes({boxes1, "boxes1"}, rank);
-  check_boxes({boxes2, "boxes2"}, rank);
+  check_boxes({boxes1, "boxes1"}, rank, "(..., N, 4)");
+  check_boxes({boxes2, "boxes2"}, rank, "(..., M, 4)");
   check_same_dtype({boxes2, "boxes2"}, {boxes1, "boxes1"});
   check_same_device({boxes2, "boxes2"}, {boxes1, "boxes1"});
+  return rank;
+}
+
+BoxIouParams make_params(const TensorView& boxes1, const TensorView& boxes2, Argument overlap, int64_t kind,
+                         double epsilon) {
+  const int rank = check_both(boxes1, boxes2);
   check_same_device(overlap, {boxes1, "boxes1"});
   BoxIouParams params{};
   params.batch = rank == 3 ? boxes1.shape[0] : 1;
@@ -50,14 +56,18 @@ BoxIouParams make_params(const TensorView& boxes1, const TensorView& boxes2, Arg
   return params;
 }
 
-void box_iou_forward(const TensorView& output, const TensorView& boxes1, const TensorView& boxes2, int64_t kind,
-                     double epsilon) {
-  BoxIouParams params = make_params(boxes1, boxes2, {output, "output"}, kind, epsilon);
-  check_contiguous({output, "output"});
-  params.narrow = boxes1.dtype == DType::kFloat64 && output.dtype == DType::kFloat32;
-  if (!params.narrow) check_same_dtype({output, "output"}, {boxes1, "boxes1"});
-  if (output.elements() == 0) return;
-  FASTCV_RUN(box_iou_forward, params, output);
+// With `narrow`, float64 boxes give float32 overlaps.
+py::object box_iou_forward(const TensorView& boxes1, const TensorView& boxes2, int64_t kind, double epsilon,
+                           bool narrow) {
+  const int rank = check_both(boxes1, boxes2);
+  const DType dtype = narrow ? DType::kFloat32 : boxes1.dtype;
+  const int64_t n = boxes1.shape[rank - 2], m = boxes2.shape[rank - 2];
+  NewTensor output =
+      rank == 3 ? new_contiguous(boxes1, dtype, {boxes1.shape[0], n, m}) : new_contiguous(boxes1, dtype, {n, m});
+  BoxIouParams params = make_params(boxes1, boxes2, {output.view, "output"}, kind, epsilon);
+  params.narrow = narrow && boxes1.dtype == DType::kFloat64;
+  if (output.view.elements() > 0) FASTCV_RUN(box_iou_forward, params, boxes1);
+  return std::move(output.object);
 }
 
 int64_t box_iou_workspace(int64_t batch, int64_t rows, int64_t columns) {

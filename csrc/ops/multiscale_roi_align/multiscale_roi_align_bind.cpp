@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "core/dispatch.h"
-#include "core/tensor.h"
+#include "core/roi_bind.h"
 #include "ops/multiscale_roi_align/multiscale_roi_align.h"
 
 namespace py = pybind11;
@@ -31,17 +31,13 @@ RoiPyramid make_params(const Tensors& features, const char* list, const TensorVi
   }
   const Name first(list, 0);
   const Argument reference{features[0], first.text.c_str()};
-  check_shape({boxes, "boxes"}, {kAny, 5}, "(K, 5)");
-  check_contiguous({boxes, "boxes"});
+  check_rois(reference, {boxes, "boxes"});
   RoiPyramid params{};
   params.level_count = static_cast<int>(features.size());
   for (size_t l = 0; l < features.size(); ++l) {
     const Name name(list, l);
     const Argument map{features[l], name.text.c_str()};
-    if (l == 0) {
-      check_shape(map, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
-      check_floating(map);
-    } else {
+    if (l > 0) {
       check_shape(map, {features[0].shape[0], features[0].shape[1], kAny, kAny}, "(N, C, H, W)");
       check_same_dtype(map, reference);
       check_same_device(map, reference);
@@ -53,10 +49,8 @@ RoiPyramid make_params(const Tensors& features, const char* list, const TensorVi
     level.spatial_scale = scales[l];
     for (int i = 0; i < 4; ++i) level.strides[i] = features[l].strides[i];
   }
-  check_dtype({boxes, "boxes"}, accumulate_dtype(features[0].dtype));
   check_shape({pooled, "output"}, {boxes.shape[0], features[0].shape[1], kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, reference);
-  check_same_device({boxes, "boxes"}, reference);
   check_same_device({pooled, "output"}, reference);
   if (sampling_ratio > kMaxRoiGrid) {
     throw py::value_error("sampling_ratio must be at most 65536, got " + std::to_string(sampling_ratio));

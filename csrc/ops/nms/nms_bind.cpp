@@ -77,19 +77,18 @@ NmsParams make_params(const TensorView& kept, const TensorView& boxes, const Ten
   return p;
 }
 
-// For boxes in the memory of the CPU and without an image axis: returns how many are kept, and writes nothing behind.
-int64_t nms(const TensorView& kept, const TensorView& boxes, const TensorView& scores, const py::object& classes,
-            double threshold) {
-  NmsParams p = make_params(kept, boxes, scores, classes, threshold);
-  if (!runs_on_cpu(boxes) || boxes.rank != 2) throw py::value_error("nms: use nms_padded");
-  int64_t count = 0;
+// For boxes in the memory of the CPU and without an image axis: the kept indices, no more.
+py::object nms(const TensorView& boxes, const TensorView& scores, const py::object& classes, double threshold) {
+  if (!runs_on_cpu(boxes)) throw py::value_error("nms: on CUDA use nms_padded");
+  check_shape({boxes, "boxes"}, {kAny, 4}, "(N, 4)");
+  NewTensor kept = new_contiguous(boxes, DType::kInt64, {boxes.shape[0]});
+  NmsParams p = make_params(kept.view, boxes, scores, classes, threshold);
+  int64_t count = p.boxes_per_image;
   p.count = &count;
-  if (p.boxes_per_image == 1 && p.capacity > 0) {
-    *p.kept = 0;
-    return 1;
-  }
-  if (p.boxes_per_image > 0) FASTCV_RUN(nms, p, boxes);
-  return count;
+  if (count == 1) *p.kept = 0;
+  if (count > 1) FASTCV_RUN(nms, p, boxes);
+  if (count < p.boxes_per_image) return kept.object.attr("narrow")(0, 0, count);
+  return std::move(kept.object);
 }
 
 void nms_padded(const TensorView& kept, const TensorView& count, const TensorView& boxes, const TensorView& scores,

@@ -7,11 +7,12 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-void ps_roi_pool_forward(const TensorView& output, const TensorView& input, const TensorView& boxes,
-                         double spatial_scale) {
-  const PositionSensitiveParams params = position_sensitive_params(input, output, boxes, spatial_scale);
-  if (output.elements() == 0) return;
-  FASTCV_RUN(ps_roi_pool_forward, params, input);
+py::object ps_roi_pool_forward(const TensorView& input, const TensorView& boxes, int64_t pooled_height,
+                               int64_t pooled_width, double spatial_scale) {
+  NewTensor output = new_pooled({input, "input"}, {boxes, "boxes"}, pooled_height, pooled_width, true);
+  const PositionSensitiveParams params = position_sensitive_params(input, output.view, boxes, spatial_scale);
+  if (output.view.elements() > 0) FASTCV_RUN(ps_roi_pool_forward, params, input);
+  return std::move(output.object);
 }
 
 void ps_roi_pool_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& boxes,

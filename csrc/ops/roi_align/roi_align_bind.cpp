@@ -1,5 +1,5 @@
 #include "core/dispatch.h"
-#include "core/tensor.h"
+#include "core/roi_bind.h"
 #include "ops/roi_align/roi_align.h"
 
 namespace py = pybind11;
@@ -9,14 +9,9 @@ namespace {
 
 RoiPyramid make_params(const TensorView& features, const TensorView& pooled, const TensorView& boxes,
                        double spatial_scale, int64_t sampling_ratio, bool aligned) {
-  check_shape({features, "input"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
-  check_floating({features, "input"});
-  check_shape({boxes, "boxes"}, {kAny, 5}, "(K, 5)");
-  check_dtype({boxes, "boxes"}, accumulate_dtype(features.dtype));
-  check_contiguous({boxes, "boxes"});
+  check_rois({features, "input"}, {boxes, "boxes"});
   check_shape({pooled, "output"}, {boxes.shape[0], features.shape[1], kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, {features, "input"});
-  check_same_device({boxes, "boxes"}, {features, "input"});
   check_same_device({pooled, "output"}, {features, "input"});
   if (sampling_ratio > kMaxRoiGrid) {
     throw py::value_error("sampling_ratio must be at most 65536, got " + std::to_string(sampling_ratio));
@@ -42,12 +37,12 @@ RoiPyramid make_params(const TensorView& features, const TensorView& pooled, con
   return params;
 }
 
-void roi_align_forward(const TensorView& output, const TensorView& input, const TensorView& boxes, double spatial_scale,
-                       int64_t sampling_ratio, bool aligned) {
-  RoiPyramid params = make_params(input, output, boxes, spatial_scale, sampling_ratio, aligned);
-  check_dense({output, "output"}, params.pooled_strides);
-  if (output.elements() == 0) return;
-  FASTCV_RUN(roi_align_forward, params, input);
+py::object roi_align_forward(const TensorView& input, const TensorView& boxes, int64_t pooled_height,
+                             int64_t pooled_width, double spatial_scale, int64_t sampling_ratio, bool aligned) {
+  NewTensor output = new_pooled({input, "input"}, {boxes, "boxes"}, pooled_height, pooled_width);
+  const RoiPyramid params = make_params(input, output.view, boxes, spatial_scale, sampling_ratio, aligned);
+  if (output.view.elements() > 0) FASTCV_RUN(roi_align_forward, params, input);
+  return std::move(output.object);
 }
 
 void roi_align_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& boxes,

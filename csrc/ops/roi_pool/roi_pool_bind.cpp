@@ -1,5 +1,5 @@
 #include "core/dispatch.h"
-#include "core/tensor.h"
+#include "core/roi_bind.h"
 #include "ops/roi_pool/roi_pool.h"
 
 namespace py = pybind11;
@@ -9,14 +9,9 @@ namespace {
 
 RoiPoolParams make_params(const TensorView& features, const TensorView& pooled, const TensorView* argmax,
                           const TensorView& boxes, double spatial_scale) {
-  check_shape({features, "input"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
-  check_floating({features, "input"});
-  check_shape({boxes, "boxes"}, {kAny, 5}, "(K, 5)");
-  check_dtype({boxes, "boxes"}, accumulate_dtype(features.dtype));
-  check_contiguous({boxes, "boxes"});
+  check_rois({features, "input"}, {boxes, "boxes"});
   check_shape({pooled, "output"}, {boxes.shape[0], features.shape[1], kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, {features, "input"});
-  check_same_device({boxes, "boxes"}, {features, "input"});
   check_same_device({pooled, "output"}, {features, "input"});
   if (features.shape[2] * features.shape[3] > INT32_MAX) {
     throw py::value_error("input must have at most 2^31 - 1 pixels, got " +
@@ -51,20 +46,16 @@ RoiPoolParams make_params(const TensorView& features, const TensorView& pooled, 
   return params;
 }
 
-void forward(const TensorView& output, const TensorView* argmax, const TensorView& input, const TensorView& boxes,
-             double spatial_scale) {
-  const RoiPoolParams params = make_params(input, output, argmax, boxes, spatial_scale);
-  if (output.elements() == 0) return;
-  FASTCV_RUN(roi_pool_forward, params, input);
-}
-
-void roi_pool_forward(const TensorView& output, const TensorView& argmax, const TensorView& input,
-                      const TensorView& boxes, double spatial_scale) {
-  forward(output, &argmax, input, boxes, spatial_scale);
-}
-
-void roi_pool_values(const TensorView& output, const TensorView& input, const TensorView& boxes, double spatial_scale) {
-  forward(output, nullptr, input, boxes, spatial_scale);
+py::object roi_pool_forward(const TensorView& input, const TensorView& boxes, int64_t pooled_height,
+                            int64_t pooled_width, double spatial_scale, bool with_argmax) {
+  NewTensor output = new_pooled({input, "input"}, {boxes, "boxes"}, pooled_height, pooled_width), argmax;
+  const int64_t* shape = output.view.shape;
+  if (with_argmax) argmax = new_dense(output.view, DType::kInt32, shape[0], shape[1], shape[2], shape[3]);
+  const RoiPoolParams params =
+      make_params(input, output.view, with_argmax ? &argmax.view : nullptr, boxes, spatial_scale);
+  if (output.view.elements() > 0) FASTCV_RUN(roi_pool_forward, params, input);
+  if (with_argmax) return py::make_tuple(output.object, argmax.object);
+  return py::make_tuple(output.object);
 }
 
 void roi_pool_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& argmax,
@@ -79,7 +70,6 @@ void roi_pool_backward(const TensorView& grad_input, const TensorView& grad_outp
 
 void bind_roi_pool(py::module_& module) {
   module.def("roi_pool_forward", &roi_pool_forward);
-  module.def("roi_pool_values", &roi_pool_values);
   module.def("roi_pool_backward", &roi_pool_backward);
 }
 
