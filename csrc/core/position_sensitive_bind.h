@@ -11,7 +11,6 @@ namespace fastcv {
 inline PositionSensitiveParams position_sensitive_params(const TensorView& features, const TensorView& pooled,
                                                          const TensorView& boxes, double spatial_scale) {
   namespace py = pybind11;
-  check_rois({features, "input"}, {boxes, "boxes"});
   check_shape({pooled, "output"}, {boxes.shape[0], kAny, kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, {features, "input"});
   check_same_device({pooled, "output"}, {features, "input"});

@@ -153,16 +153,16 @@ int64_t multiply_sizes(int64_t a, int64_t b) {
 
 NewTensor new_tensor(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape,
                      std::initializer_list<int64_t> strides) {
-  const py::object& torch_dtype = torch().dtypes[static_cast<int>(dtype)];
   const py::object& on_cpu = torch().empty_strided_cpu;
   NewTensor made;
   const py::tuple sizes = tuple_of(shape), steps = tuple_of(strides);
   if (!like.on_cuda && !on_cpu.is_none()) {
-    PyObject* const arguments[] = {sizes.ptr(), steps.ptr(), torch_dtype.ptr()};
+    PyObject* const arguments[] = {sizes.ptr(), steps.ptr(), torch_dtype(dtype).ptr()};
     made.object = py::reinterpret_steal<py::object>(PyObject_Vectorcall(on_cpu.ptr(), arguments, 3, nullptr));
     if (!made.object) throw py::error_already_set();
   } else {
-    made.object = py::handle(like.object).attr("new_empty_strided")(sizes, steps, py::arg("dtype") = torch_dtype);
+    made.object =
+        py::handle(like.object).attr("new_empty_strided")(sizes, steps, py::arg("dtype") = torch_dtype(dtype));
   }
   made.view = view_of(made.object.ptr());
   return made;
@@ -221,6 +221,10 @@ const char* name_of(DType dtype) {
     default:
       return "an unsupported dtype";
   }
+}
+
+py::handle torch_dtype(DType dtype) {
+  return torch().dtypes[static_cast<int>(dtype)];
 }
 
 void check_shape(Argument argument, std::initializer_list<int64_t> shape, const char* meaning) {

@@ -84,6 +84,7 @@ inline DType accumulate_dtype(DType dtype) {
 }
 
 const char* name_of(DType dtype);
+pybind11::handle torch_dtype(DType dtype);  // such as torch.float32
 
 }  // namespace fastcv
 

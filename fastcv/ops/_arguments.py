@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_FLOAT32, _FLOAT64 = torch.float32, torch.float64
 _INTEGERS = (int, torch.SymInt)
 
 
@@ -44,19 +43,8 @@ def describe_shape(tensor: Tensor) -> str:
 
 
 def as_rois(boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
-    """Return boxes as one contiguous (K, 5) tensor in the dtype that RoI kernels compute in.
-
-    That is float64 when ``input`` is float64, else float32. A sequence of (L, 4) tensors, one per image, gets its batch
-    index column here. A tensor's own shape is checked by ``new_pooled``.
-    """
-    if type(boxes) is not Tensor and not isinstance(boxes, Tensor):
-        boxes = _concatenate_boxes(boxes, input)
-    wanted = _FLOAT64 if input.dtype is _FLOAT64 else _FLOAT32
-    if boxes.dtype is not wanted:
-        if not boxes.dtype.is_floating_point or boxes.dtype is torch.float64:
-            raise TypeError(f"boxes must be of a floating dtype not wider than {wanted}, got {boxes.dtype}")
-        boxes = boxes.to(wanted)
-    return boxes if boxes.is_contiguous() else boxes.contiguous()
+    """Return boxes as one (K, 5) tensor: a sequence of (L, 4) tensors, one per image, gets its batch index column."""
+    return boxes if type(boxes) is Tensor or isinstance(boxes, Tensor) else _concatenate_boxes(boxes, input)
 
 
 def _concatenate_boxes(boxes: Sequence[Tensor], input: Tensor) -> Tensor:
@@ -119,6 +107,9 @@ def new_pooled(input: Tensor, boxes: Tensor, height: int, width: int, bins: int 
             "boxes must have shape (K, 5), rows of batch index, x1, y1, x2, y2 (or be a list of (L, 4) tensors, one "
             f"per image), got {describe_shape(boxes)}"
         )
+    if boxes.dtype.itemsize > max(input.dtype.itemsize, 4) or not boxes.dtype.is_floating_point:
+        wanted = torch.promote_types(input.dtype, torch.float32)
+        raise TypeError(f"boxes must be of a floating dtype not wider than {wanted}, got {boxes.dtype}")
     channels = shape[1]
     if bins != 1:
         if channels % bins:

@@ -483,7 +483,7 @@ def test_bad_input_does_not_end_the_process(tmp_path: Path) -> None:
     """)
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "refused 834" in result.stdout, result.stdout
+    assert "refused 833" in result.stdout, result.stdout
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

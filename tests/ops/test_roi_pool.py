@@ -286,7 +286,7 @@ def test_bad_input_does_not_end_the_process() -> None:
         [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
-    assert "refused 2889" in result.stdout, result.stdout
+    assert "refused 2887" in result.stdout, result.stdout
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,19 +19,22 @@ struct Name {
   std::string text;
 };
 
-RoiPyramid make_params(const Tensors& features, const char* list, const TensorView& pooled, const TensorView& boxes,
-                       const std::vector<double>& scales, int64_t sampling_ratio, bool aligned, double canonical_scale,
-                       int64_t canonical_level, int64_t min_level, int64_t max_level) {
+Rois rois_of(const TensorView& boxes, const Tensors& features, const char* list) {
   if (features.empty() || features.size() > kMaxRoiLevels) {
     throw py::value_error(std::string(list) + " must hold 1 to 8 tensors, got " + std::to_string(features.size()));
   }
+  return Rois({boxes, "boxes"}, {features[0], Name(list, 0).text.c_str()});
+}
+
+RoiPyramid make_params(const Tensors& features, const char* list, const TensorView& pooled, const Rois& rois,
+                       const std::vector<double>& scales, int64_t sampling_ratio, bool aligned, double canonical_scale,
+                       int64_t canonical_level, int64_t min_level, int64_t max_level) {
   if (scales.size() != features.size()) {
     throw py::value_error("scales must hold one number per level, " + std::to_string(features.size()) + ", got " +
                           std::to_string(scales.size()));
   }
   const Name first(list, 0);
   const Argument reference{features[0], first.text.c_str()};
-  check_rois(reference, {boxes, "boxes"});
   RoiPyramid params{};
   params.level_count = static_cast<int>(features.size());
   for (size_t l = 0; l < features.size(); ++l) {
@@ -49,18 +52,18 @@ RoiPyramid make_params(const Tensors& features, const char* list, const TensorVi
     level.spatial_scale = scales[l];
     for (int i = 0; i < 4; ++i) level.strides[i] = features[l].strides[i];
   }
-  check_shape({pooled, "output"}, {boxes.shape[0], features[0].shape[1], kAny, kAny}, "(K, C, P, Q)");
+  check_shape({pooled, "output"}, {rois.view.shape[0], features[0].shape[1], kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, reference);
   check_same_device({pooled, "output"}, reference);
   if (sampling_ratio > kMaxRoiGrid) {
     throw py::value_error("sampling_ratio must be at most 65536, got " + std::to_string(sampling_ratio));
   }
   params.pooled = pooled.data;
-  params.boxes = boxes.data;
+  params.boxes = rois.view.data;
   params.dtype = features[0].dtype;
   params.batch = features[0].shape[0];
   params.channels = features[0].shape[1];
-  params.rois = boxes.shape[0];
+  params.rois = rois.view.shape[0];
   params.sampling = {pooled.shape[2], pooled.shape[3], sampling_ratio, aligned};
   params.canonical_scale = canonical_scale;
   params.canonical_level = canonical_level;
@@ -73,7 +76,8 @@ void multiscale_roi_align_forward(const TensorView& output, const Tensors& featu
                                   const std::vector<double>& scales, int64_t sampling_ratio, bool aligned,
                                   double canonical_scale, int64_t canonical_level, int64_t min_level,
                                   int64_t max_level) {
-  RoiPyramid params = make_params(features, "features", output, boxes, scales, sampling_ratio, aligned, canonical_scale,
+  const Rois rois = rois_of(boxes, features, "features");
+  RoiPyramid params = make_params(features, "features", output, rois, scales, sampling_ratio, aligned, canonical_scale,
                                   canonical_level, min_level, max_level);
   check_dense({output, "output"}, params.pooled_strides);
   if (output.elements() == 0) return;
@@ -84,7 +88,8 @@ void multiscale_roi_align_backward(const Tensors& grad_features, const TensorVie
                                    const std::vector<double>& scales, int64_t sampling_ratio, bool aligned,
                                    double canonical_scale, int64_t canonical_level, int64_t min_level,
                                    int64_t max_level) {
-  RoiPyramid params = make_params(grad_features, "grad_features", grad_output, boxes, scales, sampling_ratio, aligned,
+  const Rois rois = rois_of(boxes, grad_features, "grad_features");
+  RoiPyramid params = make_params(grad_features, "grad_features", grad_output, rois, scales, sampling_ratio, aligned,
                                   canonical_scale, canonical_level, min_level, max_level);
   int64_t elements = 0;
   for (size_t l = 0; l < grad_features.size(); ++l) {

@@ -9,7 +9,6 @@ namespace {
 
 RoiPyramid make_params(const TensorView& features, const TensorView& pooled, const TensorView& boxes,
                        double spatial_scale, int64_t sampling_ratio, bool aligned) {
-  check_rois({features, "input"}, {boxes, "boxes"});
   check_shape({pooled, "output"}, {boxes.shape[0], features.shape[1], kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, {features, "input"});
   check_same_device({pooled, "output"}, {features, "input"});
@@ -39,15 +38,17 @@ RoiPyramid make_params(const TensorView& features, const TensorView& pooled, con
 
 py::object roi_align_forward(const TensorView& input, const TensorView& boxes, int64_t pooled_height,
                              int64_t pooled_width, double spatial_scale, int64_t sampling_ratio, bool aligned) {
-  NewTensor output = new_pooled({input, "input"}, {boxes, "boxes"}, pooled_height, pooled_width);
-  const RoiPyramid params = make_params(input, output.view, boxes, spatial_scale, sampling_ratio, aligned);
+  const Rois rois({boxes, "boxes"}, {input, "input"});
+  NewTensor output = new_pooled({input, "input"}, rois, pooled_height, pooled_width);
+  const RoiPyramid params = make_params(input, output.view, rois.view, spatial_scale, sampling_ratio, aligned);
   if (output.view.elements() > 0) FASTCV_RUN(roi_align_forward, params, input);
   return std::move(output.object);
 }
 
 void roi_align_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& boxes,
                         double spatial_scale, int64_t sampling_ratio, bool aligned) {
-  RoiPyramid params = make_params(grad_input, grad_output, boxes, spatial_scale, sampling_ratio, aligned);
+  const Rois rois({boxes, "boxes"}, {grad_input, "input"});
+  RoiPyramid params = make_params(grad_input, grad_output, rois.view, spatial_scale, sampling_ratio, aligned);
   check_dense({grad_input, "grad_input"}, params.levels[0].strides);
   check_dense({grad_output, "grad_output"}, params.pooled_strides);
   if (grad_input.elements() == 0) return;

@@ -9,7 +9,6 @@ namespace {
 
 RoiPoolParams make_params(const TensorView& features, const TensorView& pooled, const TensorView* argmax,
                           const TensorView& boxes, double spatial_scale) {
-  check_rois({features, "input"}, {boxes, "boxes"});
   check_shape({pooled, "output"}, {boxes.shape[0], features.shape[1], kAny, kAny}, "(K, C, P, Q)");
   check_same_dtype({pooled, "output"}, {features, "input"});
   check_same_device({pooled, "output"}, {features, "input"});
@@ -48,11 +47,12 @@ RoiPoolParams make_params(const TensorView& features, const TensorView& pooled, 
 
 py::object roi_pool_forward(const TensorView& input, const TensorView& boxes, int64_t pooled_height,
                             int64_t pooled_width, double spatial_scale, bool with_argmax) {
-  NewTensor output = new_pooled({input, "input"}, {boxes, "boxes"}, pooled_height, pooled_width), argmax;
+  const Rois rois({boxes, "boxes"}, {input, "input"});
+  NewTensor output = new_pooled({input, "input"}, rois, pooled_height, pooled_width), argmax;
   const int64_t* shape = output.view.shape;
   if (with_argmax) argmax = new_dense(output.view, DType::kInt32, shape[0], shape[1], shape[2], shape[3]);
   const RoiPoolParams params =
-      make_params(input, output.view, with_argmax ? &argmax.view : nullptr, boxes, spatial_scale);
+      make_params(input, output.view, with_argmax ? &argmax.view : nullptr, rois.view, spatial_scale);
   if (output.view.elements() > 0) FASTCV_RUN(roi_pool_forward, params, input);
   if (with_argmax) return py::make_tuple(output.object, argmax.object);
   return py::make_tuple(output.object);
@@ -60,7 +60,8 @@ py::object roi_pool_forward(const TensorView& input, const TensorView& boxes, in
 
 void roi_pool_backward(const TensorView& grad_input, const TensorView& grad_output, const TensorView& argmax,
                        const TensorView& boxes, double spatial_scale) {
-  RoiPoolParams params = make_params(grad_input, grad_output, &argmax, boxes, spatial_scale);
+  const Rois rois({boxes, "boxes"}, {grad_input, "input"});
+  RoiPoolParams params = make_params(grad_input, grad_output, &argmax, rois.view, spatial_scale);
   check_dense({grad_input, "grad_input"}, params.feature_strides);
   if (grad_input.elements() == 0) return;
   FASTCV_RUN(roi_pool_backward, params, grad_input);
