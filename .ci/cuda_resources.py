@@ -1,9 +1,10 @@
 """The registers, shared memory and spills of every CUDA kernel, from ptxas: `csrc/cuda_resources.txt`.
 
-    python .ci/cuda_resources.py            # writes the table
-    python .ci/cuda_resources.py --check    # fails on a spill, or on a table that is out of date
+    python .ci/cuda_resources.py                # compiles all, writes the table
+    python .ci/cuda_resources.py --check LOG    # fails on a spill, or on a table that is out of date
 
-Needs nvcc, no GPU. Numbers depend on the compiler, so the table is compared only under the version that wrote it.
+LOG is what a build of the wheel has printed, `pip wheel -v` with CUDAFLAGS="-Xptxas -v". Needs nvcc, no GPU. Numbers
+depend on the compiler, so the table is compared only under the version that wrote it.
 """
 
 from __future__ import annotations
@@ -35,16 +36,31 @@ def demangle(name: str) -> str:
     return re.sub(r"::|\([^()]*\)$|\((int|bool)\)", "", text).strip()
 
 
-def resources(source: Path) -> list[tuple[str, int, int, int]]:
-    """Compile one file; a row (kernel, registers, static shared bytes, spilled bytes) for each kernel."""
+def compile_log(source: Path) -> str:
+    """What ptxas says while it compiles one file."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["nvcc", *FLAGS, "-Xptxas", "-v", "-c", str(source), "-o", f"{folder}/kernel.o"]
         result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     log = result.stdout + result.stderr
     if result.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{log}")
+    return log
+
+
+def build_logs(path: Path) -> list[str]:
+    """The part of a build's log that belongs to each .cu file, in the order of their names."""
+    parts = re.split(r"\[\d+/\d+\] ", path.read_text())
+    names = [re.search(r"csrc/(ops/\w+/\w+_cuda\.cu)", part[:1000]) for part in parts]
+    found = {name.group(1): part for name, part in zip(names, parts, strict=True) if name and "ptxas info" in part}
+    return [found[name] for name in sorted(found)]
+
+
+def resources(log: str) -> list[tuple[str, int, int, int]]:
+    """A row (kernel, registers, static shared bytes, spilled bytes) for each kernel."""
     rows = []
     for block in log.split("Compiling entry function '")[1:]:
+        if f"for '{ARCHITECTURE}'" not in block[: block.index("\n")]:
+            continue
         registers, shared = re.search(r"Used (\d+) registers", block), re.search(r"(\d+) bytes smem", block)
         spills = re.findall(r"(\d+) bytes spill", block)
         assert registers, block
@@ -67,16 +83,20 @@ def main() -> None:
         f"# {'registers':>9} {'shared':>7} {'spilled':>7}  kernel",
     ]
     spilling = []
-    sources = sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu"))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tables = list(pool.map(resources, sources))
-    for table in tables:
-        for kernel, registers, shared, spilled in table:
+    check = "--check" in sys.argv
+    if check:
+        logs = build_logs(Path(sys.argv[-1]))
+    else:
+        sources = sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu"))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            logs = list(pool.map(compile_log, sources))
+    for log in logs:
+        for kernel, registers, shared, spilled in resources(log):
             lines.append(f"{registers:11} {shared:7} {spilled:7}  {kernel}")
             if spilled:
                 spilling.append(lines[-1])
     text = "\n".join(lines) + "\n"
-    if "--check" not in sys.argv:
+    if not check:
         TABLE.write_text(text)
     elif version in TABLE.read_text().splitlines()[0] and TABLE.read_text() != text:
         sys.exit(f"{TABLE.name} is out of date: run python .ci/cuda_resources.py and commit it\n{text}")
