@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "bench").is_dir():
@@ -16,6 +17,7 @@ if not (ROOT / "bench").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from bench import harness, machine, report, summary, text  # noqa: E402
+from bench.models.drift_rcnn import drift  # noqa: E402
 from bench.workloads import Problem, Target, Variant, Workload  # noqa: E402
 
 sys.path.remove(str(ROOT))
@@ -281,3 +283,17 @@ def test_three_digits(value, written):
 def test_limits_are_the_better_of_two_measurements():
     assert machine.higher({"copy": 1.0, "write": 5.0}, {"copy": 2.0, "write": 4.0}) == {"copy": 2.0, "write": 5.0}
     assert machine.slug("NVIDIA H200, 1 core") == "nvidia-h200-1-core"
+
+
+def test_drift_pairs_findings_of_one_label_and_counts_the_others():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40], [50, 50, 60, 60]])
+    exact = {"boxes": boxes, "labels": torch.tensor([1, 1, 1]), "scores": torch.tensor([0.9, 0.8, 0.7]),
+             "masks": torch.zeros(3, 1, 4, 4)}  # fmt: skip
+    moved = {**exact, "boxes": boxes + torch.tensor([0.0, 0, 1, 0]), "labels": torch.tensor([1, 1, 2]),
+             "scores": torch.tensor([0.9, 0.75, 0.7]), "masks": torch.ones(3, 1, 4, 4)}  # fmt: skip
+    nothing = {name: value[:0] for name, value in exact.items()}
+    found = drift([exact, nothing, exact], [moved, nothing, nothing])
+    assert found["boxes"].tolist() == [1, 1]
+    assert found["scores"].tolist() == pytest.approx([0, 0.05])
+    assert found["masks"].tolist() == [1, 1]
+    assert found["alone"] == 2 + 3  # the third differs in its label; the last image has lost all three

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from fastcv.cli import app as app_module
 from fastcv.cli.detect import COCO, draw, name_of
 from fastcv.models import detection
+from fastcv.models.detection.backbone import BackboneWithFPN
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,22 @@ def test_draws(folder: Path, kind: str) -> None:
     assert nothing.exit_code == 0
     assert ": 0 objects in" in nothing.stdout
     assert (np.asarray(Image.open(output)) == before).all()
+
+
+def test_size_is_what_the_model_sees(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    backbone = BackboneWithFPN.forward
+
+    def watched(self: BackboneWithFPN, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(tuple(batch.shape[-2:]))
+        return backbone(self, batch)
+
+    monkeypatch.setattr(BackboneWithFPN, "forward", watched)
+    for options in ((), ("--size", 64)):
+        result = run(folder / "photo.png", "--weights", folder / "fasterrcnn.pth", "--model", "fasterrcnn_tiny_fpn",
+                     "--output", folder / "sized.png", *options)  # fmt: skip
+        assert result.exit_code == 0, result.output
+    assert seen == [(800, 1088), (64, 96)]  # 800 x 1066 and 64 x 85, to whole strides
 
 
 def test_drawing_covers_box_and_mask() -> None:

@@ -38,13 +38,14 @@ def detect(
     model: Annotated[str, typer.Option(help="Such as maskrcnn_resnet50_fpn.")] = "fasterrcnn_resnet50_fpn",
     output: Annotated[Path, typer.Option(help="Where the drawing goes.")] = Path("detections.png"),
     score: Annotated[float, typer.Option(min=0, max=1, help="Least score of what is drawn.")] = 0.5,
+    size: Annotated[int, typer.Option(min=32, help="Pixels that the shorter side is resized to.")] = 800,
     device: Annotated[str, typer.Option(help="Such as cuda.")] = "cpu",
 ) -> None:
     """Find objects in a photograph, and draw their boxes, masks and keypoints."""
     if output.suffix.lower() != ".png":
         fail(f"the drawing is a PNG: --output {output} has to end in .png")
     photo = open_photo(image)
-    detector = load(model, weights, device)
+    detector = load(model, weights, size, device)
     pixels = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1).float().div(255).to(device)
     with torch.inference_mode():
         start = time.perf_counter()
@@ -85,7 +86,7 @@ def open_photo(path: Path) -> Image.Image:
         fail(f"cannot read {path}: {error}")
 
 
-def load(name: str, weights: Path, device: str) -> Any:
+def load(name: str, weights: Path, size: int, device: str) -> Any:
     """Make a detector, ready for inference."""
     from fastcv.models.detection import create
 
@@ -93,7 +94,7 @@ def load(name: str, weights: Path, device: str) -> Any:
         place = torch.device(device)
         if place.type == "cuda" and not torch.cuda.is_available():
             fail(f"--device {device}: torch sees no GPU here")
-        return create(name, weights=weights).eval().optimize().to(place)
+        return create(name, weights=weights, min_size=size, max_size=size * 5 // 3).eval().optimize().to(place)
     except (ValueError, KeyError, ImportError, RuntimeError, OSError) as error:
         fail(str(error.args[0] if isinstance(error, KeyError) else error).splitlines()[0])
 

@@ -1,0 +1,69 @@
+"""How far a detector's answers move in lower precision: ``python -m bench.models.drift_rcnn [CHECKPOINT]``.
+
+CHECKPOINT is what ``fastcv shapes`` has written (default: shapes.safetensors). Weights that nobody has trained would
+say nothing: their scores nearly tie.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcv.cli.shapes import HELD_OUT_IMAGES, MODEL
+from fastcv.data import synthetic_instances
+from fastcv.engine import evaluate_detection
+from fastcv.models.detection import FasterRCNN, create
+from fastcv.ops import box_iou
+
+SIZE = 128
+WAYS = {"float32, optimized": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def drift(exact: list[dict[str, Tensor]], moved: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """Compare findings: pairs of one label with an IoU of at least 0.5, and what has no partner.
+
+    Boxes are compared by the coordinate that moved most, in pixels, masks by the pixels on which they disagree.
+    """
+    boxes, scores, masks, alone = [], [], [], 0
+    for a, b in zip(exact, moved, strict=True):
+        overlap = box_iou(a["boxes"], b["boxes"])
+        overlap[a["labels"][:, None] != b["labels"][None]] = 0
+        partner = overlap.argmax(1) if overlap.shape[1] else torch.zeros(len(overlap), dtype=torch.int64)
+        row = torch.arange(len(overlap))[(overlap.amax(1) >= 0.5) if overlap.shape[1] else slice(0, 0)]
+        partner = partner[row]
+        alone += len(overlap) + overlap.shape[1] - 2 * len(row)
+        boxes.append((a["boxes"][row] - b["boxes"][partner]).abs().amax(1))
+        scores.append((a["scores"][row] - b["scores"][partner]).abs())
+        masks.append(((a["masks"][row] >= 0.5) != (b["masks"][partner] >= 0.5)).float().mean((1, 2, 3)))
+    return {"boxes": torch.cat(boxes), "scores": torch.cat(scores), "masks": torch.cat(masks), "alone": alone}
+
+
+def load(checkpoint: Path) -> FasterRCNN:
+    """Make the model that ``fastcv shapes`` has trained."""
+    return create(MODEL, weights=checkpoint, min_size=SIZE, max_size=SIZE, box_nms_thresh=0.3)
+
+
+def main() -> None:
+    """Print a line per precision."""
+    checkpoint = Path(sys.argv[1] if len(sys.argv) > 1 else "shapes.safetensors")
+    images, targets = synthetic_instances(HELD_OUT_IMAGES, SIZE, seed=1_000_003)
+    score, exact = evaluate_detection(load(checkpoint), images, targets)
+    findings = sum(len(each["labels"]) for each in exact)
+    print(f"float32: recall {score.recall:.3f}, precision {score.precision:.3f}, {findings} findings")
+    for name, dtype in WAYS.items():
+        score, moved = evaluate_detection(load(checkpoint).eval().optimize(dtype), images, targets)
+        found = drift(exact, moved)
+        print(
+            f"{name}: recall {score.recall:.3f}, precision {score.precision:.3f}; {found['alone']} findings without a "
+            f"partner; boxes moved by {found['boxes'].median():.2g} px (median), {found['boxes'].max():.2g} px (most); "
+            f"scores by {found['scores'].median():.2g}, {found['scores'].max():.2g}; masks differ in "
+            f"{found['masks'].mean():.2g} of the pixels"
+        )
+
+
+if __name__ == "__main__":
+    main()
