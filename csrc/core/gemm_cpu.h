@@ -12,6 +12,8 @@
 // neither on how C is cut into tiles nor on the number of threads; it may depend on the instruction set (fused or not).
 //
 // Arithmetic is float or double. Halves are converted by the caller where it packs or gathers, and accumulate in float.
+// Or T is a BFloat16Pair: then k counts pairs, products are those of bf16_pair_cpu.h, and C is float. All sizes below
+// are the same, since a pair takes the place of a float.
 //
 // How large a tile: kRows x kVectors accumulators must fit the registers (32 with AVX-512, else 16) beside the kVectors
 // vectors of B and the broadcast element of A, and every step of k should bring more arithmetic than loads. With two
@@ -22,6 +24,7 @@
 
 #include <cstdint>
 
+#include "core/bf16_pair_cpu.h"
 #include "core/memory.h"
 #include "core/simd.h"
 
@@ -83,15 +86,16 @@ __attribute__((noinline)) void put_tile(const T* tile, int64_t width, T* c, int6
 // the second half of the columns of B is b_half elements behind the first.
 template <class T, int kRows, int kVectors, GemmA kA, bool kHalves = false>
 __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
-                                         int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
-                                         int64_t columns, GemmStart from, const T* start,
+                                         int64_t segments, int64_t depth, Accumulate<T>* c, int64_t c_stride,
+                                         int64_t rows, int64_t columns, GemmStart from, const Accumulate<T>* start,
                                          [[maybe_unused]] int64_t b_half = 0) {
-  using V = Vector<T>;
+  using S = Accumulate<T>;
+  using V = Vector<S>;
   constexpr int kWidth = kLanes<T>, kTileWidth = kVectors * kWidth;
   V sum[kRows][kVectors];
-  alignas(64) T edge[kRows * kTileWidth];
+  alignas(64) S edge[kRows * kTileWidth];
   const bool whole = columns == kTileWidth && rows >= kRows;
-  const T* line = from == GemmStart::kColumns ? start : c;
+  const S* line = from == GemmStart::kColumns ? start : c;
   int64_t step = from == GemmStart::kColumns ? 0 : c_stride;
   if (from != GemmStart::kZero && !whole) {
     fetch_tile(line, step, rows < kRows ? rows : kRows, columns, edge, kTileWidth, kRows);
@@ -119,12 +123,12 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
 #pragma GCC unroll 4
       for (int i = 0; i < kFourths; ++i) fourth[i] = a[s] + 4 * i * a_stride;
       for (int64_t k = 0; k < depth; ++k, panel += b_stride) {
-        V column[kVectors];
+        Vector<T> column[kVectors];
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V element = broadcast(fourth[i / 4][i % 4 * a_stride]);
+          const Vector<T> element = broadcast(fourth[i / 4][i % 4 * a_stride]);
 #pragma GCC unroll 8
           for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
         }
@@ -134,12 +138,12 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
     } else if constexpr (kA == GemmA::kPacked) {
       const T* packed = a[s];
       for (int64_t k = 0; k < depth; ++k, packed += a_stride, panel += b_stride) {
-        V column[kVectors];
+        Vector<T> column[kVectors];
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V element = broadcast(packed[i]);
+          const Vector<T> element = broadcast(packed[i]);
 #pragma GCC unroll 8
           for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
         }
@@ -149,7 +153,7 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) row[i] = a[s * a_stride + i];
       for (int64_t k = 0; k < depth; ++k, panel += b_stride) {
-        V column[kVectors];
+        Vector<T> column[kVectors];
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) {
           const int64_t half = kHalves && 2 * j >= kVectors ? b_half - kVectors / 2 * kWidth : 0;
@@ -157,14 +161,14 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
         }
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V element = broadcast(row[i][k]);
+          const Vector<T> element = broadcast(row[i][k]);
 #pragma GCC unroll 8
           for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
         }
       }
     }
   }
-  T* target = whole ? c : edge;
+  S* target = whole ? c : edge;
   const int64_t target_step = whole ? c_stride : kTileWidth;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
@@ -232,14 +236,14 @@ struct GemmRows {
   const int64_t* first;  // [segments] the row of that matrix at which the segment begins (tap * depth)
   int64_t segments;      //
   int64_t depth;         // products per segment
-  T* c;                  // [rows][columns]
+  Accumulate<T>* c;      // [rows][columns]
   int64_t c_stride;
   int64_t rows;
   int64_t columns;
-  const T* bias;         // [columns], or null: zeros. Ignored where `accumulate`
-  bool accumulate;       // adds to what C holds
-  int64_t row_step;      // where known, elements from row to row of A
-  const RowSpan* spans;  // [segments] and which rows lie so; or null
+  const Accumulate<T>* bias;  // [columns], or null: zeros. Ignored where `accumulate`
+  bool accumulate;            // adds to what C holds
+  int64_t row_step;           // where known, elements from row to row of A
+  const RowSpan* spans;       // [segments] and which rows lie so; or null
   // The columns are those of two matrices of half a panel each, of which the second lies `half` elements behind the
   // first; or 0. Then the first half of the first row, and the second of the last, can be kept from C.
   int64_t half;
@@ -269,7 +273,7 @@ void gemm_rows_panel(const GemmRows<T>& g, const T* const* b, int64_t first) {
   const int64_t left = g.columns - first;
   const int64_t columns = left < kVectors * kLanes<T> ? left : kVectors * kLanes<T>;
   const GemmStart from = g.accumulate ? GemmStart::kTile : g.bias != nullptr ? GemmStart::kColumns : GemmStart::kZero;
-  const T* bias = g.bias == nullptr ? nullptr : g.bias + first;
+  const Accumulate<T>* bias = g.bias == nullptr ? nullptr : g.bias + first;
   int64_t m = 0;
   if constexpr (kSpacedRows > 0) {
     if (g.spans != nullptr && g.rows > kRows) {
@@ -300,7 +304,7 @@ void gemm_rows_halves(const GemmRows<T>& g, const T* const* b) {
   for (int64_t m = 0; m < g.rows; m += kRows) {
     const int64_t rows = g.rows - m < kRows ? g.rows - m : kRows;
     const bool first = g.cut_first && m == 0, last = g.cut_last && m + rows == g.rows;
-    T edge[kRows * kColumns];
+    Accumulate<T> edge[kRows * kColumns];
     const bool cut = first || last;
     gemm_tile<T, kRows, kPanelVectors, GemmA::kPointers, true>(
         g.a + m, g.a_stride, b, kHalf, g.segments, g.depth, cut ? edge : g.c + m * g.c_stride,
@@ -365,7 +369,7 @@ void pack_pixel_rows(const From* source, int64_t k_stride, int64_t m_stride, int
 // are b[s][k * b_stride ...]. Whole vectors of pixels are read.
 template <class T>
 FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
-                                   int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
+                                   int64_t segments, int64_t depth, Accumulate<T>* c, int64_t c_stride, int64_t rows,
                                    int64_t pixels, GemmStart from) {
   static_assert(kPixelVectors == 3);
   switch ((pixels + kLanes<T> - 1) / kLanes<T>) {
@@ -384,7 +388,7 @@ FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T*
 // The same with rows from pack_pixel_rows.
 template <class T>
 FASTCV_HD void gemm_pixels(const T* const* a, const T* const* b, int64_t b_stride, int64_t segments, int64_t depth,
-                           T* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
+                           Accumulate<T>* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
   gemm_pixels_strided(a, kPixelRows, b, b_stride, segments, depth, c, c_stride, rows, pixels, from);
 }
 
