@@ -12,6 +12,7 @@
 // comes through (nothing that is stored as bfloat16 tells).
 #pragma once
 
+#include "core/cpu_variants.h"
 #include "core/simd.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -112,5 +113,30 @@ FASTCV_HD void pair_rows(const bfloat16* even, const bfloat16* odd, int64_t coun
 }
 
 #endif
+
+// Element k, and of pairs elements 2 k and 2 k + 1, of `count` ones, `step` apart.
+template <class T, class From>
+FASTCV_HD T gather_factors(const From* source, int64_t step, int64_t k, int64_t count) {
+  if constexpr (kIsPair<T>) {
+    const uint32_t odd = 2 * k + 1 < count ? source[(2 * k + 1) * step].bits : 0;
+    return {source[2 * k * step].bits | odd << 16};
+  } else {
+    return to_float(source[k * step]);
+  }
+}
+
+// Calls body(TypeTag<E>, TypeTag<T>) with the type of the factors that a matrix product is made of, and that of the
+// tensors: pairs for bfloat16 where bf16_products() asks for them, else the type of the sums.
+template <class Body>
+FASTCV_HD void dispatch_factors(DType dtype, const Body& body) {
+#if defined(__AVX512F__)
+  if (dtype == DType::kBFloat16) {
+    const Bf16Products products = bf16_products();
+    if (products == Bf16Products::kInstruction) return body(TypeTag<BFloat16Pair<false>>{}, TypeTag<bfloat16>{});
+    if (products == Bf16Products::kTwin) return body(TypeTag<BFloat16Pair<true>>{}, TypeTag<bfloat16>{});
+  }
+#endif
+  dispatch_floating(dtype, [&](auto tag) { body(TypeTag<Accumulate<typename decltype(tag)::type>>{}, tag); });
+}
 
 }  // namespace fastcv::FASTCV_VARIANT

@@ -12,14 +12,21 @@
 // neither on how C is cut into tiles nor on the number of threads; it may depend on the instruction set (fused or not).
 //
 // Arithmetic is float or double. Halves are converted by the caller where it packs or gathers, and accumulate in float.
-// Or T is a BFloat16Pair: then k counts pairs, products are those of bf16_pair_cpu.h, and C is float. All sizes below
-// are the same, since a pair takes the place of a float.
+// Or T is a BFloat16Pair: then k counts pairs, products are those of bf16_pair_cpu.h, and C is float; a pair takes the
+// place of a float, so all sizes below stay as they are.
 //
 // How large a tile: kRows x kVectors accumulators must fit the registers (32 with AVX-512, else 16) beside the kVectors
 // vectors of B and the broadcast element of A, and every step of k should bring more arithmetic than loads. With two
 // FMA units and two loads per cycle, 6 x 4 vectors take 12 cycles for 24 FMAs and 5 for 10 loads; 8 x 3 take 12 and
 // 5.5. Row pointers must fit the 15 general registers as well, so no more than 12 rows; of rows that lie evenly spaced
 // every fourth is enough, and 14 x 2 take 14 and 8.
+//
+// Pairs: VDPBF16PS takes the place of the FMA, with two products per lane. Where it issues as often, twice per cycle,
+// the limit is 2 x 16 x 2 products = 128 flop per cycle, twice that of float32, with the same loads and registers; 24
+// sums hide a latency of up to 12 cycles. GCC 12 makes 38 to 43 instructions of the step of 6 x 4, 44 to 46 of 8 x 3
+// and 51 of 14 x 2 (1.6 to 1.9 for each VDPBF16PS, of 3 that six per cycle leave room for), and keeps all sums in
+// registers. It has never run on a processor with the instruction. With an FMA in its place, and so with wrong results,
+// the forward of the layers of bench_conv_transpose.py took 0.49 to 0.60 of the time of float32, on one thread.
 #pragma once
 
 #include <cstdint>
@@ -195,25 +202,30 @@ FASTCV_HD int64_t packed_size(int64_t depth, int64_t columns) {
   return (columns + kLanes<T> - 1) / kLanes<T> * kLanes<T> * depth;
 }
 
-// Packs B[k, n] = source[k * k_stride + n * n_stride]: panels one after the other, each [depth][width], its last
-// columns filled with zeros. The panel that starts at column `first` (a multiple of kPanelColumns) lies at packed +
-// first*depth.
+// Packs B[k, n] = source[k * k_stride + n * n_stride], k < rows: panels one after the other, each [depth][width], its
+// last columns filled with zeros. The panel that starts at column `first` (a multiple of kPanelColumns) lies at packed
+// + first*depth.
 template <class T, class From>
-void pack_panels(const From* source, int64_t k_stride, int64_t n_stride, int64_t depth, int64_t columns, T* packed) {
+void pack_panels(const From* source, int64_t k_stride, int64_t n_stride, int64_t rows, int64_t columns, T* packed) {
+  const int64_t depth = factors_to_elements<T>(rows);
   for (int64_t first = 0; first < columns; first += kPanelColumns<T>) {
     const int64_t width = panel_width<T>(first, columns);
     const int64_t count = columns - first < width ? columns - first : width;
     T* panel = packed + first * depth;
     const From* origin = source + first * n_stride;
-    if (n_stride == 1 && count == width) {
-      for (int64_t k = 0; k < depth; ++k) {
-        for (int64_t n = 0; n < width; n += kLanes<T>) store(panel + k * width + n, load(origin + k * k_stride + n));
+    if constexpr (!kIsPair<T>) {
+      if (n_stride == 1 && count == width) {
+        for (int64_t k = 0; k < depth; ++k) {
+          for (int64_t n = 0; n < width; n += kLanes<T>) store(panel + k * width + n, load(origin + k * k_stride + n));
+        }
+        continue;
       }
-      continue;
     }
     for (int64_t k = 0; k < depth; ++k) {
-      for (int64_t n = 0; n < count; ++n) panel[k * width + n] = to_float(origin[k * k_stride + n * n_stride]);
-      for (int64_t n = count; n < width; ++n) panel[k * width + n] = T(0);
+      for (int64_t n = 0; n < count; ++n) {
+        panel[k * width + n] = gather_factors<T>(origin + n * n_stride, k_stride, k, rows);
+      }
+      for (int64_t n = count; n < width; ++n) panel[k * width + n] = T{};
     }
   }
 }

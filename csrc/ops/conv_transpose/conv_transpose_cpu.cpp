@@ -85,19 +85,6 @@ void weight_gradient(const ConvTransposeParams& p) {
   accumulate_weight(p, sources, static_cast<T*>(p.weight));
 }
 
-// Calls body(TypeTag<E>, TypeTag<T>) with the type of the factors and that of the tensors.
-template <class Body>
-void dispatch_factors(DType dtype, const Body& body) {
-#if defined(__AVX512F__)
-  if (dtype == DType::kBFloat16) {
-    const Bf16Products products = bf16_products();
-    if (products == Bf16Products::kInstruction) return body(TypeTag<BFloat16Pair<false>>{}, TypeTag<bfloat16>{});
-    if (products == Bf16Products::kTwin) return body(TypeTag<BFloat16Pair<true>>{}, TypeTag<bfloat16>{});
-  }
-#endif
-  dispatch_floating(dtype, [&](auto tag) { body(TypeTag<Accumulate<typename decltype(tag)::type>>{}, tag); });
-}
-
 }  // namespace
 
 void conv_transpose_pack_cpu(const ConvTransposeParams& params) {
