@@ -17,6 +17,7 @@ import fastcv.ops
 from fastcv.ops import build_info
 
 CPU_VARIANTS = ("baseline", "avx2", "avx512")
+BF16_PAIRS = "cpu-avx512_bf16"
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,25 @@ def emulated_module(request: pytest.FixtureRequest) -> ModuleType:
 
 def _backend_names() -> list[object]:
     """The backends of this machine; the header of the run says what it lacks."""
-    names: list[object] = [f"cpu-{variant}" for variant in build_info()["cpu_variants"]]
+    names: list[object] = [f"cpu-{variant}" for variant in CPU_VARIANTS if variant in build_info()["cpu_variants"]]
+    if "avx512" in build_info()["cpu_variants"]:
+        names.append(BF16_PAIRS)  # with the instruction, or else with its twin
     names.append("emulated")
     if torch.cuda.is_available():
         names.append(pytest.param("cuda", marks=pytest.mark.cuda))
     return names
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Products of bfloat16 pairs are for tests of that dtype, in modules whose op has them."""
+    items[:] = [item for item in items if _has_work(item)]
+
+
+def _has_work(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if parameters.get("backend") != BF16_PAIRS:
+        return True
+    return getattr(item.module, "HAS_BF16_PAIRS", False) and parameters.get("dtype") is torch.bfloat16  # type: ignore[attr-defined]
 
 
 def pytest_report_header() -> list[str]:
@@ -79,6 +94,8 @@ def pytest_report_header() -> list[str]:
     lines = [f"fastcv: torch {torch.__version__}, CPU variants {', '.join(build_info()['cpu_variants'])}"]
     if missing:
         lines.append(f"fastcv: NOT tested, this processor lacks them: {', '.join(missing)}")
+    if "avx512" not in missing and "avx512_bf16" not in build_info()["cpu_variants"]:
+        lines.append("fastcv: AVX512-BF16 is emulated, this processor lacks it")
     if not torch.cuda.is_available():
         lines.append("fastcv: NOT tested on a GPU, there is none; the CUDA kernels run in the emulator")
     return lines

@@ -145,3 +145,21 @@ def test_wide_code_stays_in_its_variant(room: str, tmp_path: Path) -> None:
     assert weak or room != "roi_align", "nm's output was not understood"
     ours = re.compile(r"_Z[A-Z]*N?K?6fastcv6avx512|DW\.ref\.__gxx_personality_v0$|_GLOBAL_OFFSET_TABLE_$")
     assert not [symbol for symbol in weak if not ours.match(symbol)]
+    users = {"conv_transpose": {"gemm_tile"}, "sparse_conv": {"gemm_tile", "add_all_pairs"}}
+    assert users_of_bf16_instructions(target) == users.get(room, set())
+
+
+def users_of_bf16_instructions(target: Path) -> set[str]:
+    """The functions with AVX512-BF16 instructions, which AVX-512 does not imply: only those of such pairs may have any.
+
+    Kernels choose them at run time. A function of any other type, or of the twin, keeps its full name.
+    """
+    command = ["objdump", "-d", "-C", "--no-show-raw-insn", str(target)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    users = set()
+    for function in re.split(r"\n(?=[0-9a-f]+ <)", listing):
+        if re.search(r"\t(vdpbf16ps|vcvtne\w*bf16)", function):
+            name = function.split("\n")[0]
+            chosen = re.search(r"(\w+)<fastcv::avx512::BFloat16Pair<false>", name)
+            users.add(chosen[1] if chosen else name)
+    return users

@@ -45,11 +45,32 @@ def test_cpu_variant_is_forced_by_the_environment(variant: str) -> None:
     assert result.stdout.strip() == variant, result.stderr
 
 
+SHOW_PRODUCTS = """
+    from fastcv.ops import build_info
+    print(build_info()["cpu_variant"], build_info()["bf16_products"])
+"""
+
+
+@pytest.mark.skipif("avx512" not in build_info()["cpu_variants"], reason="this processor lacks AVX-512")
+def test_products_of_bfloat16_are_forced_by_the_environment() -> None:
+    has_instruction = "avx512_bf16" in build_info()["cpu_variants"]
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else None
+    assert flags is None or has_instruction == ("avx512_bf16" in flags)
+    for forced, expected in (
+        ("", "avx512_bf16 instruction" if has_instruction else "avx512 float32"),  # never its twin by itself
+        ("avx512", "avx512 float32"),
+        ("avx512_bf16", f"avx512_bf16 {'instruction' if has_instruction else 'emulated'}"),
+        ("avx2", "avx2 float32"),
+    ):
+        result = run(SHOW_PRODUCTS, FASTCV_CPU_VARIANT=forced)
+        assert result.stdout.strip() == expected, result.stderr
+
+
 def test_unknown_cpu_variant_is_refused() -> None:
     result = run("import fastcv", FASTCV_CPU_VARIANT="sse9")
     assert result.returncode != 0
-    assert "FASTCV_CPU_VARIANT must be baseline, avx2 or avx512, got sse9" in result.stderr
-    with pytest.raises(ValueError, match="variant must be 'baseline', 'avx2' or 'avx512', got 'sse9'"):
+    assert "FASTCV_CPU_VARIANT must be baseline, avx2, avx512 or avx512_bf16, got sse9" in result.stderr
+    with pytest.raises(ValueError, match="variant must be 'baseline', 'avx2', 'avx512' or 'avx512_bf16', got 'sse9'"):
         _C.set_cpu_variant("sse9")
 
 

@@ -207,6 +207,7 @@ def test_info_holds_what_a_bug_report_needs():
     assert facts["Python"].startswith(".".join(str(part) for part in sys.version_info[:3]))
     assert facts["threads"] == str(torch.get_num_threads())
     assert facts["CPU variant"] == f"{build['cpu_variant']} (available: {', '.join(build['cpu_variants'])})"
+    assert build["bf16_products"] != "float32" or facts["bf16"] == "products in float32"
     assert facts["fastcv with"].startswith(f"CUDA {build['cuda_version']}" if build["cuda"] else "no CUDA")
     assert ("GPU 0" in facts) == torch.cuda.is_available()
     assert {"torchvision", "platform", "CPU", "cores", "compiler", "OpenMP", "torch with"} <= facts.keys()

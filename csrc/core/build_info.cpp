@@ -12,7 +12,13 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-constexpr CpuVariant kVariants[] = {CpuVariant::kBaseline, CpuVariant::kAvx2, CpuVariant::kAvx512};
+constexpr CpuVariant kVariants[] = {CpuVariant::kBaseline, CpuVariant::kAvx2, CpuVariant::kAvx512,
+                                    CpuVariant::kAvx512Bf16};
+
+const char* name_of(Bf16Products products) {
+  if (products == Bf16Products::kFloat) return "float32";
+  return products == Bf16Products::kInstruction ? "instruction" : "emulated";
+}
 
 py::dict build_info() {
   std::vector<std::string> available;
@@ -24,6 +30,7 @@ py::dict build_info() {
   info["compiler"] = __VERSION__;
   info["cpu_variant"] = name_of(cpu_variant());
   info["cpu_variants"] = available;
+  info["bf16_products"] = name_of(bf16_products());
 #if defined(FASTCV_WITH_CUDA)
   info["cuda"] = true;
   info["cuda_version"] = FASTCV_CUDA_VERSION;
@@ -45,7 +52,7 @@ void set_cpu_variant_by_name(const std::string& name) {
   for (CpuVariant variant : kVariants) {
     if (name == name_of(variant)) return set_cpu_variant(variant);
   }
-  throw py::value_error("variant must be 'baseline', 'avx2' or 'avx512', got '" + name + "'");
+  throw py::value_error("variant must be 'baseline', 'avx2', 'avx512' or 'avx512_bf16', got '" + name + "'");
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ inline bool runs_on_cpu(const TensorView& tensor) {
 #elif defined(FASTCV_X86_VARIANTS)
 #define FASTCV_RUN_CPU(name, params) \
   switch (cpu_variant()) {           \
+    case CpuVariant::kAvx512Bf16:    \
     case CpuVariant::kAvx512:        \
       avx512::name##_cpu(params);    \
       break;                         \

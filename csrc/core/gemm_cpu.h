@@ -12,16 +12,26 @@
 // neither on how C is cut into tiles nor on the number of threads; it may depend on the instruction set (fused or not).
 //
 // Arithmetic is float or double. Halves are converted by the caller where it packs or gathers, and accumulate in float.
+// Or T is a BFloat16Pair: then k counts pairs, products are those of bf16_pair_cpu.h, and C is float; a pair takes the
+// place of a float, so all sizes below stay as they are.
 //
 // How large a tile: kRows x kVectors accumulators must fit the registers (32 with AVX-512, else 16) beside the kVectors
 // vectors of B and the broadcast element of A, and every step of k should bring more arithmetic than loads. With two
 // FMA units and two loads per cycle, 6 x 4 vectors take 12 cycles for 24 FMAs and 5 for 10 loads; 8 x 3 take 12 and
 // 5.5. Row pointers must fit the 15 general registers as well, so no more than 12 rows; of rows that lie evenly spaced
 // every fourth is enough, and 14 x 2 take 14 and 8.
+//
+// Pairs: VDPBF16PS takes the place of the FMA, with two products per lane. Where it issues as often, twice per cycle,
+// the limit is 2 x 16 x 2 products = 128 flop per cycle, twice that of float32, with the same loads and registers; 24
+// sums hide a latency of up to 12 cycles. GCC 12 makes 38 to 43 instructions of the step of 6 x 4, 44 to 46 of 8 x 3
+// and 51 of 14 x 2 (1.6 to 1.9 for each VDPBF16PS, of 3 that six per cycle leave room for), and keeps all sums in
+// registers. It has never run on a processor with the instruction. With an FMA in its place, and so with wrong results,
+// the forward of the layers of bench_conv_transpose.py took 0.49 to 0.60 of the time of float32, on one thread.
 #pragma once
 
 #include <cstdint>
 
+#include "core/bf16_pair_cpu.h"
 #include "core/memory.h"
 #include "core/simd.h"
 
@@ -83,15 +93,16 @@ __attribute__((noinline)) void put_tile(const T* tile, int64_t width, T* c, int6
 // the second half of the columns of B is b_half elements behind the first.
 template <class T, int kRows, int kVectors, GemmA kA, bool kHalves = false>
 __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
-                                         int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
-                                         int64_t columns, GemmStart from, const T* start,
+                                         int64_t segments, int64_t depth, Accumulate<T>* c, int64_t c_stride,
+                                         int64_t rows, int64_t columns, GemmStart from, const Accumulate<T>* start,
                                          [[maybe_unused]] int64_t b_half = 0) {
-  using V = Vector<T>;
+  using S = Accumulate<T>;
+  using V = Vector<S>;
   constexpr int kWidth = kLanes<T>, kTileWidth = kVectors * kWidth;
   V sum[kRows][kVectors];
-  alignas(64) T edge[kRows * kTileWidth];
+  alignas(64) S edge[kRows * kTileWidth];
   const bool whole = columns == kTileWidth && rows >= kRows;
-  const T* line = from == GemmStart::kColumns ? start : c;
+  const S* line = from == GemmStart::kColumns ? start : c;
   int64_t step = from == GemmStart::kColumns ? 0 : c_stride;
   if (from != GemmStart::kZero && !whole) {
     fetch_tile(line, step, rows < kRows ? rows : kRows, columns, edge, kTileWidth, kRows);
@@ -119,12 +130,12 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
 #pragma GCC unroll 4
       for (int i = 0; i < kFourths; ++i) fourth[i] = a[s] + 4 * i * a_stride;
       for (int64_t k = 0; k < depth; ++k, panel += b_stride) {
-        V column[kVectors];
+        Vector<T> column[kVectors];
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V element = broadcast(fourth[i / 4][i % 4 * a_stride]);
+          const Vector<T> element = broadcast(fourth[i / 4][i % 4 * a_stride]);
 #pragma GCC unroll 8
           for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
         }
@@ -134,12 +145,12 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
     } else if constexpr (kA == GemmA::kPacked) {
       const T* packed = a[s];
       for (int64_t k = 0; k < depth; ++k, packed += a_stride, panel += b_stride) {
-        V column[kVectors];
+        Vector<T> column[kVectors];
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kWidth);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V element = broadcast(packed[i]);
+          const Vector<T> element = broadcast(packed[i]);
 #pragma GCC unroll 8
           for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
         }
@@ -149,7 +160,7 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) row[i] = a[s * a_stride + i];
       for (int64_t k = 0; k < depth; ++k, panel += b_stride) {
-        V column[kVectors];
+        Vector<T> column[kVectors];
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) {
           const int64_t half = kHalves && 2 * j >= kVectors ? b_half - kVectors / 2 * kWidth : 0;
@@ -157,14 +168,14 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
         }
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V element = broadcast(row[i][k]);
+          const Vector<T> element = broadcast(row[i][k]);
 #pragma GCC unroll 8
           for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
         }
       }
     }
   }
-  T* target = whole ? c : edge;
+  S* target = whole ? c : edge;
   const int64_t target_step = whole ? c_stride : kTileWidth;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
@@ -191,25 +202,30 @@ FASTCV_HD int64_t packed_size(int64_t depth, int64_t columns) {
   return (columns + kLanes<T> - 1) / kLanes<T> * kLanes<T> * depth;
 }
 
-// Packs B[k, n] = source[k * k_stride + n * n_stride]: panels one after the other, each [depth][width], its last
-// columns filled with zeros. The panel that starts at column `first` (a multiple of kPanelColumns) lies at packed +
-// first*depth.
+// Packs B[k, n] = source[k * k_stride + n * n_stride], k < rows: panels one after the other, each [depth][width], its
+// last columns filled with zeros. The panel that starts at column `first` (a multiple of kPanelColumns) lies at packed
+// + first*depth.
 template <class T, class From>
-void pack_panels(const From* source, int64_t k_stride, int64_t n_stride, int64_t depth, int64_t columns, T* packed) {
+void pack_panels(const From* source, int64_t k_stride, int64_t n_stride, int64_t rows, int64_t columns, T* packed) {
+  const int64_t depth = factors_to_elements<T>(rows);
   for (int64_t first = 0; first < columns; first += kPanelColumns<T>) {
     const int64_t width = panel_width<T>(first, columns);
     const int64_t count = columns - first < width ? columns - first : width;
     T* panel = packed + first * depth;
     const From* origin = source + first * n_stride;
-    if (n_stride == 1 && count == width) {
-      for (int64_t k = 0; k < depth; ++k) {
-        for (int64_t n = 0; n < width; n += kLanes<T>) store(panel + k * width + n, load(origin + k * k_stride + n));
+    if constexpr (!kIsPair<T>) {
+      if (n_stride == 1 && count == width) {
+        for (int64_t k = 0; k < depth; ++k) {
+          for (int64_t n = 0; n < width; n += kLanes<T>) store(panel + k * width + n, load(origin + k * k_stride + n));
+        }
+        continue;
       }
-      continue;
     }
     for (int64_t k = 0; k < depth; ++k) {
-      for (int64_t n = 0; n < count; ++n) panel[k * width + n] = to_float(origin[k * k_stride + n * n_stride]);
-      for (int64_t n = count; n < width; ++n) panel[k * width + n] = T(0);
+      for (int64_t n = 0; n < count; ++n) {
+        panel[k * width + n] = gather_factors<T>(origin + n * n_stride, k_stride, k, rows);
+      }
+      for (int64_t n = count; n < width; ++n) panel[k * width + n] = T{};
     }
   }
 }
@@ -232,14 +248,14 @@ struct GemmRows {
   const int64_t* first;  // [segments] the row of that matrix at which the segment begins (tap * depth)
   int64_t segments;      //
   int64_t depth;         // products per segment
-  T* c;                  // [rows][columns]
+  Accumulate<T>* c;      // [rows][columns]
   int64_t c_stride;
   int64_t rows;
   int64_t columns;
-  const T* bias;         // [columns], or null: zeros. Ignored where `accumulate`
-  bool accumulate;       // adds to what C holds
-  int64_t row_step;      // where known, elements from row to row of A
-  const RowSpan* spans;  // [segments] and which rows lie so; or null
+  const Accumulate<T>* bias;  // [columns], or null: zeros. Ignored where `accumulate`
+  bool accumulate;            // adds to what C holds
+  int64_t row_step;           // where known, elements from row to row of A
+  const RowSpan* spans;       // [segments] and which rows lie so; or null
   // The columns are those of two matrices of half a panel each, of which the second lies `half` elements behind the
   // first; or 0. Then the first half of the first row, and the second of the last, can be kept from C.
   int64_t half;
@@ -269,7 +285,7 @@ void gemm_rows_panel(const GemmRows<T>& g, const T* const* b, int64_t first) {
   const int64_t left = g.columns - first;
   const int64_t columns = left < kVectors * kLanes<T> ? left : kVectors * kLanes<T>;
   const GemmStart from = g.accumulate ? GemmStart::kTile : g.bias != nullptr ? GemmStart::kColumns : GemmStart::kZero;
-  const T* bias = g.bias == nullptr ? nullptr : g.bias + first;
+  const Accumulate<T>* bias = g.bias == nullptr ? nullptr : g.bias + first;
   int64_t m = 0;
   if constexpr (kSpacedRows > 0) {
     if (g.spans != nullptr && g.rows > kRows) {
@@ -300,7 +316,7 @@ void gemm_rows_halves(const GemmRows<T>& g, const T* const* b) {
   for (int64_t m = 0; m < g.rows; m += kRows) {
     const int64_t rows = g.rows - m < kRows ? g.rows - m : kRows;
     const bool first = g.cut_first && m == 0, last = g.cut_last && m + rows == g.rows;
-    T edge[kRows * kColumns];
+    Accumulate<T> edge[kRows * kColumns];
     const bool cut = first || last;
     gemm_tile<T, kRows, kPanelVectors, GemmA::kPointers, true>(
         g.a + m, g.a_stride, b, kHalf, g.segments, g.depth, cut ? edge : g.c + m * g.c_stride,
@@ -365,7 +381,7 @@ void pack_pixel_rows(const From* source, int64_t k_stride, int64_t m_stride, int
 // are b[s][k * b_stride ...]. Whole vectors of pixels are read.
 template <class T>
 FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
-                                   int64_t segments, int64_t depth, T* c, int64_t c_stride, int64_t rows,
+                                   int64_t segments, int64_t depth, Accumulate<T>* c, int64_t c_stride, int64_t rows,
                                    int64_t pixels, GemmStart from) {
   static_assert(kPixelVectors == 3);
   switch ((pixels + kLanes<T> - 1) / kLanes<T>) {
@@ -384,7 +400,7 @@ FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T*
 // The same with rows from pack_pixel_rows.
 template <class T>
 FASTCV_HD void gemm_pixels(const T* const* a, const T* const* b, int64_t b_stride, int64_t segments, int64_t depth,
-                           T* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
+                           Accumulate<T>* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
   gemm_pixels_strided(a, kPixelRows, b, b_stride, segments, depth, c, c_stride, rows, pixels, from);
 }
 

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import torch
 
+BF16_PRODUCTS = {
+    "instruction": "products by AVX512-BF16",
+    "float32": "products in float32",
+    "emulated": "products by AVX512-BF16, emulated: slow",
+}
+
 
 def info() -> None:
     """Print versions, machine and build: what belongs into a bug report."""
@@ -55,6 +61,7 @@ def build_facts() -> list[tuple[str, str]]:
         ("fastcv", str(build["version"])),
         ("compiler", str(build["compiler"])),
         ("CPU variant", f"{build['cpu_variant']} (available: {', '.join(build['cpu_variants'])})"),
+        ("bf16", BF16_PRODUCTS[build["bf16_products"]]),
         ("OpenMP", "yes" if build["openmp"] else "no"),
         ("fastcv with", cuda),
     ]

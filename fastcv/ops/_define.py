@@ -39,7 +39,7 @@ class Gradient:
     backward
         ``backward(tensors, constants, needs, *grad_outputs)``: one gradient (or None) per differentiable argument, a
         list for a list of tensors; ``needs`` says which are wanted. Made of differentiable operations, it gives double
-        backward.
+        backward. What stands for the gradient of an output of integers, zeros or None, means nothing.
     jvp
         ``jvp(tensors, constants, *tangents)``: the forward-mode derivative, one tangent (or None) per differentiable
         argument. None where there is no such rule.
@@ -306,6 +306,8 @@ class _Rules:
         ctx.save_for_backward(*tensors)
 
     def backward(self, ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        if grad_outputs[0] is None:  # see eager_function
+            return (None,) * self._arity
         # An argument that is a list of tensors has a list here.
         needs = tuple(ctx.needs_input_grad[position] for position in self._differentiable)
         wanted = tuple(any(need) if isinstance(need, list | tuple) else need for need in needs)
@@ -328,6 +330,9 @@ class _Rules:
             tensors, ctx.constants = self._gradient.save(arguments, output)
             ctx.save_for_backward(*tensors)
             ctx.save_for_forward(*tensors)
+            if type(output) is tuple and not any(other.is_floating_point() for other in output[1:]):
+                # Only the first has a gradient. For the others autograd would make zeros at each call.
+                ctx.set_materialize_grads(False)
             return output
 
         return self._make(f"{name}_eager", forward=forward_with_context).apply

@@ -483,7 +483,9 @@ def conv_transpose2d(
     -----
     Differentiable in input, weight and bias, to any order and in forward mode; results are the same on any number of
     threads. Values are those of ``torch.nn.functional.conv_transpose2d``. On CUDA float32 is rounded to tf32 where
-    ``torch.backends.cudnn`` allows it for convolutions, which is torch's default; read at each call.
+    ``torch.backends.cudnn`` allows it for convolutions, which is torch's default; read at each call. On a CPU with
+    AVX512-BF16 its instruction multiplies bfloat16, sums in float32 and takes subnormal numbers for zeros;
+    ``FASTCV_CPU_VARIANT=avx512`` in the environment keeps all products in float32.
 
     References
     ----------

@@ -19,6 +19,7 @@ from torch import Tensor
 from fastcv import reference
 from fastcv.ops import conv_transpose1d, conv_transpose2d, conv_transpose3d, conv_transpose_matrix
 
+HAS_BF16_PAIRS = True
 OPS = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
 TORCH = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

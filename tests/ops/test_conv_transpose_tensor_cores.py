@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastcv.ops import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
+HAS_BF16_PAIRS = True
 OPS = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
 TORCH = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 # Of the norm of the result: one rounding of the result, sums are kept in float32.

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastcv import nn, reference
 from fastcv.ops import max_pool2d_with_indices, max_unpool2d
@@ -306,6 +307,49 @@ def test_gradcheck(backend: Any) -> None:
 
     assert torch.autograd.gradcheck(unpool, (values,), check_forward_ad=True, fast_mode=True)
     assert torch.autograd.gradgradcheck(unpool, (values,))
+
+
+class _Recorded(TorchDispatchMode):
+    """Which operations ran, and the dtypes of their results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[str, Any]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        result = function(*arguments, **(options or {}))
+        self.operations.append((str(function), getattr(result, "dtype", None)))
+        return result
+
+
+class _Cut(torch.autograd.Function):
+    """The identity, through which no gradient comes."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor) -> Tensor:  # type: ignore[override]
+        return input.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:  # type: ignore[override]
+        return None
+
+
+def test_no_gradient_is_made_up(backend: Any) -> None:
+    """Indices get no zeros for a gradient, and a gradient that does not come is no work."""
+    input = random_input(2, 3, 8, 9).to(backend.device).requires_grad_()
+    values, indices = max_pool2d_with_indices(input, 3, 2, 1)
+    assert values.requires_grad
+    assert not indices.requires_grad
+    with _Recorded() as recorded:
+        (gradient,) = torch.autograd.grad(values, input, torch.ones_like(values), retain_graph=True)
+    assert gradient.sum() == values.numel()
+    assert any("max_pool2d_backward" in name for name, _ in recorded.operations)
+    assert not [name for name, dtype in recorded.operations if dtype is torch.int64]
+    for pool in (max_pool2d_with_indices, lambda x, *window: F.max_pool2d(x, *window, return_indices=True)):
+        cut = _Cut.apply(pool(input, 3, 2, 1)[0])
+        assert torch.autograd.grad(cut.sum(), input, retain_graph=True, allow_unused=True) == (None,)
+        both = cut.sum() + input.square().sum()
+        assert torch.equal(torch.autograd.grad(both, input)[0], 2 * input)
 
 
 def test_function_transforms(backend: Any) -> None:

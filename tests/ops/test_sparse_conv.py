@@ -18,6 +18,7 @@ from torch.nn import functional
 from fastcv import reference
 from fastcv.ops import sparse_conv
 
+HAS_BF16_PAIRS = True
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 Problem = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
 
@@ -109,6 +110,27 @@ def test_dtypes(backend: Any, dtype: torch.dtype) -> None:
         problem = random_problem(*channels, dtype=dtype)
         assert_equals_reference(problem, 1, backend.device, TOLERANCE[dtype])
     assert_equals_reference(random_problem(8, 12, groups=4, dtype=dtype), 4, backend.device, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16], ids=["bfloat16"])
+@pytest.mark.parametrize(
+    "channels", [(1, 1, 1), (2, 16, 1), (17, 32, 1), (31, 33, 1), (64, 70, 1), (33, 48, 1), (20, 8, 4), (21, 198, 3)]
+)
+def test_products_of_bfloat16_are_exact(backend: Any, dtype: torch.dtype, channels: tuple[int, int, int]) -> None:
+    """Small integers, whose sums are exact in any order: a factor that is misplaced or left out shows."""
+    in_channels, out_channels, groups = channels
+    generator = torch.Generator().manual_seed(0)
+    features, weight, bias, *maps = random_problem(in_channels, out_channels, groups=groups)
+    values = [torch.randint(-2, 3, t.shape, generator=generator).to(dtype) for t in (features, weight, bias)]  # type: ignore[union-attr]
+    grad = torch.randint(-2, 3, (maps[0].shape[1], out_channels), generator=generator).to(dtype)
+    results = []
+    for function, device, kind in ((reference.sparse_conv, "cpu", torch.float64), (sparse_conv, backend.device, dtype)):
+        leaves = [t.to(device, kind).requires_grad_() for t in values]
+        output = function(*leaves, *(m.to(device) for m in maps), groups)
+        gradients = torch.autograd.grad(output, leaves, grad.to(device, kind))
+        results.append([t.detach().cpu().to(dtype) for t in (output, *gradients)])
+    for expected, actual in zip(*results, strict=True):
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("outputs", [1, 15, 16, 17, 63, 64, 65, 191, 192, 193, 400])

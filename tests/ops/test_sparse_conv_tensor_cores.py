@@ -14,6 +14,7 @@ from torch import Tensor
 from fastcv import reference
 from fastcv.ops import sparse_conv, sparse_row_order
 
+HAS_BF16_PAIRS = True
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 HALVES = [torch.float16, torch.bfloat16]
 Problem = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]

@@ -8,7 +8,8 @@
 // the same input pixels m, m - 1, ... Where a phase fills half of a panel of columns, both are computed as one.
 //
 // Cost, in float32 on AVX-512: per result K / 32 cycles for its K = channels x taps products, plus about one for the
-// transposition in and out where channels are not innermost: 3 to 6 % for K = 256, less beyond.
+// transposition in and out where channels are not innermost: 3 to 6 % for K = 256, less beyond. Pairs of bfloat16 take
+// K / 64 cycles where their instruction issues twice per cycle (gemm_cpu.h).
 #pragma once
 
 #include "core/gemm_cpu.h"
@@ -26,14 +27,16 @@ FASTCV_HD void for_each_tap(const GatherAxis& axis, int64_t phase, const Body& b
   for (int64_t i = 0; i < run.count; ++i) body(run.first + i * axis.tap_step, run.offset + i * run.offset_step);
 }
 
-// Everything that one call of the engine needs. S is the type sums are kept in, T the type of the result.
-template <class S, class T>
+// Everything that one call of the engine needs. E is the type of the factors: that of the sums, or pairs of bfloat16; T
+// is the type of the result.
+template <class E, class T>
 struct GatherProblem {
+  using S = Accumulate<E>;
   GatherAxis axes[3];
   int64_t batch, groups;
-  int64_t depth, columns;  // channels of one group on the source side and on the target side
-  const S* source;         // [n][z][y][x][groups * depth]
-  const S* packed;         // per group: pack_panels of a [taps * depth][columns] matrix
+  int64_t depth, columns;  // channels, or pairs of them, of one group on the source side; channels on the target side
+  const E* source;         // [n][z][y][x][groups * depth]
+  const E* packed;         // per group: pack_panels of a [taps * depth][columns] matrix
   const S* bias;           // [groups * columns] or null
   bool relu;
   T* target;
@@ -44,10 +47,10 @@ struct GatherProblem {
 constexpr int64_t kDepthPerPass = 512;
 
 // Collects the segments of one tile and multiplies them when there are enough.
-template <class S>
+template <class E>
 struct TileProduct {
-  GemmRows<S> gemm;
-  const S** pointers;
+  GemmRows<E> gemm;
+  const E** pointers;
   int64_t* first;
   RowSpan* spans;
   bool fresh;  // nothing has been written to the tile
@@ -61,9 +64,10 @@ struct TileProduct {
   }
 };
 
-template <class S, class T>
+template <class E, class T>
 struct Gather {
-  const GatherProblem<S, T>& p;
+  using S = Accumulate<E>;
+  const GatherProblem<E, T>& p;
   int64_t phases_z, phases_y, phases_x;
   int64_t sites_y, sites_x;            // of a phase, rounded up
   int64_t rows_per_block, row_blocks;  // runs of sites_x sites
@@ -72,7 +76,7 @@ struct Gather {
   bool paired;
   int64_t first_pair;  // the m of site 0
 
-  explicit Gather(const GatherProblem<S, T>& problem) : p(problem) {
+  explicit Gather(const GatherProblem<E, T>& problem) : p(problem) {
     phases_z = phases_of(p.axes[0]);
     phases_y = phases_of(p.axes[1]);
     phases_x = phases_of(p.axes[2]);
@@ -177,18 +181,18 @@ struct Gather {
     const int64_t rows = count * width, stride = rows + kRowsPadding;
     const int64_t taps_y = p.axes[1].kernel, taps_x = p.axes[2].kernel;
     const int64_t channels = p.groups * p.depth,
-                  packed = packed_size<S>(p.axes[0].kernel * taps_y * taps_x * p.depth, p.columns);
-    const Scratch pointer_memory(most_segments * stride * sizeof(S*));
+                  packed = packed_size<E>(p.axes[0].kernel * taps_y * taps_x * p.depth, p.columns);
+    const Scratch pointer_memory(most_segments * stride * sizeof(E*));
     const Scratch first_memory(most_segments * sizeof(int64_t)), span_memory(most_segments * sizeof(RowSpan));
-    const Scratch zero_memory(p.depth * sizeof(S));
-    S* zeros = zero_memory.as<S>();
-    for (int64_t c = 0; c < p.depth; ++c) zeros[c] = S(0);
+    const Scratch zero_memory(p.depth * sizeof(E));
+    E* zeros = zero_memory.as<E>();
+    for (int64_t c = 0; c < p.depth; ++c) zeros[c] = E{};
     const Scratch bias_memory(2 * p.columns * sizeof(S));
     S* two_biases = bias_memory.as<S>();
     for (int64_t c = 0; c < 2 * p.columns && paired && p.bias != nullptr; ++c) two_biases[c] = p.bias[c % p.columns];
     for (int64_t phase_x = 0; phase_x < (paired ? 1 : phases_x); ++phase_x) {
-      TileProduct<S> product{};
-      product.pointers = pointer_memory.as<const S*>();
+      TileProduct<E> product{};
+      product.pointers = pointer_memory.as<const E*>();
       product.first = first_memory.as<int64_t>();
       product.spans = span_memory.as<RowSpan>();
       product.fresh = true;
@@ -216,7 +220,7 @@ struct Gather {
       for_each_tap(p.axes[0], phase_z, [&](int64_t k_z, int64_t offset_z) {
         for_each_tap(p.axes[1], phase_y, [&](int64_t k_y, int64_t offset_y) {
           for_each_tap_x(phase_x, [&](int64_t k_x, int64_t offset_x) {
-            const S** pointer = product.pointers + product.gemm.segments * stride;
+            const E** pointer = product.pointers + product.gemm.segments * stride;
             // Those q for which x = (first_x + q) * in_step + offset_x lies in the source: [begin, end).
             const int64_t x = first_x * p.axes[2].in_step + offset_x, step_x = p.axes[2].in_step;
             int64_t begin = x >= 0 ? 0 : ceil_of(-x, step_x), end = ceil_of(p.axes[2].source - x, step_x);
@@ -276,9 +280,9 @@ struct Gather {
   }
 };
 
-template <class S, class T>
-void gather_all(const GatherProblem<S, T>& problem) {
-  const Gather<S, T> gather(problem);
+template <class E, class T>
+void gather_all(const GatherProblem<E, T>& problem) {
+  const Gather<E, T> gather(problem);
   advise_huge_pages(problem.target, problem.batch * problem.groups * problem.columns * problem.axes[0].target *
                                         problem.axes[1].target * problem.axes[2].target * sizeof(T));
   parallel_for(gather.blocks(), 1, [&](int64_t begin, int64_t end) {

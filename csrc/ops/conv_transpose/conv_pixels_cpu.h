@@ -18,15 +18,18 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
-// Everything that one call needs. S is the type sums are kept in, T that of input and output.
-template <class S, class T>
+// Everything that one call needs. E is the type of the factors, that of the sums or pairs of bfloat16; T is the type of
+// input and output.
+template <class E, class T>
 struct PixelProblem {
+  using S = Accumulate<E>;
   ConvAxis axes[3];
   int64_t batch, groups;
-  int64_t depth, columns;  // channels of one group: input, output
-  const T* source;         // [n][groups * depth][z][y][x]
-  const S* packed;         // per group: pack_panels of a [taps * depth][columns] matrix
-  const S* bias;           // [groups * columns] or null
+  int64_t channels, columns;  // of one group: input, output
+  int64_t depth;              // `channels`, or how many pairs they make
+  const T* source;            // [n][groups * channels][z][y][x]
+  const E* packed;            // per group: pack_panels of a [taps * depth][columns] matrix
+  const S* bias;              // [groups * columns] or null
   bool relu;
   T* target;  // [n][groups * columns][z][y][x]
 };
@@ -74,16 +77,17 @@ FASTCV_HD void store_pairs(const S* even, const S* odd, T* target, int64_t count
   }
 }
 
-template <class S, class T>
+template <class E, class T>
 struct PixelProduct {
+  using S = Accumulate<E>;
   static constexpr int64_t kPixels = kPanelPixels<S>;
   static constexpr int64_t kDepth = 256;  // products between two visits of a tile: 48 KB of pixels
 
-  const PixelProblem<S, T>& p;
+  const PixelProblem<E, T>& p;
   int64_t taps, in_pixels, out_pixels;
   int64_t pixel_panels, column_panels;
 
-  explicit PixelProduct(const PixelProblem<S, T>& problem) : p(problem) {
+  explicit PixelProduct(const PixelProblem<E, T>& problem) : p(problem) {
     const ConvAxis &z = p.axes[0], &y = p.axes[1], &x = p.axes[2];
     taps = z.kernel * y.kernel * x.kernel;
     in_pixels = z.input * y.input * x.input;
@@ -106,8 +110,8 @@ struct PixelProduct {
     const int64_t pixels = left < kPixels ? left : kPixels;
     const int64_t vectors = (pixels + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
 
-    const Scratch panel_memory(p.depth * kPixels * sizeof(S));
-    S* panel = panel_memory.as<S>();  // [depth][kPixels]
+    const Scratch panel_memory(p.depth * kPixels * sizeof(E));
+    E* panel = panel_memory.as<E>();  // [depth][kPixels]
     pack_pixels(group, first_pixel, pixels, vectors, panel);
     Run runs[kPixels];
     const int64_t run_count = find_runs(first_pixel, pixels, runs);
@@ -115,25 +119,32 @@ struct PixelProduct {
     const int64_t kernel_x = p.axes[2].kernel, width = panel_width<S>(first_column, p.columns);
     const Scratch tile_memory((kernel_x * kPanelColumns<S> * kPixels + kLanes<S>)*sizeof(S));
     S* tile = tile_memory.as<S>();  // [kernel_x][column][kPixels]
-    const S* weight = p.packed + group * packed_size<S>(taps * p.depth, p.columns) + first_column * taps * p.depth;
+    const E* weight = p.packed + group * packed_size<E>(taps * p.depth, p.columns) + first_column * taps * p.depth;
     for (int64_t tap = 0; tap < taps; tap += kernel_x) {
       multiply(weight + tap * p.depth * width, panel, group, first_column, vectors, tile);
       write(group, first_column, tap, runs, run_count, tile);
     }
   }
 
-  void pack_pixels(int64_t group, int64_t first, int64_t pixels, int64_t vectors, S* panel) const {
+  void pack_pixels(int64_t group, int64_t first, int64_t pixels, int64_t vectors, E* panel) const {
     int64_t done = 0;
     while (done < pixels) {
       const int64_t image = (first + done) / in_pixels, place = (first + done) % in_pixels;
       const int64_t rest = in_pixels - place, count = rest < pixels - done ? rest : pixels - done;
-      const T* source = p.source + (image * p.groups + group) * p.depth * in_pixels + place;
-      for (int64_t k = 0; k < p.depth; ++k)
-        store_run_to_sums(source + k * in_pixels, panel + k * kPixels + done, count);
+      const T* source = p.source + (image * p.groups + group) * p.channels * in_pixels + place;
+      for (int64_t k = 0; k < p.depth; ++k) {
+        E* line = panel + k * kPixels + done;
+        if constexpr (kIsPair<E>) {
+          const T* even = source + 2 * k * in_pixels;
+          pair_rows(even, 2 * k + 1 < p.channels ? even + in_pixels : nullptr, count, line);
+        } else {
+          store_run_to_sums(source + k * in_pixels, line, count);
+        }
+      }
       done += count;
     }
     for (int64_t k = 0; k < p.depth && pixels < vectors; ++k) {
-      for (int64_t i = pixels; i < vectors; ++i) panel[k * kPixels + i] = S(0);
+      for (int64_t i = pixels; i < vectors; ++i) panel[k * kPixels + i] = E{};
     }
   }
 
@@ -164,7 +175,7 @@ struct PixelProduct {
   }
 
   // All taps of one row of the kernel.
-  void multiply(const S* weight, const S* panel, int64_t group, int64_t first_column, int64_t pixels, S* tile) const {
+  void multiply(const E* weight, const E* panel, int64_t group, int64_t first_column, int64_t pixels, S* tile) const {
     const int64_t width = panel_width<S>(first_column, p.columns), kernel_x = p.axes[2].kernel;
     const int64_t left = p.columns - first_column, columns = left < width ? left : width;
     if (p.bias != nullptr || p.depth == 0) {
@@ -180,9 +191,9 @@ struct PixelProduct {
       const GemmStart from = k == 0 && p.bias == nullptr ? GemmStart::kZero : GemmStart::kTile;
       for (int64_t tap = 0; tap < kernel_x; ++tap) {
         for (int64_t column = 0; column < columns; column += kPixelRows) {
-          const S* a = weight + (tap * p.depth + k) * width + column;
-          const S* b = panel + k * kPixels;
-          gemm_pixels_strided<S>(&a, width, &b, kPixels, 1, depth, tile + (tap * kPanelColumns<S> + column) * kPixels,
+          const E* a = weight + (tap * p.depth + k) * width + column;
+          const E* b = panel + k * kPixels;
+          gemm_pixels_strided<E>(&a, width, &b, kPixels, 1, depth, tile + (tap * kPanelColumns<S> + column) * kPixels,
                                  kPixels, columns - column, pixels, from);
         }
       }
@@ -223,9 +234,10 @@ struct PixelProduct {
   }
 };
 
-template <class S, class T>
-void multiply_pixels(const PixelProblem<S, T>& problem) {
-  const PixelProduct<S, T> product(problem);
+template <class E, class T>
+void multiply_pixels(const PixelProblem<E, T>& problem) {
+  using S = Accumulate<E>;
+  const PixelProduct<E, T> product(problem);
   advise_huge_pages(problem.target, problem.batch * problem.groups * problem.columns * product.out_pixels * sizeof(T));
   const int64_t work = (problem.depth + 16) * product.taps * kPanelColumns<S> * kPanelPixels<S>;
   constexpr int64_t kWork = int64_t{1} << 20;  // products that are worth a hand-over

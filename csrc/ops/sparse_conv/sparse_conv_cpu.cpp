@@ -7,6 +7,9 @@
 // Weight gradient: a piece of output rows and a kernel element at a time, which share nothing with others. The pairs'
 // features and gradients are gathered side by side, and their outer products summed by the same micro-kernel.
 //
+// Forward of bfloat16, and so the gradient of the features, is multiplied in pairs where bf16_pair_cpu.h has them:
+// pairs of channels, for an even number of them read where they lie. The weight gradient always converts to float.
+//
 // Napkin maths, 35 000 sites with 9 neighbours each, on one core: 64 -> 64 channels are 2.6 GFLOP, 29 ms at 90 GFLOP/s,
 // 16 -> 32 0.3 GFLOP; at 4 -> 16 the 315 000 pairs take about 6 cycles each, 0.7 ms, and the look at a map of 3.8 MB
 // 0.3 ms.
@@ -45,24 +48,26 @@ void throw_beyond(int64_t inputs) {
 
 // ---- forward ----
 
-// The buffers of one block.
-template <class A>
+// The buffers of one block. E is the type of the factors: that of the sums, or pairs of bfloat16 (bf16_pair_cpu.h).
+template <class E>
 struct BlockMemory {
-  A* sums;      // [kBlockRows][out_channels, or whole vectors]
-  A* products;  // [kBlockRows][out_channels]
-  A* gathered;  // [kBlockRows][in_channels], for halves
-  const A** pointers;
+  Accumulate<E>* sums;      // [kBlockRows][out_channels, or whole vectors]
+  Accumulate<E>* products;  // [kBlockRows][out_channels]
+  E* gathered;              // [kBlockRows][depth], where features are not factors as they lie
+  const E** pointers;
   int32_t* rows;
   int32_t* sources;
 };
 
 // For few channels: adds the products of kRows pairs to their rows of sums, which are kVectors vectors wide. No detour
 // over memory, which would take longer than the products.
-template <class A, int kRows, int kVectors>
-FASTCV_HD void add_pairs(const A* const* sources, const int32_t* rows, const A* panel, int64_t depth, A* sums) {
+template <class E, int kRows, int kVectors>
+FASTCV_HD void add_pairs(const E* const* sources, const int32_t* rows, const E* panel, int64_t depth,
+                         Accumulate<E>* sums) {
+  using A = Accumulate<E>;
   constexpr int kWidth = kVectors * kLanes<A>;
   Vector<A> sum[kRows][kVectors];
-  const A* source[kRows];
+  const E* source[kRows];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
     source[i] = sources[i];
@@ -70,12 +75,12 @@ FASTCV_HD void add_pairs(const A* const* sources, const int32_t* rows, const A* 
     for (int j = 0; j < kVectors; ++j) sum[i][j] = load(sums + rows[i] * kWidth + j * kLanes<A>);
   }
   for (int64_t d = 0; d < depth; ++d, panel += kWidth) {
-    Vector<A> column[kVectors];
+    Vector<E> column[kVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) column[j] = load(panel + j * kLanes<A>);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      const Vector<A> element = broadcast(source[i][d]);
+      const Vector<E> element = broadcast(source[i][d]);
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) sum[i][j] = multiply_add(element, column[j], sum[i][j]);
     }
@@ -87,29 +92,29 @@ FASTCV_HD void add_pairs(const A* const* sources, const int32_t* rows, const A* 
   }
 }
 
-template <class A, int kVectors>
-void add_all_pairs(const A* const* sources, const int32_t* rows, int64_t pairs, const A* panel, int64_t depth,
-                   A* sums) {
+template <class E, int kVectors>
+void add_all_pairs(const E* const* sources, const int32_t* rows, int64_t pairs, const E* panel, int64_t depth,
+                   Accumulate<E>* sums) {
   constexpr int kRows = 4;
   int64_t i = 0;
-  for (; i + kRows <= pairs; i += kRows) add_pairs<A, kRows, kVectors>(sources + i, rows + i, panel, depth, sums);
-  for (; i < pairs; ++i) add_pairs<A, 1, kVectors>(sources + i, rows + i, panel, depth, sums);
+  for (; i + kRows <= pairs; i += kRows) add_pairs<E, kRows, kVectors>(sources + i, rows + i, panel, depth, sums);
+  for (; i < pairs; ++i) add_pairs<E, 1, kVectors>(sources + i, rows + i, panel, depth, sums);
 }
 
 // For many channels: all products by the shared micro-kernel, then added to their rows.
-template <class A>
-void add_by_gemm(const BlockMemory<A>& memory, int64_t pairs, const A* packed, const SparseConvParams& p, A* sums,
-                 int64_t sums_row) {
+template <class E>
+void add_by_gemm(const BlockMemory<E>& memory, int64_t pairs, const E* packed, const SparseConvParams& p,
+                 Accumulate<E>* sums, int64_t sums_row) {
   for (int64_t i = 0; i < kRowsPadding; ++i) memory.pointers[pairs + i] = memory.pointers[0];
   const int64_t first = 0;
-  GemmRows<A> gemm{};
+  GemmRows<E> gemm{};
   gemm.a = memory.pointers;
   gemm.a_stride = pairs;
   gemm.packed = packed;
-  gemm.b_depth = p.in_channels;
+  gemm.b_depth = factors_to_elements<E>(p.in_channels);
   gemm.first = &first;
   gemm.segments = 1;
-  gemm.depth = p.in_channels;
+  gemm.depth = gemm.b_depth;
   gemm.c = memory.products;
   gemm.c_stride = p.out_channels;
   gemm.rows = pairs;
@@ -120,10 +125,27 @@ void add_by_gemm(const BlockMemory<A>& memory, int64_t pairs, const A* packed, c
   }
 }
 
-template <class T>
-void convolve_block(const SparseConvParams& p, int64_t group, const Accumulate<T>* packed, int64_t element_size,
-                    int64_t begin, int64_t count, const BlockMemory<Accumulate<T>>& memory, bool& beyond) {
-  using A = Accumulate<T>;
+// Features of one site and group as factors: those of the tensor, or a copy in `gathered`.
+template <class E, class T>
+FASTCV_HD const E* factors_of(const T* source, int64_t channels, E* gathered) {
+  if constexpr (kIsPair<E>) {
+    if (channels % 2 == 0) return static_cast<const E*>(static_cast<const void*>(source));
+    gathered[channels / 2] = E{};
+    __builtin_memcpy(gathered, source, channels * sizeof(T));
+    return gathered;
+  } else if constexpr (sizeof(T) == sizeof(E)) {
+    return source;
+  } else {
+    read_row(source, channels, gathered);
+    return gathered;
+  }
+}
+
+template <class E, class T>
+void convolve_block(const SparseConvParams& p, int64_t group, const E* packed, int64_t element_size, int64_t begin,
+                    int64_t count, const BlockMemory<E>& memory, bool& beyond) {
+  using A = Accumulate<E>;
+  const int64_t depth = factors_to_elements<E>(p.in_channels);
   const int64_t in_row = p.groups * p.in_channels, out_row = p.groups * p.out_channels;
   const int64_t vectors = (p.out_channels + kLanes<A> - 1) / kLanes<A>;
   const bool few = p.in_channels <= kFewChannels && vectors <= 2;
@@ -140,20 +162,15 @@ void convolve_block(const SparseConvParams& p, int64_t group, const Accumulate<T
     if (pairs == 0) continue;
     for (int64_t i = 0; i < pairs; ++i) {
       const T* source = input + memory.sources[i] * in_row;
-      if constexpr (sizeof(T) == sizeof(A)) {
-        memory.pointers[i] = source;
-      } else {
-        memory.pointers[i] = memory.gathered + i * p.in_channels;
-        read_row(source, p.in_channels, memory.gathered + i * p.in_channels);
-      }
+      memory.pointers[i] = factors_of(source, p.in_channels, memory.gathered + i * depth);
     }
-    const A* const panel = packed + k * element_size;
+    const E* const panel = packed + k * element_size;
     if (!few) {
       add_by_gemm(memory, pairs, panel, p, sums, sums_row);
     } else if (vectors == 1) {
-      add_all_pairs<A, 1>(memory.pointers, memory.rows, pairs, panel, p.in_channels, sums);
+      add_all_pairs<E, 1>(memory.pointers, memory.rows, pairs, panel, depth, sums);
     } else {
-      add_all_pairs<A, 2>(memory.pointers, memory.rows, pairs, panel, p.in_channels, sums);
+      add_all_pairs<E, 2>(memory.pointers, memory.rows, pairs, panel, depth, sums);
     }
   }
   for (int64_t m = 0; m < count; ++m) {
@@ -164,12 +181,13 @@ void convolve_block(const SparseConvParams& p, int64_t group, const Accumulate<T
   }
 }
 
-template <class T>
+template <class E, class T>
 void convolve(const SparseConvParams& p) {
-  using A = Accumulate<T>;
-  const int64_t element_size = packed_size<A>(p.in_channels, p.out_channels);
-  const Scratch packed_memory(sizeof(A) * static_cast<size_t>(p.groups * p.volume * element_size));
-  A* const packed = packed_memory.as<A>();
+  using A = Accumulate<E>;
+  const int64_t depth = factors_to_elements<E>(p.in_channels);
+  const int64_t element_size = packed_size<E>(depth, p.out_channels);
+  const Scratch packed_memory(sizeof(E) * static_cast<size_t>(p.groups * p.volume * element_size));
+  E* const packed = packed_memory.as<E>();
   const T* const weight = static_cast<const T*>(p.weight);
   const int64_t pack_grain = 4096 / (p.in_channels * p.out_channels + 1) + 1;
   parallel_for(p.groups * p.volume, pack_grain, [&](int64_t begin, int64_t end) {
@@ -181,20 +199,21 @@ void convolve(const SparseConvParams& p) {
   advise_huge_pages(p.output, sizeof(T) * static_cast<size_t>(p.outputs * p.groups * p.out_channels));
   bool any_beyond = false;
   parallel_for(p.outputs, kBlockRows, [&](int64_t begin, int64_t end) {
-    const size_t wide = static_cast<size_t>(p.out_channels + kLanes<A>), deep = static_cast<size_t>(p.in_channels);
-    const Scratch values(sizeof(A) * kBlockRows * (2 * wide + (sizeof(T) == sizeof(A) ? 0 : deep)));
-    const Scratch lists((sizeof(A*) + 2 * sizeof(int32_t)) * (kBlockRows + kListPadding));
-    BlockMemory<A> memory{};
+    const size_t wide = static_cast<size_t>(p.out_channels + kLanes<A>), deep = static_cast<size_t>(depth);
+    const Scratch values(sizeof(A) * kBlockRows * 2 * wide);
+    const Scratch gathered(sizeof(T) == sizeof(E) ? 0 : sizeof(E) * kBlockRows * deep);
+    const Scratch lists((sizeof(E*) + 2 * sizeof(int32_t)) * (kBlockRows + kListPadding));
+    BlockMemory<E> memory{};
     memory.sums = values.as<A>();
     memory.products = memory.sums + kBlockRows * wide;
-    memory.gathered = memory.products + kBlockRows * wide;
-    memory.pointers = lists.as<const A*>();
+    memory.gathered = gathered.as<E>();
+    memory.pointers = lists.as<const E*>();
     memory.rows = reinterpret_cast<int32_t*>(memory.pointers + kBlockRows + kListPadding);
     memory.sources = memory.rows + kBlockRows + kListPadding;
     bool beyond = false;
     for (int64_t group = 0; group < p.groups; ++group) {
-      convolve_block<T>(p, group, packed + group * p.volume * element_size, element_size, begin, end - begin, memory,
-                        beyond);
+      convolve_block<E, T>(p, group, packed + group * p.volume * element_size, element_size, begin, end - begin, memory,
+                           beyond);
     }
     if (beyond) __atomic_store_n(&any_beyond, true, __ATOMIC_RELAXED);
   });
@@ -289,7 +308,9 @@ void weight_gradient(const SparseConvWeightParams& p) {
 }  // namespace
 
 void sparse_conv_cpu(const SparseConvParams& params) {
-  dispatch_floating(params.dtype, [&](auto tag) { convolve<typename decltype(tag)::type>(params); });
+  dispatch_factors(params.dtype, [&](auto factor, auto tag) {
+    convolve<typename decltype(factor)::type, typename decltype(tag)::type>(params);
+  });
 }
 
 void sparse_conv_weight_cpu(const SparseConvWeightParams& params) {
