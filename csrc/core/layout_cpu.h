@@ -37,6 +37,12 @@ FASTCV_HD int64_t block_width(int64_t channels) {
   return all < kBlockChannels<A> ? all : kBlockChannels<A>;
 }
 
+// Halves a block of channels, in whole vectors.
+template <class A>
+FASTCV_HD int64_t half_block(int64_t width) {
+  return round_up_to_lanes<A>(width / 2);
+}
+
 // Copies the window [y, y + rows) x [x, x + columns) of `channels` planes to target[row][column][channel], with
 // `width` >= channels elements per pixel; the lanes beyond `channels` are zero. Strides are in elements.
 template <class T, class A>

@@ -1,11 +1,11 @@
 // Pooling regions of interest by bilinear sampling, from one map or a pyramid of them: the kernels of RoIAlign and
 // MultiScaleRoIAlign. CPU translation units only.
 //
-// The weights of a RoI depend on neither channel nor batch, so they are worked out once per RoI as a flat list of
-// (offset, weight) for every bin, with samples that fall on the same pixel merged (a bin of s x s samples touches about
-// (s + 1)^2 pixels instead of 4 s^2). The list is then run over blocks of channels that lie next to each other in
-// memory. Features that do not are repacked first: the whole map once when the RoIs together cover more than it has,
-// else just the window of each RoI. Each level of a pyramid chooses for itself.
+// The weights of a RoI depend on neither channel nor batch, so they are worked out once per RoI, one list for each
+// axis, with samples that fall on the same pixel merged (a bin of s x s samples touches about (s + 1)^2 pixels instead
+// of 4 s^2). The lists are then run over blocks of channels that lie next to each other in memory. Features that do not
+// are repacked first: the map, as the RoIs get there, when they together cover more than it has, else just the window
+// of each RoI. Each level of a pyramid chooses for itself.
 //
 // Napkin maths, 2 x 256 x 50 x 84 with 1000 RoIs of 7 x 7 bins, float32: 8.6 MB are read and packed, 49 bins x 6 taps x
 // 256 channels x 1000 = 75 MFMA or 4.7 M vector operations (2 ms at one per cycle), 50 MB are written (5 ms at
@@ -14,6 +14,8 @@
 
 #include "core/layout_cpu.h"
 #include "core/parallel.h"
+#include "core/roi_blocks_cpu.h"
+#include "core/roi_gather_cpu.h"
 #include "core/roi_order_cpu.h"
 #include "core/roi_planes_cpu.h"
 #include "core/roi_pyramid.h"
@@ -22,7 +24,6 @@
 namespace fastcv::FASTCV_VARIANT {
 namespace {
 
-constexpr int64_t kPackedMapBytes = int64_t{40} << 20;
 constexpr int64_t kSlabBytes = int64_t{8} << 20;
 
 // The level of every RoI, or -1.
@@ -56,50 +57,6 @@ Window window_of(const AxisTaps<A>& y, const AxisTaps<A>& x, int64_t width) {
     if (window.x > width - window.columns) window.x = width - window.columns;
   }
   return window;
-}
-
-// Pools `channels` channels of a map of which `width` may be read (so whole vectors, when there is padding) into
-// `pooled`, which points at the first of them.
-template <class T, class MapT, class A>
-void pool_channels(const MapT* map, const FlatTaps<A>& taps, int64_t channels, int64_t width, T* pooled,
-                   const RoiPyramid& p) {
-  const bool channels_last = p.pooled_strides[1] == 1;
-  const Scratch memory(channels_last ? 0 : taps.bins * kBlockChannels<A> * sizeof(A));
-  A* tile = memory.as<A>();
-  for (int64_t c0 = 0; c0 < channels; c0 += kBlockChannels<A>) {
-    const int64_t count = channels - c0 < kBlockChannels<A> ? channels - c0 : kBlockChannels<A>;
-    const int64_t readable = width - c0 < kBlockChannels<A> ? width - c0 : kBlockChannels<A>;
-    // Rows of channels go straight to a channels_last result, else to a tile that is then transposed.
-    const int64_t whole = (channels_last ? count : readable) / kLanes<A> * kLanes<A>;
-    const auto pool_rows = [&](auto* rows, int64_t row_stride) {
-      using Out = typename RemovePointer<decltype(rows)>::type;
-      for (int64_t bin = 0; bin < taps.bins; ++bin) {
-        for_each_run<A>(whole, [&](auto vectors, int64_t c) {
-          Vector<A> sum[vectors.value];
-          gather_bin(map + c0 + c, taps, bin, sum);
-          for (int v = 0; v < vectors.value; ++v) store(rows + bin * row_stride + c + v * kLanes<A>, sum[v]);
-        });
-        for (int64_t c = whole; c < count; ++c) {
-          rows[bin * row_stride + c] = from_float<Out>(gather_bin(map + c0 + c, taps, bin));
-        }
-      }
-    };
-    if (channels_last) {
-      pool_rows(pooled + c0, p.pooled_strides[3]);
-    } else {
-      pool_rows(tile, kBlockChannels<A>);
-      transpose(tile, kBlockChannels<A>, pooled + c0 * p.pooled_strides[1], p.pooled_strides[1], taps.bins, count);
-    }
-  }
-}
-
-template <class T>
-void fill_zero(T* pooled, int64_t channels, const RoiPyramid& p) {
-  const bool channels_last = p.pooled_strides[1] == 1;
-  const int64_t bins = p.sampling.bins();
-  const int64_t rows = channels_last ? bins : channels, columns = channels_last ? channels : bins;
-  const int64_t stride = channels_last ? p.pooled_strides[3] : p.pooled_strides[1];
-  for (int64_t i = 0; i < rows; ++i) __builtin_memset(pooled + i * stride, 0, columns * sizeof(T));
 }
 
 // Pixels that the RoIs of a level read, together; an upper bound.
@@ -139,6 +96,7 @@ void for_each_roi(const RoiOrder<A>& order, const RoiLevel& level, const RoiPyra
       const AxisTaps<A> x(roi.x, p.sampling.pooled_width, level.width);
       body(y, x, static_cast<int64_t>(boxes[5 * k]), pooled);
     }
+    finish_past_caches();
   });
 }
 
@@ -160,7 +118,9 @@ template <class T, class A>
 void pool_in_place(const RoiOrder<A>& order, const RoiLevel& level, const RoiPyramid& p) {
   for_each_roi<T>(order, level, p, 0, p.channels,
                   [&](const AxisTaps<A>& y, const AxisTaps<A>& x, int64_t n, T* pooled) {
-                    const FlatTaps<A> taps(y, x, level.strides[2], level.strides[3]);
+                    const Scratch taps_memory(roi_taps_bytes<A>(p.sampling, y.count(), x.count()));
+                    const RoiTaps<A> taps =
+                        make_roi_taps(y, x, level.strides[2], level.strides[3], 0, 0, taps_memory.as<int64_t>());
                     const T* map = static_cast<const T*>(level.features) + n * level.strides[0];
                     pool_channels(map, taps, p.channels, p.channels, pooled, p);
                   });
@@ -176,7 +136,9 @@ void pool_by_window(const RoiOrder<A>& order, const RoiLevel& level, const RoiPy
         const Window window = window_of(y, x, level.width);
         const T* origin =
             static_cast<const T*>(level.features) + n * stride[0] + window.y * stride[2] + window.x * stride[3];
-        const FlatTaps<A> taps(y, x, window.columns * width, width, window.y, window.x);
+        const Scratch taps_memory(roi_taps_bytes<A>(p.sampling, y.count(), x.count()));
+        const RoiTaps<A> taps =
+            make_roi_taps(y, x, window.columns * width, width, window.y, window.x, taps_memory.as<int64_t>());
         const Scratch memory(window.rows * window.columns * width * sizeof(A));
         for (int64_t c = 0; c < p.channels; c += width) {
           const int64_t channels = p.channels - c < width ? p.channels - c : width;
@@ -185,60 +147,6 @@ void pool_by_window(const RoiOrder<A>& order, const RoiLevel& level, const RoiPy
           pool_channels(memory.as<A>(), taps, channels, width, pooled + c * p.pooled_strides[1], p);
         }
       });
-}
-
-// Halves a block of channels, in whole vectors.
-template <class A>
-int64_t half_block(int64_t width) {
-  return round_up_to_lanes<A>(width / 2);
-}
-
-// Many RoIs: the map is packed once, in blocks of channels, as many at a time as kPackedMapBytes holds. Blocks of large
-// maps are narrower.
-template <class T, class A>
-void pool_by_map(const RoiOrder<A>& order, const RoiLevel& level, const RoiPyramid& p) {
-  const int64_t* stride = level.strides;
-  const int64_t pixels = level.height * level.width;
-  int64_t width = block_width<A>(p.channels);
-  while (width > kLanes<A> && p.batch * pixels * width * static_cast<int64_t>(sizeof(A)) > kPackedMapBytes) {
-    width = half_block<A>(width);
-  }
-  const int64_t blocks = (p.channels + width - 1) / width;
-  const int64_t block_elements = p.batch * pixels * width;
-  int64_t group = kPackedMapBytes / (block_elements * static_cast<int64_t>(sizeof(A)));
-  group = group < 1 ? 1 : group > blocks ? blocks : group;
-  const Scratch memory(group * block_elements * sizeof(A));
-  A* packed = memory.as<A>();
-  // Enough pieces of the map for all threads.
-  const int64_t pieces = 1 + 4 * max_threads() / (group * p.batch);
-  const int64_t piece_rows = (level.height + pieces - 1) / pieces;
-  for (int64_t block0 = 0; block0 < blocks; block0 += group) {
-    const int64_t count = blocks - block0 < group ? blocks - block0 : group;
-    const int64_t c0 = block0 * width;
-    const int64_t channels = p.channels - c0 < count * width ? p.channels - c0 : count * width;
-    parallel_for(count * p.batch * pieces, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t block = task / pieces / p.batch, n = task / pieces % p.batch, c = block * width;
-        const int64_t row = task % pieces * piece_rows;
-        if (row >= level.height) continue;
-        const T* source =
-            static_cast<const T*>(level.features) + n * stride[0] + (c0 + c) * stride[1] + row * stride[2];
-        pack_channels_last(source, stride[1], stride[2], stride[3],
-                           level.height - row < piece_rows ? level.height - row : piece_rows, level.width,
-                           channels - c < width ? channels - c : width,
-                           packed + block * block_elements + (n * pixels + row * level.width) * width, width);
-      }
-    });
-    for_each_roi<T>(
-        order, level, p, c0, channels, [&](const AxisTaps<A>& y, const AxisTaps<A>& x, int64_t n, T* pooled) {
-          const FlatTaps<A> taps(y, x, level.width * width, width);
-          for (int64_t block = 0; block < count; ++block) {
-            const int64_t c = block * width;
-            pool_channels(packed + block * block_elements + n * pixels * width, taps,
-                          channels - c < width ? channels - c : width, width, pooled + c * p.pooled_strides[1], p);
-          }
-        });
-  }
 }
 
 template <class T>
@@ -259,7 +167,7 @@ void pool_rois(const RoiPyramid& p) {
     } else if (pixels_covered(order, level, p) <= static_cast<double>(p.batch * level.height * level.width)) {
       pool_by_window<T>(order, level, p);
     } else {
-      pool_by_map<T>(order, level, p);
+      pool_by_block<T>(order, level, p);
     }
   }
   for (int64_t k = 0; p.level_count > 1 && k < p.rois; ++k) {

@@ -10,6 +10,12 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
+// At most so many taps has an axis of a RoI on a map of `size` pixels.
+template <class A>
+FASTCV_HD int64_t most_taps(const RoiAxis<A>& axis, int64_t bins, int64_t size) {
+  return bins * (2 * axis.grid < size ? 2 * axis.grid : size);
+}
+
 // The distinct pixels of one axis that each bin touches, ascending, and their weights.
 template <class A>
 class AxisTaps {
@@ -24,7 +30,7 @@ class AxisTaps {
       : bins(bins),
         lowest(size),
         highest(-1),
-        capacity_(bins * (2 * axis.grid < size ? 2 * axis.grid : size)),
+        capacity_(most_taps(axis, bins, size)),
         memory_((bins + 1 + capacity_) * sizeof(int64_t) + capacity_ * sizeof(A)) {
     first = memory_.as<int64_t>();
     pixel = first + bins + 1;
@@ -100,29 +106,7 @@ class FlatTaps {
   Scratch memory_;
 };
 
-// The weighted sum of one bin for kVectors vectors of neighbouring channels.
-template <int kVectors, class T, class A>
-FASTCV_HD void gather_bin(const T* map, const FlatTaps<A>& taps, int64_t bin, Vector<A> (&sum)[kVectors]) {
-  for (int v = 0; v < kVectors; ++v) sum[v] = Vector<A>{};
-  for (int64_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
-    const Vector<A> weight = broadcast(taps.weight[t]);
-    const T* pixel = map + taps.offset[t];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sum[v] = multiply_add(weight, load(pixel + v * kLanes<A>), sum[v]);
-  }
-}
-
-// The same for one channel.
-template <class T, class A>
-FASTCV_HD A gather_bin(const T* map, const FlatTaps<A>& taps, int64_t bin) {
-  A sum = 0;
-  for (int64_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
-    sum = multiply_add(taps.weight[t], static_cast<A>(to_float(map[taps.offset[t]])), sum);
-  }
-  return sum;
-}
-
-// The transpose of gather_bin: adds the bin's gradient to every pixel it came from.
+// Adds a bin's gradient, kVectors vectors of neighbouring channels, to every pixel it came from.
 template <int kVectors, class A>
 FASTCV_HD void scatter_bin(A* map, const FlatTaps<A>& taps, int64_t bin, const Vector<A> (&gradient)[kVectors]) {
   for (int64_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {

@@ -260,6 +260,25 @@ def _by_interpolation_matrices(input: Tensor, boxes: Tensor, size: int, ratio: i
     return torch.stack(pooled)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("channels", [17, 40])
+def test_many_rois_equal_a_few_at_a_time(backend: Any, dtype: torch.dtype, channels: int) -> None:
+    """So many that their taps and their results exceed what the CPU holds at once; the emulator takes fewer."""
+    count, ratio = (200, 2) if backend.name == "emulated" else (4000, 64)
+    input = random_input(2, channels, 32, 40, dtype=dtype).to(backend.device)
+    boxes = random_boxes(count, 2, 32, 40).float()
+    boxes[7, 3] = torch.nan
+    boxes = boxes.to(backend.device)
+    actual = roi_align(input, boxes, (7, 9), 1.0, ratio)
+    for begin in (0, 6, count // 2, count - 2):
+        few = boxes[begin : begin + 2]
+        assert torch.equal(actual[begin : begin + 2], roi_align(input, few, (7, 9), 1.0, ratio))
+        expected = reference.roi_align(input[:, -2:].cpu().double(), few.cpu().double(), (7, 9), 1.0, ratio)
+        torch.testing.assert_close(actual[begin : begin + 2, -2:].cpu().double(), expected, rtol=2e-3, atol=2e-3)
+    last = roi_align(input.contiguous(memory_format=torch.channels_last), boxes, (7, 9), 1.0, ratio)
+    torch.testing.assert_close(actual, last)
+
+
 def test_offsets_beyond_32_bits(backend: Any) -> None:
     """Element offsets above 2^31, in a view of memory that is mostly never touched."""
     apart = 2**31 + 4096
