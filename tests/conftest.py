@@ -6,8 +6,12 @@ import importlib
 import importlib.util
 import os
 import pkgutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -120,6 +124,22 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         fastcv.ops._build._C.set_cpu_variant(variant)
         yield Backend(name, "cpu")
         fastcv.ops._build._C.set_cpu_variant(before)
+
+
+@pytest.fixture
+def in_new_process(tmp_path: Path) -> Callable[[str], str]:
+    """Runs a script in a process of its own, which must not die, and returns what it prints.
+
+    Away from the checkout, whose folder fastcv would come before an installed package.
+    """
+
+    def run(script: str) -> str:
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ CSRC = ROOT / "csrc"
 EMULATOR = ROOT / "tests" / "emulator"
 MODULE_NAME = "_C_emulated"
 KEEP_DAYS = 14
+BINDINGS_AT_ONCE = 8
 
 # Loops of kernels are short here and compiling is most of the time: -O1. No contraction, as nvcc is told.
 COMMON_FLAGS = (
@@ -76,15 +77,23 @@ def build_module(sanitize: str = "") -> Path:
     for room in rooms:
         # A room includes the core and itself, no other room.
         headers = (*core_headers, *_files(CSRC / "ops" / room, "*.h", "*.cuh"), *_files(EMULATOR, "*.h"))
-        units += [Unit(source, flags, headers) for source in _files(CSRC / "ops" / room, "*_bind.cpp", "*_cuda.cu")]
+        units += [Unit(source, flags, headers) for source in _files(CSRC / "ops" / room, "*_cuda.cu")]
     units += _emulator_units(sanitize)
+    # Bindings several at a time, as the wheel's build takes them: most of their compile time is pybind11's own code.
+    texts = {"rooms.inc": "".join(f"FASTCV_ROOM({room})\n" for room in rooms)}
+    for first in range(0, len(rooms), BINDINGS_AT_ONCE):
+        folders = [CSRC / "ops" / room for room in rooms[first : first + BINDINGS_AT_ONCE]]
+        sources = [source for folder in folders for source in _files(folder, "*_bind.cpp")]
+        own = (header for folder in folders for header in _files(folder, "*.h"))
+        headers = (*core_headers, *own, *sources, *_files(EMULATOR, "*.h"))
+        texts[f"bindings_{first}.cpp"] = "".join(f'#include "{source.relative_to(CSRC)}"\n' for source in sources)
+        units.append(Unit(generated / f"bindings_{first}.cpp", (*flags, "-O0"), headers))
 
     with _lock():
         generated.mkdir(exist_ok=True)
-        rooms_inc = generated / "rooms.inc"
-        text = "".join(f"FASTCV_ROOM({room})\n" for room in rooms)
-        if not rooms_inc.exists() or rooms_inc.read_text() != text:
-            rooms_inc.write_text(text)
+        for file, text in texts.items():
+            if not (generated / file).exists() or (generated / file).read_text() != text:
+                (generated / file).write_text(text)
         name = MODULE_NAME + str(sysconfig.get_config_var("EXT_SUFFIX"))
         return _build(units, name, ("-shared", "-fopenmp"), sanitize)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -450,9 +447,9 @@ def test_bad_max_output(backend: Any) -> None:
         batched_nms_padded(boxes, boxes[:, 0], None, 0.5, -1)
 
 
-def test_bad_input_does_not_end_the_process() -> None:
+def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
     """The worst of them in a process of its own, where a crash would show as a signal."""
-    script = textwrap.dedent("""
+    script = """
         import torch
         from fastcv import _C
         from fastcv.ops import nms
@@ -491,17 +488,14 @@ def test_bad_input_does_not_end_the_process() -> None:
             except Exception:
                 refused += 1
         print("refused", refused)
-    """)
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout.split()[-1]) > 4700, result.stdout
+    """
+    printed = in_new_process(script)
+    assert int(printed.split()[-1]) > 4700
 
 
-def test_extra_memory_is_linear() -> None:
+def test_extra_memory_is_linear(in_new_process: Callable[[str], str]) -> None:
     """A million boxes within 100 MB, where a mask of pairs would take 125 GB."""
-    script = textwrap.dedent("""
+    script = """
         import torch
         from fastcv.ops import nms
 
@@ -516,12 +510,9 @@ def test_extra_memory_is_linear() -> None:
         before = peak()
         kept = nms(boxes, scores, 0.5)
         print((peak() - before) / 1024, len(kept))
-    """)
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    megabytes, kept = result.stdout.split()
+    """
+    printed = in_new_process(script)
+    megabytes, kept = printed.split()
     assert float(megabytes) <= 100
     assert int(kept) > 100_000
 
