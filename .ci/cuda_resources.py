@@ -83,11 +83,13 @@ def main() -> None:
         f"# {'registers':>9} {'shared':>7} {'spilled':>7}  kernel",
     ]
     spilling = []
+    sources = sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu"))
     check = "--check" in sys.argv
     if check:
         logs = build_logs(Path(sys.argv[-1]))
+        if len(logs) != len(sources):
+            sys.exit(f"{sys.argv[-1]} shows what ptxas said of {len(logs)} files, there are {len(sources)}")
     else:
-        sources = sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             logs = list(pool.map(compile_log, sources))
     for log in logs:
