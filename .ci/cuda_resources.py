@@ -50,7 +50,7 @@ def compile_log(source: Path) -> str:
 def build_logs(path: Path) -> list[str]:
     """The part of a build's log that belongs to each .cu file, in the order of their names."""
     parts = re.split(r"\[\d+/\d+\] ", path.read_text())
-    names = [re.search(r"csrc/(ops/\w+/\w+_cuda\.cu)", part[:1000]) for part in parts]
+    names = [re.search(r"(ops/\w+/\w+_cuda\.cu)", part[:1000]) for part in parts]
     found = {name.group(1): part for name, part in zip(names, parts, strict=True) if name and "ptxas info" in part}
     return [found[name] for name in sorted(found)]
 

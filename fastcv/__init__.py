@@ -1,10 +1,29 @@
 """Computer-vision operators for PyTorch: hand-written CUDA kernels and vectorised CPU kernels in one wheel.
 
-``fastcv.ops`` holds the operators as functions, ``fastcv.nn`` the same as modules, ``fastcv.sparse`` layers for data
-that fills little of its grid, ``fastcv.reference`` the operators' meaning spelled out in plain torch.
+``fastcv.ops`` holds the operators as functions and ``fastcv.nn`` as layers; ``fastcv.sparse`` holds sparse convolution
+layers, ``fastcv.models`` complete models, and ``fastcv.reference`` the operators written in plain torch.
 """
 
-# torch comes first: it brings the OpenMP runtime that the compiled module shares.
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec("fastcv._C") is None:
+    # This is the source folder of a checkout, which comes first where Python was started. It stands back for the
+    # package that was installed from it.
+    for _entry in sys.path:
+        if any((Path(_entry) / "fastcv").glob("_C.*.so")):
+            __path__[:] = [str(Path(_entry) / "fastcv")]
+            break
+    else:
+        raise ImportError("fastcv is not installed, and its source folder has no compiled module: run pip install .")
+
+from fastcv import _interrupt
+
+if _interrupt.is_command():
+    _interrupt.exit_on_interrupt()
+
+# torch comes before the compiled module: it brings the OpenMP runtime that both share.
 import torch
 
 if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):

@@ -19,6 +19,7 @@ import torch
 
 import fastcv.ops
 from fastcv.ops import build_info
+from fastcv.ops._call import COMPILED
 
 CPU_VARIANTS = ("baseline", "avx2", "avx512")
 BF16_PAIRS = "cpu-avx512_bf16"
@@ -46,6 +47,7 @@ def _native_modules() -> Iterator[ModuleType]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-calls", type=int, default=4000, help="how many random calls test_fuzz.py makes")
     parser.addoption(
         "--emulator-sanitize",
         choices=["address"],
@@ -113,10 +115,13 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         if not build_info()["cuda"]:
             pytest.fail("there is a GPU, but fastcv was built without CUDA")
         yield Backend(name, "cuda")
+    elif name == "cpu-default":
+        yield Backend(name, "cpu")
     elif name == "emulated":
         emulated = request.getfixturevalue("emulated_module")
         for module in _native_modules():
             monkeypatch.setattr(module, "_C", emulated)
+        monkeypatch.setitem(COMPILED, "_C", emulated)
         yield Backend(name, "cpu")
     else:
         variant = name.removeprefix("cpu-")

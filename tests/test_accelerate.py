@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import io
+import pickle
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +17,7 @@ import torch
 from torch import Tensor
 
 import fastcv
-from fastcv import ops
+from fastcv import accelerate, ops
 
 MODELS = ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn"]
 
@@ -143,26 +148,29 @@ def test_the_operators_of_fastcv_are_called(detection: ModuleType, monkeypatch: 
     assert "box_iou" not in called
 
 
+def replaced() -> list[Any]:
+    """Every function of torchvision whose code is exchanged."""
+    return [function for function, _ in accelerate._replaced_functions()]
+
+
 def test_everything_is_put_back(detection: ModuleType) -> None:
     import torchvision
-    from torchvision.models.detection import _utils, anchor_utils, roi_heads, rpn
-    from torchvision.ops import poolers
 
     def state() -> list[Any]:
-        modules = [m for n, m in sorted(__import__("sys").modules.items()) if n.split(".")[0] == "torchvision"]
-        values = [(n, v) for m in modules for n, v in sorted(vars(m).items()) if callable(v)]
-        classes = (_utils.Matcher, anchor_utils.AnchorGenerator, poolers.MultiScaleRoIAlign)
-        heads = (rpn.RegionProposalNetwork, roi_heads.RoIHeads)
-        return [id(v) for _, v in values] + [id(v) for c in (*classes, *heads) for v in vars(c).values()]
+        """All that torchvision's modules and classes hold, and the code of each function."""
+        modules = [m for n, m in sorted(sys.modules.items()) if n.split(".")[0] == "torchvision" and m is not None]
+        owners = modules + [value for m in modules for value in vars(m).values() if isinstance(value, type)]
+        values = [value for owner in owners for _, value in sorted(vars(owner).items(), key=lambda item: item[0])]
+        return [id(value) for value in values] + [id(getattr(value, "__code__", None)) for value in values]
 
-    before = state()
+    before, nms = state(), torchvision.ops.nms
     with fastcv.accelerate_torchvision():
-        assert torchvision.ops.nms is ops.nms
-        assert torchvision.ops.boxes.nms is ops.nms
-        assert torchvision.ops.roi_align is ops.roi_align
+        changed = state()
+        assert changed != before
+        assert torchvision.ops.nms is nms is torchvision.ops.boxes.nms
         with pytest.raises(RuntimeError, match="in force already"):
             fastcv.accelerate_torchvision()
-        assert torchvision.ops.nms is ops.nms
+        assert state() == changed
     assert state() == before
     with pytest.raises(ZeroDivisionError), fastcv.accelerate_torchvision():
         raise ZeroDivisionError
@@ -171,3 +179,132 @@ def test_everything_is_put_back(detection: ModuleType) -> None:
     acceleration.restore()
     acceleration.restore()
     assert state() == before
+
+
+def test_references_from_before_take_part(detection: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.ops import nms
+
+    monkeypatch.setattr(ops, "nms", lambda *arguments: arguments)
+    with fastcv.accelerate_torchvision():
+        assert nms(1, iou_threshold=3, scores=2) == (1, 2, 3)
+
+
+def test_another_format_of_boxes_is_torchvisions(detection: ModuleType) -> None:
+    from torchvision.ops import box_iou
+
+    if "fmt" not in inspect.signature(box_iou).parameters:
+        pytest.skip("this torchvision knows one format")
+    boxes = torch.rand(5, 4) + 1
+    expected, actual = both(lambda: box_iou(boxes, boxes, fmt="cxcywh"))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_foreign_function_is_left_alone(detection: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.ops import boxes
+
+    codes = [function.__code__ for function in replaced()]
+    with monkeypatch.context() as patch:
+        patch.setattr(boxes, "nms", max)
+        with pytest.raises(RuntimeError, match=r"cannot replace nms: <built-in function max> is not torchvision's own"):
+            fastcv.accelerate_torchvision()
+    assert [function.__code__ for function in replaced()] == codes
+    with fastcv.accelerate_torchvision():
+        pass
+
+
+def small_model(detection: ModuleType) -> Any:
+    torch.manual_seed(0)
+    return detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=3)
+
+
+def train(model: Any) -> dict[str, float]:
+    torch.manual_seed(5)
+    target = {"boxes": torch.tensor([[5.0, 5, 60, 60]]), "labels": torch.tensor([1])}
+    return {name: loss.item() for name, loss in model.train()([torch.rand(3, 96, 96)], [target]).items()}
+
+
+def copies(model: Any) -> list[Any]:
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    saved.seek(0)
+    return [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(saved, weights_only=False)]
+
+
+def test_models_are_copied_pickled_and_saved_at_any_time(detection: ModuleType) -> None:
+    """Those made before, and those made meanwhile, which hold nothing of fastcv."""
+    before = small_model(detection)
+    expected = train(small_model(detection))
+    with fastcv.accelerate_torchvision():
+        within = small_model(detection)
+        models = [before, within, *copies(before), *copies(within)]
+        assert b"fastcv" not in pickle.dumps(within)
+        for model in copies(within):
+            assert train(model) == pytest.approx(expected, rel=1e-4)
+    for model in (*models, *copies(within)):
+        assert train(model) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_compiles_torchvisions_source_at_any_time(detection: ModuleType) -> None:
+    """Within the context first, so that its caches of classes and methods are filled there."""
+    model = small_model(detection).eval()
+    image = torch.rand(3, 64, 96)
+    with torch.no_grad():
+        expected = model([image])[0]["boxes"]
+        with fastcv.accelerate_torchvision():
+            scripted = [torch.jit.script(model)]
+            assert "fastcv" not in str(scripted[0].inlined_graph)
+        scripted.append(torch.jit.script(model))
+        for script in scripted:
+            torch.testing.assert_close(script([image])[1][0]["boxes"], expected, rtol=1e-3, atol=1e-2)
+
+
+def test_threads_share_a_model(detection: ModuleType) -> None:
+    model = small_model(detection)
+    anchors = [torch.rand(300, 4).cumsum(1)]
+    target = [{"boxes": torch.rand(2, 4).cumsum(1), "labels": torch.tensor([1, 2])}]
+    expected = model.rpn.assign_targets_to_anchors(anchors, target)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work() -> bool:
+        return all(
+            torch.equal(left[0], right[0])
+            for _ in range(100)
+            for left, right in zip(model.rpn.assign_targets_to_anchors(anchors, target), expected, strict=True)
+        )
+
+    try:
+        with ThreadPoolExecutor(4) as pool, fastcv.accelerate_torchvision():
+            assert all(done.result() for done in [pool.submit(work) for _ in range(4)])
+        with ThreadPoolExecutor(4) as pool:  # while it is put into force and restored
+            running = [pool.submit(work) for _ in range(3)]
+            for _ in range(100):
+                fastcv.accelerate_torchvision().restore()
+            assert all(done.result() for done in running)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_own_similarity_and_matcher_get_what_they_are_promised(detection: ModuleType) -> None:
+    from torchvision.models.detection._utils import Matcher
+    from torchvision.ops import box_iou
+
+    class Own(Matcher):
+        def __call__(self, quality: Tensor) -> Tensor:
+            return super().__call__(quality.square())  # type: ignore[no-any-return]
+
+    model = small_model(detection)
+    anchors = [torch.rand(50, 4).cumsum(1)]
+    target = [{"boxes": torch.rand(2, 4).cumsum(1), "labels": torch.tensor([1, 2])}]
+    model.rpn.box_similarity = lambda gt, boxes: box_iou(gt, boxes).sqrt()
+    expected, actual = both(lambda: model.rpn.assign_targets_to_anchors(anchors, target))
+    assert torch.equal(actual[0][0], expected[0][0])
+    model.rpn.box_similarity = box_iou
+    for part in (model.rpn, model.roi_heads):
+        part.proposal_matcher = Own(0.5, 0.2, allow_low_quality_matches=True)
+    expected, actual = both(lambda: model.rpn.assign_targets_to_anchors(anchors, target))
+    assert torch.equal(actual[0][0], expected[0][0])
+    gt, labels = [target[0]["boxes"]], [target[0]["labels"]]
+    expected, actual = both(lambda: model.roi_heads.assign_targets_to_proposals(anchors, gt, labels))
+    assert torch.equal(actual[1][0], expected[1][0])

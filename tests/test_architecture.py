@@ -1,4 +1,4 @@
-"""Who may know whom, and what every room must have."""
+"""Who may know whom, how long a file may be, and that an op can be taken out."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fastcv import _C
+from fastcv.ops._define import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
 PACKAGE = ROOT / "fastcv"
-ROOMS = sorted(path.name for path in (CSRC / "ops").iterdir() if path.is_dir())
+OPS = sorted(path.name for path in (CSRC / "ops").iterdir() if path.is_dir())
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_A_FUNCTION = 80
 
 
 def includes(path: Path) -> list[str]:
@@ -43,15 +48,19 @@ def python_files(folder: str) -> list[Path]:
     return sorted((PACKAGE / folder).rglob("*.py")) if (PACKAGE / folder).is_dir() else []
 
 
-def test_core_knows_no_op() -> None:
+def test_core_knows_itself_and_families_know_core() -> None:
     for path in cpp_files(CSRC / "core"):
-        assert not [name for name in includes(path) if name.startswith("ops/")], path
+        assert not [name for name in includes(path) if name.startswith(("ops/", "families/"))], path
+    for path in cpp_files(CSRC / "families"):
+        family = f"families/{path.relative_to(CSRC / 'families').parts[0]}/"
+        foreign = [n for n in includes(path) if n.startswith(("ops/", "families/")) and not n.startswith(family)]
+        assert not foreign, path
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_includes_core_and_itself(room: str) -> None:
-    for path in cpp_files(CSRC / "ops" / room):
-        foreign = [n for n in includes(path) if n.startswith("ops/") and not n.startswith(f"ops/{room}/")]
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_includes_core_families_and_itself(op: str) -> None:
+    for path in cpp_files(CSRC / "ops" / op):
+        foreign = [n for n in includes(path) if n.startswith("ops/") and not n.startswith(f"ops/{op}/")]
         assert not foreign, path
 
 
@@ -72,16 +81,60 @@ def test_only_core_cuda_knows_nvcc() -> None:
         assert "<<<" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_is_complete(room: str) -> None:
-    folder = CSRC / "ops" / room
-    for name in (f"{room}.h", f"{room}_cpu.cpp", f"{room}_cuda.cu", f"{room}_bind.cpp"):
-        assert (folder / name).is_file(), name
-    parts = {f"{room}_{part}" for part in ("cpu", "cuda", "bind")}
-    for path in folder.iterdir():  # besides, headers that only this room needs
-        assert path.suffix in {".h", ".cuh"} or path.stem in parts, path
-    for kind in ("tests/ops/test_*.py", "bench/ops/bench_*.py"):  # several small ops may share a file
-        assert [path for path in ROOT.glob(kind) if room in path.name or room in path.read_text()], kind
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_folder_is_complete(op: str) -> None:
+    """Its four files, nothing but headers beside them, and a function of its own in the compiled module.
+
+    That each function is tested is what test_contract.py asks for.
+    """
+    folder = CSRC / "ops" / op
+    parts = {f"{op}_cpu.cpp", f"{op}_cuda.cu", f"{op}_bind.cpp"}
+    assert {path.name for path in folder.iterdir() if path.suffix not in {".h", ".cuh"}} == parts
+    assert (folder / f"{op}.h").is_file()
+    bound = set(re.findall(r'module\.def\("(\w+)"', (folder / f"{op}_bind.cpp").read_text()))
+    assert bound & set(OPERATORS), op
+
+
+def code_lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_files_are_short() -> None:
+    suffixes = {".py", ".h", ".cuh", ".cpp", ".cu"}
+    for folder in (CSRC, PACKAGE, ROOT / "tests", ROOT / "bench"):
+        long = {str(p): code_lines(p) for p in folder.rglob("*") if p.suffix in suffixes}
+        assert not {path: lines for path, lines in long.items() if lines > MOST_LINES_OF_A_FILE}
+
+
+def test_functions_are_short() -> None:
+    """Docstrings do not count in Python; in C++ a function ends at the first brace in its column."""
+    long = []
+    for folder in (PACKAGE, ROOT / "tests", ROOT / "bench"):
+        for path in set(folder.rglob("*.py")) - set((ROOT / "tests" / "cases").glob("*.py")):  # tables
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef) and (lines := body_lines(node)) > MOST_LINES_OF_A_FUNCTION:
+                    long.append((path.name, node.name, lines))
+    for path in cpp_files(CSRC):
+        lines = path.read_text().splitlines()
+        for start, line in enumerate(lines):
+            if re.match(r"( {2})?[\w:~].*\) (const )?\{$", line) and not re.match(
+                r" *(if|for|while|switch|namespace)\b", line
+            ):
+                indent = len(line) - len(line.lstrip())
+                closing = " " * indent + "}"
+                end = next((i for i in range(start, len(lines)) if lines[i].startswith(closing)), start)
+                if end - start > MOST_LINES_OF_A_FUNCTION:
+                    long.append((path.name, line.strip(), end - start))
+    assert not long
+
+
+def body_lines(node: ast.FunctionDef) -> int:
+    first = node.body[0]
+    is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    start = first.end_lineno if is_docstring else node.lineno
+    assert node.end_lineno is not None
+    assert start is not None
+    return node.end_lineno - start
 
 
 def test_only_ops_import_the_compiled_module() -> None:
@@ -111,20 +164,48 @@ def test_layers_import_downwards() -> None:
             assert not wrong, f"{path} imports {wrong}"
 
 
+def test_layers_load_without_models(in_new_process: Callable[[str], str]) -> None:
+    """Names of detectors' parts that moved away are found through ``fastcv.nn`` still, when they are asked for."""
+    script = """
+        import sys
+        from fastcv import nn
+        assert not [name for name in sys.modules if name.startswith("fastcv.models")]
+        from fastcv.models import detection
+        for name in nn._MOVED_TO_DETECTION:
+            assert getattr(nn, name) is getattr(detection, name)
+        assert not hasattr(nn, "create")
+    """
+    in_new_process(script)
+
+
+@pytest.mark.parametrize("folder", ["nn", "models", "data", "engine", "cli"])
+def test_no_import_circles(folder: str) -> None:
+    """Neither at the top of a module nor inside a function. What a package's __init__ collects does not count."""
+    files = {path for path in python_files(folder) if path.name != "__init__.py"}
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    needs = {name: {other for other in imports(path) if other in names} for name, path in names.items()}
+    while needs:
+        free = {name for name, others in needs.items() if not others & needs.keys()}
+        assert free, f"import each other: {sorted(needs)}"
+        needs = {name: others for name, others in needs.items() if name not in free}
+
+
 def test_nobody_imports_tests_or_bench() -> None:
     for path in PACKAGE.rglob("*.py"):
         assert not [name for name in imports(path) if name.split(".")[0] in {"tests", "bench", "emulator"}], path
 
 
-def test_the_stub_declares_what_the_module_has() -> None:
+def test_the_stub_declares_what_is_no_operator() -> None:
+    """The schema of an operator is its signature, which test_contract.py compares with the compiled function's."""
     tree = ast.parse((PACKAGE / "_C.pyi").read_text())
-    declared = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    declared |= {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
-    assert declared == {name for name in dir(_C) if not name.startswith("__")}
+    declared = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert declared - {"__getattr__"} == {
+        name for name in dir(_C) if not name.startswith("__") and name.removesuffix("_values") not in OPERATORS
+    }
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_wide_code_stays_in_its_variant(room: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("op", OPS)
+def test_wide_code_stays_in_its_variant(op: str, tmp_path: Path) -> None:
     """No inline function of the AVX-512 objects may be picked by the linker for processors without it.
 
     Compiled without optimisation, so that every function which could end up out of line does.
@@ -138,15 +219,15 @@ def test_wide_code_stays_in_its_variant(room: str, tmp_path: Path) -> None:
         pytest.skip("needs g++ for x86-64")
     target = tmp_path / "wide.o"
     flags = "-std=c++17 -O0 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -DFASTCV_VARIANT=avx512"
-    source = CSRC / "ops" / room / f"{room}_cpu.cpp"
+    source = CSRC / "ops" / op / f"{op}_cpu.cpp"
     subprocess.run([compiler, *flags.split(), f"-I{CSRC}", "-c", str(source), "-o", str(target)], check=True)
     listing = subprocess.run(["nm", str(target)], capture_output=True, text=True, check=True).stdout
     weak = [line.split()[-1] for line in listing.splitlines() if line.split()[-2] in "WVuvw"]
-    assert weak or room != "roi_align", "nm's output was not understood"
+    assert weak or op != "roi_align", "nm's output was not understood"
     ours = re.compile(r"_Z[A-Z]*N?K?6fastcv6avx512|DW\.ref\.__gxx_personality_v0$|_GLOBAL_OFFSET_TABLE_$")
     assert not [symbol for symbol in weak if not ours.match(symbol)]
     users = {"conv_transpose": {"gemm_tile"}, "sparse_conv": {"gemm_tile", "add_all_pairs"}}
-    assert users_of_bf16_instructions(target) == users.get(room, set())
+    assert users_of_bf16_instructions(target) == users.get(op, set())
 
 
 def users_of_bf16_instructions(target: Path) -> set[str]:
@@ -163,3 +244,38 @@ def users_of_bf16_instructions(target: Path) -> set[str]:
             chosen = re.search(r"(\w+)<fastcv::avx512::BFloat16Pair<false>", name)
             users.add(chosen[1] if chosen else name)
     return users
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", ["ball_query", "soft_nms"])
+def test_without_an_op_the_rest_builds(op: str, tmp_path: Path) -> None:
+    """Delete its folder, its Python file and the lines that name it: the rest is built, imported and used."""
+    for folder in ("csrc", "fastcv"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
+    shutil.rmtree(tmp_path / "csrc" / "ops" / op)
+    for path in (tmp_path / "fastcv" / "ops" / f"{op}.py", tmp_path / "fastcv" / "reference" / f"{op}.py"):
+        path.unlink(missing_ok=True)
+    for package in ("ops", "reference"):
+        init = tmp_path / "fastcv" / package / "__init__.py"
+        init.write_text("\n".join(line for line in init.read_text().splitlines() if op not in line) + "\n")
+    import pybind11
+
+    options = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "SKBUILD_PROJECT_VERSION": "0",
+        "FASTCV_CUDA": "OFF",
+        "FASTCV_VARIANTS": "OFF",
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+        "Python_EXECUTABLE": sys.executable,
+        "CMAKE_LIBRARY_OUTPUT_DIRECTORY": str(tmp_path / "fastcv"),
+    }
+    build = tmp_path / "build"
+    defined = [f"-D{name}={value}" for name, value in options.items()]
+    for command in (
+        ["cmake", "-S", str(tmp_path), "-B", str(build), *defined],
+        ["cmake", "--build", str(build), "--parallel", "--target", "_C"],
+        [sys.executable, "-c", "from fastcv import ops; import torch; ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)"],
+    ):
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]

@@ -105,7 +105,7 @@ def test_without_a_private_guard_results_are_the_same(name: str) -> None:
         import torch
         guard = torch._C.{name}
         {delete}
-        import fastcv.ops._define as define
+        import fastcv.ops._call as call
         torch._C.{name} = guard
         from fastcv.ops import roi_align
         torch.manual_seed(0)
@@ -113,7 +113,7 @@ def test_without_a_private_guard_results_are_the_same(name: str) -> None:
         boxes = torch.tensor([[0.0, 1, 1, 5, 5]])
         roi_align(x[0], boxes, 2).square().sum().backward()
         print(x.grad.sum().item(), torch.vmap(lambda t: roi_align(t, boxes, 2))(x).sum().item(), flush=True)
-        print(define._HAS_GUARDS)
+        print(call.HAS_GUARDS)
     """
     whole = run(script.format(name=name, delete="")).stdout.splitlines()
     without = run(script.format(name=name, delete=f"del torch._C.{name}")).stdout.splitlines()
@@ -168,7 +168,10 @@ class _ExchangeApi(ctypes.Structure):
 
 
 def exchange_type(device_type: int, shape: tuple[int, ...], data: int, major: int = 1) -> type:
-    """Make a type whose instances claim, through the exchange API, to be float32 tensors as described."""
+    """Make a type whose instances claim, through the exchange API, to be float32 tensors as described.
+
+    What they allocate is of the same kind.
+    """
     sizes = (ctypes.c_int64 * len(shape))(*shape)
 
     def fill(_: int, out: ctypes._Pointer[_DLTensor]) -> int:
@@ -187,14 +190,21 @@ def exchange_type(device_type: int, shape: tuple[int, ...], data: int, major: in
     new_capsule.restype = ctypes.py_object
     new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     capsule = new_capsule(ctypes.addressof(api), b"dlpack_exchange_api", None)
-    return type("Foreign", (), {"__dlpack_c_exchange_api__": capsule, "kept": (api, sizes)})
+
+    def new_empty_strided(_: object, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> object:
+        return exchange_type(device_type, shape, data, major)()
+
+    return type(
+        "Foreign",
+        (),
+        {"__dlpack_c_exchange_api__": capsule, "kept": (api, sizes), "new_empty_strided": new_empty_strided},
+    )
 
 
 def call_with(device_type: int, data: int = 4096, major: int = 1) -> None:
     input = exchange_type(device_type, (1, 2, 4, 4), data, major)()
-    output = exchange_type(device_type, (1, 2, 2, 2), data, major)()
     boxes = exchange_type(device_type, (1, 5), data, major)()
-    _C.roi_align_backward(input, output, boxes, 1.0, 2, False)
+    _C.roi_align(input, boxes, 2, 2, 1.0, 2, False)
 
 
 def test_cuda_tensor_where_cuda_cannot_run() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fastcv.cli import app as app_module
-from fastcv.cli.lidar import CELLS, encode
+from fastcv.cli.lidar import CELLS, encode, read_points
 from fastcv.data import read_velodyne, street_scan, write_velodyne
 
 
@@ -72,7 +72,7 @@ def test_encoder() -> None:
     ("arguments", "message"),
     [
         (["missing.bin"], "there is no file missing.bin"),
-        (["odd.bin"], "odd.bin is no Velodyne scan"),
+        (["odd.bin"], "odd.bin is not a Velodyne scan"),
         (["far.bin"], "far.bin has no point within"),
         (["empty.bin"], "empty.bin has no point within"),
         (["--output", "picture.jpg"], "has to end in .png"),
@@ -93,3 +93,23 @@ def test_errors_in_one_line(
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_sweep_of_nuscenes(tmp_path: Path) -> None:
+    scan = small_scan()
+    scan = torch.cat([scan, torch.arange(len(scan))[:, None] % 24], dim=1)
+    scan[:, 3] = (scan[:, 3] * 255).round()
+    scan.numpy().astype("<f4").tofile(tmp_path / "sweep.pcd.bin")
+    points = read_points(tmp_path / "sweep.pcd.bin", None)
+    torch.testing.assert_close(points[:, :3], scan[:, :3])
+    torch.testing.assert_close(points[:, 3], scan[:, 3] / 255)
+
+
+def test_columns_are_told(tmp_path: Path) -> None:
+    scan = torch.nn.functional.pad(small_scan()[:1000], (0, 2), value=-1.0)
+    scan.numpy().astype("<f4").tofile(tmp_path / "scan.bin")
+    result = run(tmp_path / "scan.bin", "--output", tmp_path / "picture.png")
+    assert result.exit_code == 2
+    assert "--columns 4: x, y, z, reflectance" in result.output
+    result = run(tmp_path / "scan.bin", "--output", tmp_path / "picture.png", "--columns", 6)
+    assert result.exit_code == 0, result.output

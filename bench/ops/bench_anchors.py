@@ -39,7 +39,7 @@ def chosen(variant: Variant) -> Problem:
 
 
 def fastcv_generator() -> Generator:
-    from fastcv.nn import AnchorGenerator
+    from fastcv.models.detection import AnchorGenerator
 
     return AnchorGenerator(SIZES, RATIOS)
 
@@ -50,7 +50,7 @@ def torchvision_generator() -> Generator:
 
 
 def fastcv_decode() -> Generator:
-    from fastcv.nn import AnchorGenerator
+    from fastcv.models.detection import AnchorGenerator
     from fastcv.ops import decode_anchors
 
     cells = AnchorGenerator(SIZES, RATIOS).cell_anchors

@@ -30,8 +30,8 @@ using Factor = typename FactorType<T>::type;
 
 // How many T hold `count` factors.
 template <class T>
-FASTCV_HD int64_t factors_to_elements(int64_t count) {
-  return kIsPair<T> ? (count + 1) / 2 : count;
+inline int64_t factors_to_elements(int64_t count) {
+  return kIsPair<T> ? ceil_div(count, 2) : count;
 }
 
 #if defined(__AVX512F__)
@@ -61,33 +61,34 @@ struct VectorOf<BFloat16Pair<kTwin>> {
 };
 
 template <bool kTwin>
-FASTCV_HD PairVector<kTwin> load(const BFloat16Pair<kTwin>* source) {
+FASTCV_INLINE PairVector<kTwin> load(const BFloat16Pair<kTwin>* source) {
   return {_mm512_loadu_si512(source)};
 }
 template <bool kTwin>
-FASTCV_HD void store(BFloat16Pair<kTwin>* target, PairVector<kTwin> value) {
+FASTCV_INLINE void store(BFloat16Pair<kTwin>* target, PairVector<kTwin> value) {
   _mm512_storeu_si512(target, value.bits);
 }
 template <bool kTwin>
-FASTCV_HD PairVector<kTwin> broadcast(BFloat16Pair<kTwin> value) {
+FASTCV_INLINE PairVector<kTwin> broadcast(BFloat16Pair<kTwin> value) {
   return {_mm512_set1_epi32(static_cast<int>(value.bits))};
 }
 
-FASTCV_HD Vector<float> without_subnormals(Vector<float> value) {
+FASTCV_INLINE Vector<float> without_subnormals(Vector<float> value) {
   const __m512i bits = _mm512_castps_si512(value);
   const __mmask16 subnormal = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));
   return _mm512_castsi512_ps(_mm512_mask_and_epi32(bits, subnormal, bits, _mm512_set1_epi32(INT32_MIN)));
 }
-FASTCV_HD Vector<float> multiply_add_flushed(__m512i a, __m512i b, Vector<float> c) {
+FASTCV_INLINE Vector<float> multiply_add_flushed(__m512i a, __m512i b, Vector<float> c) {
   const Vector<float> factor_a = without_subnormals(_mm512_castsi512_ps(a));
   const Vector<float> factor_b = without_subnormals(_mm512_castsi512_ps(b));
   return without_subnormals(multiply_add(factor_a, factor_b, without_subnormals(c)));
 }
 
 // Adds both products of each lane. Assembly, because the intrinsic can be used only in functions compiled for
-// AVX512-BF16, and these are parts of templates that are also compiled for other types and for any AVX-512.
+// AVX512-BF16, and these are parts of templates that are also compiled for other types and for any AVX-512. Always part
+// of those, so that no function by itself has the instruction.
 template <bool kTwin>
-FASTCV_HD Vector<float> multiply_add(PairVector<kTwin> a, PairVector<kTwin> b, Vector<float> sum) {
+FASTCV_INLINE Vector<float> multiply_add(PairVector<kTwin> a, PairVector<kTwin> b, Vector<float> sum) {
   if constexpr (kTwin) {
     const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
     sum = multiply_add_flushed(_mm512_and_si512(a.bits, high), _mm512_and_si512(b.bits, high), sum);
@@ -100,7 +101,7 @@ FASTCV_HD Vector<float> multiply_add(PairVector<kTwin> a, PairVector<kTwin> b, V
 
 // target[i] = (even[i], odd[i]), or (even[i], 0) where odd is null.
 template <bool kTwin>
-FASTCV_HD void pair_rows(const bfloat16* even, const bfloat16* odd, int64_t count, BFloat16Pair<kTwin>* target) {
+FASTCV_INLINE void pair_rows(const bfloat16* even, const bfloat16* odd, int64_t count, BFloat16Pair<kTwin>* target) {
   constexpr int64_t kWidth = kLanes<float>;
   for (int64_t i = 0; i < count; i += kWidth) {
     const int64_t left = count - i;
@@ -116,7 +117,7 @@ FASTCV_HD void pair_rows(const bfloat16* even, const bfloat16* odd, int64_t coun
 
 // Element k, and of pairs elements 2 k and 2 k + 1, of `count` ones, `step` apart.
 template <class T, class From>
-FASTCV_HD T gather_factors(const From* source, int64_t step, int64_t k, int64_t count) {
+inline T gather_factors(const From* source, int64_t step, int64_t k, int64_t count) {
   if constexpr (kIsPair<T>) {
     const uint32_t odd = 2 * k + 1 < count ? source[(2 * k + 1) * step].bits : 0;
     return {source[2 * k * step].bits | odd << 16};
@@ -128,7 +129,7 @@ FASTCV_HD T gather_factors(const From* source, int64_t step, int64_t k, int64_t 
 // Calls body(TypeTag<E>, TypeTag<T>) with the type of the factors that a matrix product is made of, and that of the
 // tensors: pairs for bfloat16 where bf16_products() asks for them, else the type of the sums.
 template <class Body>
-FASTCV_HD void dispatch_factors(DType dtype, const Body& body) {
+inline void dispatch_factors(DType dtype, const Body& body) {
 #if defined(__AVX512F__)
   if (dtype == DType::kBFloat16) {
     const Bf16Products products = bf16_products();

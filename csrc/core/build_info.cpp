@@ -6,6 +6,7 @@
 
 #include "core/cpu_variants.h"
 #include "core/dispatch.h"
+#include "core/memory.h"
 
 namespace py = pybind11;
 
@@ -59,9 +60,9 @@ void set_cpu_variant_by_name(const std::string& name) {
 
 void bind_build_info(py::module_& module) {
   cpu_variant();  // a FASTCV_CPU_VARIANT that cannot be had is an error of the import, not of the first call
-  module.attr("has_cpu_kernels") = kHasCpuKernels;
   module.def("build_info", &build_info);
   module.def("set_cpu_variant", &set_cpu_variant_by_name, py::arg("variant"));
+  module.def("fail_allocation_after", &fail_allocation_after, py::arg("count"));
 }
 
 }  // namespace fastcv

@@ -1,11 +1,13 @@
-// FASTCV_RUN(name, params, tensor): calls the kernel `name` where `tensor` lives, without holding the GIL.
+// FASTCV_RUN(name, params, tensor): calls the kernel `name` where `tensor` lives, without holding the GIL; nothing
+// where it is only a description.
 // The only place that knows which devices this build serves.
 #pragma once
 
 #include <stdexcept>
+#include <string>
 
+#include "core/arguments.h"
 #include "core/cpu_variants.h"
-#include "core/tensor.h"
 
 namespace fastcv {
 
@@ -18,6 +20,14 @@ constexpr bool kHasCpuKernels = true;
 
 inline bool runs_on_cpu(const TensorView& tensor) {
   return kHasCpuKernels && !tensor.on_cuda;
+}
+
+// Whether kernels may round float32 to tf32, as torch.backends.cudnn allows it for convolutions. Read where an operator
+// runs, not where it is traced: a compiled model follows the setting of each call, as torch's own convolutions do.
+inline bool may_use_tf32(const TensorView& tensor) {
+  if (tensor.dtype != DType::kFloat32 || tensor.is_description || runs_on_cpu(tensor)) return false;
+  const pybind11::object cudnn = pybind11::module_::import("torch").attr("backends").attr("cudnn");
+  return cudnn.attr("conv").attr("fp32_precision").cast<std::string>() == "tf32";
 }
 
 }  // namespace fastcv
@@ -53,6 +63,7 @@ inline bool runs_on_cpu(const TensorView& tensor) {
 
 #define FASTCV_RUN(name, params, tensor)                       \
   do {                                                         \
+    if ((tensor).is_description) break;                        \
     if ((tensor).on_cuda) {                                    \
       [[maybe_unused]] Stream stream = current_stream(tensor); \
       pybind11::gil_scoped_release release;                    \

@@ -31,27 +31,20 @@
 
 #include <cstdint>
 
-#include "core/bf16_pair_cpu.h"
+#include "core/gemm_panels_cpu.h"
 #include "core/memory.h"
-#include "core/simd.h"
 
 namespace fastcv::FASTCV_VARIANT {
 
+// Rows of a tile of so many vectors; and of one whose rows are evenly spaced, 0 where that brings nothing.
 #if defined(__AVX512F__)
-constexpr int kPanelVectors = 4;
-constexpr int kPixelRows = 8;
-constexpr int kPixelVectors = 3;
 constexpr int gemm_rows_of(int vectors) {
   return vectors == 4 ? 6 : vectors == 1 ? 12 : 8;
 }
-// Of evenly spaced rows; 0 where that brings nothing.
 constexpr int gemm_spaced_rows_of(int vectors) {
   return vectors == 2 ? 14 : 0;
 }
 #else
-constexpr int kPanelVectors = 2;
-constexpr int kPixelRows = 4;
-constexpr int kPixelVectors = 3;
 constexpr int gemm_rows_of(int vectors) {
   return vectors == 1 ? 8 : 5;
 }
@@ -59,12 +52,6 @@ constexpr int gemm_spaced_rows_of(int) {
   return 0;
 }
 #endif
-
-// Columns of a whole panel of B, and pixels of a whole panel of X.
-template <class T>
-constexpr int64_t kPanelColumns = kPanelVectors * kLanes<T>;
-template <class T>
-constexpr int64_t kPanelPixels = kPixelVectors * kLanes<T>;
 
 // What a tile of C starts from.
 enum class GemmStart { kZero, kColumns, kTile };  // zeros; `start[n]` (a bias), one vector per column; what C holds
@@ -105,7 +92,7 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
   const S* line = from == GemmStart::kColumns ? start : c;
   int64_t step = from == GemmStart::kColumns ? 0 : c_stride;
   if (from != GemmStart::kZero && !whole) {
-    fetch_tile(line, step, rows < kRows ? rows : kRows, columns, edge, kTileWidth, kRows);
+    fetch_tile(line, step, least(rows, kRows), columns, edge, kTileWidth, kRows);
     line = edge;
     step = kTileWidth;
   }
@@ -182,56 +169,10 @@ __attribute__((noinline)) void gemm_tile(const T* const* a, int64_t a_stride, co
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) store(target + i * target_step + j * kWidth, sum[i][j]);
   }
-  if (!whole) put_tile(edge, kTileWidth, c, c_stride, rows < kRows ? rows : kRows, columns);
+  if (!whole) put_tile(edge, kTileWidth, c, c_stride, least(rows, kRows), columns);
 }
 
-// ---- B in panels
-// -----------------------------------------------------------------------------------------------------
-
-// Columns that a panel starting at column `first` of `columns` takes in memory: whole vectors.
-template <class T>
-FASTCV_HD int64_t panel_width(int64_t first, int64_t columns) {
-  const int64_t left = columns - first;
-  if (left >= kPanelColumns<T>) return kPanelColumns<T>;
-  return (left + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-}
-
-// Elements of a packed matrix of `depth` rows.
-template <class T>
-FASTCV_HD int64_t packed_size(int64_t depth, int64_t columns) {
-  return (columns + kLanes<T> - 1) / kLanes<T> * kLanes<T> * depth;
-}
-
-// Packs B[k, n] = source[k * k_stride + n * n_stride], k < rows: panels one after the other, each [depth][width], its
-// last columns filled with zeros. The panel that starts at column `first` (a multiple of kPanelColumns) lies at packed
-// + first*depth.
-template <class T, class From>
-void pack_panels(const From* source, int64_t k_stride, int64_t n_stride, int64_t rows, int64_t columns, T* packed) {
-  const int64_t depth = factors_to_elements<T>(rows);
-  for (int64_t first = 0; first < columns; first += kPanelColumns<T>) {
-    const int64_t width = panel_width<T>(first, columns);
-    const int64_t count = columns - first < width ? columns - first : width;
-    T* panel = packed + first * depth;
-    const From* origin = source + first * n_stride;
-    if constexpr (!kIsPair<T>) {
-      if (n_stride == 1 && count == width) {
-        for (int64_t k = 0; k < depth; ++k) {
-          for (int64_t n = 0; n < width; n += kLanes<T>) store(panel + k * width + n, load(origin + k * k_stride + n));
-        }
-        continue;
-      }
-    }
-    for (int64_t k = 0; k < depth; ++k) {
-      for (int64_t n = 0; n < count; ++n) {
-        panel[k * width + n] = gather_factors<T>(origin + n * n_stride, k_stride, k, rows);
-      }
-      for (int64_t n = count; n < width; ++n) panel[k * width + n] = T{};
-    }
-  }
-}
-
-// ---- rows
-// ------------------------------------------------------------------------------------------------------------
+// ---- rows -----------------------------------------------------------------------------------------------------------
 
 // Rows begin ... end - 1.
 struct RowSpan {
@@ -275,6 +216,7 @@ void space_rows(const GemmRows<T>& g, int64_t m, const T** base, T* copies) {
     if (m >= g.spans[s].begin && m + kRows <= g.spans[s].end) continue;
     T* copy = copies + s * kRows * g.row_step;
     base[s] = copy;
+    if (g.depth == 0) continue;  // rows may be null
     for (int i = 0; i < kRows; ++i) __builtin_memcpy(copy + i * g.row_step, row[i], g.depth * sizeof(T));
   }
 }
@@ -283,13 +225,13 @@ template <class T, int kVectors>
 void gemm_rows_panel(const GemmRows<T>& g, const T* const* b, int64_t first) {
   constexpr int kRows = gemm_rows_of(kVectors), kSpacedRows = gemm_spaced_rows_of(kVectors);
   const int64_t left = g.columns - first;
-  const int64_t columns = left < kVectors * kLanes<T> ? left : kVectors * kLanes<T>;
+  const int64_t columns = least(left, kVectors * kLanes<T>);
   const GemmStart from = g.accumulate ? GemmStart::kTile : g.bias != nullptr ? GemmStart::kColumns : GemmStart::kZero;
   const Accumulate<T>* bias = g.bias == nullptr ? nullptr : g.bias + first;
   int64_t m = 0;
   if constexpr (kSpacedRows > 0) {
     if (g.spans != nullptr && g.rows > kRows) {
-      const Scratch copies(g.segments * kSpacedRows * g.row_step * sizeof(T));
+      const Scratch copies(bytes_of<T>(g.segments, kSpacedRows, g.row_step));
       const T* base[kMaxGemmSegments];
       // As many tiles as leave none, or one or two of the others, nearly full.
       for (int64_t rest = g.rows; rest > 2 * kRows || (rest > kRows && rest <= kSpacedRows); rest -= kSpacedRows) {
@@ -314,7 +256,7 @@ void gemm_rows_halves(const GemmRows<T>& g, const T* const* b) {
   constexpr int64_t kColumns = kPanelColumns<T>, kHalf = kColumns / 2;
   const GemmStart from = g.accumulate ? GemmStart::kTile : g.bias != nullptr ? GemmStart::kColumns : GemmStart::kZero;
   for (int64_t m = 0; m < g.rows; m += kRows) {
-    const int64_t rows = g.rows - m < kRows ? g.rows - m : kRows;
+    const int64_t rows = least(g.rows - m, kRows);
     const bool first = g.cut_first && m == 0, last = g.cut_last && m + rows == g.rows;
     Accumulate<T> edge[kRows * kColumns];
     const bool cut = first || last;
@@ -359,32 +301,16 @@ void gemm_rows(const GemmRows<T>& g) {
   }
 }
 
-// ---- pixels
-// ----------------------------------------------------------------------------------------------------------
-
-// Packs A[k, m] = source[k * k_stride + m * m_stride] for `pixels`: blocks of kPixelRows rows, each
-// [depth][kPixelRows], the last one filled with zeros. Block i lies at packed + i * kPixelRows * depth.
-template <class T, class From>
-void pack_pixel_rows(const From* source, int64_t k_stride, int64_t m_stride, int64_t depth, int64_t rows, T* packed) {
-  for (int64_t first = 0; first < rows; first += kPixelRows) {
-    const int64_t count = rows - first < kPixelRows ? rows - first : kPixelRows;
-    const From* origin = source + first * m_stride;
-    T* block = packed + first * depth;
-    for (int64_t k = 0; k < depth; ++k) {
-      for (int64_t m = 0; m < count; ++m) block[k * kPixelRows + m] = to_float(origin[k * k_stride + m * m_stride]);
-      for (int64_t m = count; m < kPixelRows; ++m) block[k * kPixelRows + m] = T(0);
-    }
-  }
-}
+// ---- pixels ---------------------------------------------------------------------------------------------------------
 
 // One tile of kPixelRows rows by at most kPanelPixels pixels: row i of segment s is a[s][k * a_stride + i], its pixels
 // are b[s][k * b_stride ...]. Whole vectors of pixels are read.
 template <class T>
-FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
-                                   int64_t segments, int64_t depth, Accumulate<T>* c, int64_t c_stride, int64_t rows,
-                                   int64_t pixels, GemmStart from) {
+FASTCV_INLINE void gemm_pixels(const T* const* a, int64_t a_stride, const T* const* b, int64_t b_stride,
+                               int64_t segments, int64_t depth, Accumulate<T>* c, int64_t c_stride, int64_t rows,
+                               int64_t pixels, GemmStart from) {
   static_assert(kPixelVectors == 3);
-  switch ((pixels + kLanes<T> - 1) / kLanes<T>) {
+  switch (ceil_div(pixels, kLanes<T>)) {
     case 1:
       return gemm_tile<T, kPixelRows, 1, GemmA::kPacked>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows,
                                                          pixels, from, nullptr);
@@ -395,13 +321,6 @@ FASTCV_HD void gemm_pixels_strided(const T* const* a, int64_t a_stride, const T*
       return gemm_tile<T, kPixelRows, 3, GemmA::kPacked>(a, a_stride, b, b_stride, segments, depth, c, c_stride, rows,
                                                          pixels, from, nullptr);
   }
-}
-
-// The same with rows from pack_pixel_rows.
-template <class T>
-FASTCV_HD void gemm_pixels(const T* const* a, const T* const* b, int64_t b_stride, int64_t segments, int64_t depth,
-                           Accumulate<T>* c, int64_t c_stride, int64_t rows, int64_t pixels, GemmStart from) {
-  gemm_pixels_strided(a, kPixelRows, b, b_stride, segments, depth, c, c_stride, rows, pixels, from);
 }
 
 }  // namespace fastcv::FASTCV_VARIANT

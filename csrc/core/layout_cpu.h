@@ -17,7 +17,7 @@ struct VectorCount {
 };
 
 template <class A, class Body>
-FASTCV_HD void for_each_run(int64_t channels, const Body& body) {
+inline void for_each_run(int64_t channels, const Body& body) {
   int64_t c = 0;
   for (; c + 8 * kLanes<A> <= channels; c += 8 * kLanes<A>) body(VectorCount<8>{}, c);
   if (c + 4 * kLanes<A> <= channels) body(VectorCount<4>{}, c), c += 4 * kLanes<A>;
@@ -26,20 +26,20 @@ FASTCV_HD void for_each_run(int64_t channels, const Body& body) {
 }
 
 template <class A>
-FASTCV_HD int64_t round_up_to_lanes(int64_t channels) {
-  return (channels + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
+inline int64_t round_up_to_lanes(int64_t channels) {
+  return round_up(channels, kLanes<A>);
 }
 
 // Channels per pixel of a packed map: whole vectors, at most a block.
 template <class A>
-FASTCV_HD int64_t block_width(int64_t channels) {
+inline int64_t block_width(int64_t channels) {
   const int64_t all = round_up_to_lanes<A>(channels);
-  return all < kBlockChannels<A> ? all : kBlockChannels<A>;
+  return least(all, kBlockChannels<A>);
 }
 
 // Halves a block of channels, in whole vectors.
 template <class A>
-FASTCV_HD int64_t half_block(int64_t width) {
+inline int64_t half_block(int64_t width) {
   return round_up_to_lanes<A>(width / 2);
 }
 
@@ -74,12 +74,8 @@ template <class T, class A>
 void unpack_channels_last(const A* source, int64_t width, T* target, int64_t stride_c, int64_t stride_pixel,
                           int64_t pixels, int64_t channels) {
   if (stride_c != 1) return transpose(source, width, target, stride_c, pixels, channels);
-  const int64_t whole = channels / kLanes<A> * kLanes<A>;
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-    T* out = target + pixel * stride_pixel;
-    const A* in = source + pixel * width;
-    for (int64_t c = 0; c < whole; c += kLanes<A>) store(out + c, load(in + c));
-    for (int64_t c = whole; c < channels; ++c) out[c] = from_float<T>(in[c]);
+    convert_run(source + pixel * width, channels, target + pixel * stride_pixel);
   }
 }
 

@@ -16,8 +16,12 @@
 #endif
 #endif
 
+// Part of its caller, whatever the compiler thinks of that.
+#define FASTCV_INLINE inline __attribute__((always_inline))
+
+// The same, for code of both devices.
 #if defined(__CUDACC__)
 #define FASTCV_HD __host__ __device__ __forceinline__
 #else
-#define FASTCV_HD inline __attribute__((always_inline))
+#define FASTCV_HD FASTCV_INLINE
 #endif

@@ -54,12 +54,12 @@ void radix_sort(int64_t count, Key*& keys, uint32_t*& values, Key*& spare_keys, 
 }
 
 // A key that ascends as the score descends. Both zeros are one; NaN comes last.
-FASTCV_HD uint32_t descending_key(float score) {
+inline uint32_t descending_key(float score) {
   if (score != score) return 0xffffffffu;
   const uint32_t bits = bit_cast<uint32_t>(score + 0.0f);
   return (bits & 0x80000000u) != 0 ? bits : ~bits & 0x7fffffffu;
 }
-FASTCV_HD uint64_t descending_key(double score) {
+inline uint64_t descending_key(double score) {
   if (score != score) return ~uint64_t{0};
   const uint64_t bits = bit_cast<uint64_t>(score + 0.0);
   return (bits >> 63) != 0 ? bits : ~bits & ~(uint64_t{1} << 63);

@@ -31,9 +31,23 @@ using Vector = typename VectorOf<T>::type;  // T is float or double
 template <class T>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
+// An integer as wide as T, for indices and masks; and a vector of them, which is what comparing vectors of T gives.
+template <class T>
+struct IntegerOf {
+  using type = int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+};
+template <class T>
+using Integer = typename IntegerOf<T>::type;
+template <class T>
+using IntegerVector = decltype(Vector<T>{} < Vector<T>{});
+
 // Lanes of memory of any element type, as a vector of what T accumulates in.
 template <class T>
-FASTCV_HD Vector<Accumulate<T>> load(const T* source) {
+FASTCV_INLINE Vector<Accumulate<T>> load(const T* source) {
   if constexpr (sizeof(T) >= 4) {
     Vector<T> value;
     __builtin_memcpy(&value, source, sizeof(value));
@@ -46,7 +60,7 @@ FASTCV_HD Vector<Accumulate<T>> load(const T* source) {
 }
 
 template <class T>
-FASTCV_HD void store(T* target, Vector<Accumulate<T>> value) {
+FASTCV_INLINE void store(T* target, Vector<Accumulate<T>> value) {
   if constexpr (sizeof(T) >= 4) {
     __builtin_memcpy(target, &value, sizeof(value));
   } else {
@@ -56,20 +70,20 @@ FASTCV_HD void store(T* target, Vector<Accumulate<T>> value) {
 
 #if defined(__AVX512F__)
 template <>
-FASTCV_HD Vector<float> load<float16>(const float16* source) {
+FASTCV_INLINE Vector<float> load<float16>(const float16* source) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
 }
 template <>
-FASTCV_HD void store<float16>(float16* target, Vector<float> value) {
+FASTCV_INLINE void store<float16>(float16* target, Vector<float> value) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
 }
 template <>
-FASTCV_HD Vector<float> load<bfloat16>(const bfloat16* source) {
+FASTCV_INLINE Vector<float> load<bfloat16>(const bfloat16* source) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 template <>
-FASTCV_HD void store<bfloat16>(bfloat16* target, Vector<float> value) {
+FASTCV_INLINE void store<bfloat16>(bfloat16* target, Vector<float> value) {
   const __m512i bits = _mm512_castps_si512(value);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded =
@@ -80,15 +94,15 @@ FASTCV_HD void store<bfloat16>(bfloat16* target, Vector<float> value) {
 }
 #elif defined(__AVX2__)
 template <>
-FASTCV_HD Vector<float> load<float16>(const float16* source) {
+FASTCV_INLINE Vector<float> load<float16>(const float16* source) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
 }
 template <>
-FASTCV_HD void store<float16>(float16* target, Vector<float> value) {
+FASTCV_INLINE void store<float16>(float16* target, Vector<float> value) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
 }
 template <>
-FASTCV_HD Vector<float> load<bfloat16>(const bfloat16* source) {
+FASTCV_INLINE Vector<float> load<bfloat16>(const bfloat16* source) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
@@ -96,7 +110,7 @@ FASTCV_HD Vector<float> load<bfloat16>(const bfloat16* source) {
 
 // Copies to memory that nobody reads soon without reading its cache lines first. The thread that did so calls
 // finish_past_caches before another one may look.
-FASTCV_HD void copy_past_caches(void* target, const void* source, int64_t bytes) {
+FASTCV_INLINE void copy_past_caches(void* target, const void* source, int64_t bytes) {
 #if defined(__SSE2__)
   char* to = static_cast<char*>(target);
   const char* from = static_cast<const char*>(source);
@@ -120,19 +134,35 @@ FASTCV_HD void copy_past_caches(void* target, const void* source, int64_t bytes)
 #endif
 }
 
-FASTCV_HD void finish_past_caches() {
+FASTCV_INLINE void finish_past_caches() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
 }
 
 template <class T>
-FASTCV_HD Vector<T> broadcast(T value) {
+FASTCV_INLINE Vector<T> broadcast(T value) {
   return value - Vector<T>{};
 }
 
+#if defined(__AVX512F__)
+// The compiler makes a comparison and a blend of these.
+FASTCV_INLINE Vector<float> least(Vector<float> a, Vector<float> b) {
+  return _mm512_min_ps(a, b);
+}
+FASTCV_INLINE Vector<float> greatest(Vector<float> a, Vector<float> b) {
+  return _mm512_max_ps(a, b);
+}
+FASTCV_INLINE Vector<double> least(Vector<double> a, Vector<double> b) {
+  return _mm512_min_pd(a, b);
+}
+FASTCV_INLINE Vector<double> greatest(Vector<double> a, Vector<double> b) {
+  return _mm512_max_pd(a, b);
+}
+#endif
+
 // a * b + c, fused where the instruction set has it.
-FASTCV_HD Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
+FASTCV_INLINE Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, c);
 #elif defined(__AVX2__)
@@ -141,7 +171,7 @@ FASTCV_HD Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<fl
   return a * b + c;
 #endif
 }
-FASTCV_HD Vector<double> multiply_add(Vector<double> a, Vector<double> b, Vector<double> c) {
+FASTCV_INLINE Vector<double> multiply_add(Vector<double> a, Vector<double> b, Vector<double> c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_pd(a, b, c);
 #elif defined(__AVX2__)
@@ -149,6 +179,64 @@ FASTCV_HD Vector<double> multiply_add(Vector<double> a, Vector<double> b, Vector
 #else
   return a * b + c;
 #endif
+}
+
+// ---- runs of elements ----
+
+// Where in a run: the kLanes<A> elements from i on, or element i by itself. A is what the elements accumulate in.
+template <class A>
+struct VectorAt {
+  using Value = Vector<A>;
+  int64_t i;
+
+  template <class T>
+  FASTCV_INLINE Value load(const T* run) const {
+    return FASTCV_VARIANT::load(run + i);
+  }
+  template <class T>
+  FASTCV_INLINE void store(T* run, Value value) const {
+    FASTCV_VARIANT::store(run + i, value);
+  }
+  FASTCV_INLINE static Value broadcast(A value) { return FASTCV_VARIANT::broadcast(value); }
+};
+template <class A>
+struct ElementAt {
+  using Value = A;
+  int64_t i;
+
+  template <class T>
+  FASTCV_INLINE Value load(const T* run) const {
+    return to_float(run[i]);
+  }
+  template <class T>
+  FASTCV_INLINE void store(T* run, Value value) const {
+    run[i] = from_float<T>(value);
+  }
+  FASTCV_INLINE static Value broadcast(A value) { return value; }
+};
+
+// Calls body(at) for all of [0, count): with whole vectors, then with the elements that are left.
+template <class A, class Body>
+FASTCV_INLINE void for_each_vector(int64_t count, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes<A> <= count; i += kLanes<A>) body(VectorAt<A>{i});
+  for (; i < count; ++i) body(ElementAt<A>{i});
+}
+
+// target[i] = source[i], for types that accumulate in the same type. The two lie apart: where `count` is not a number
+// of whole vectors, the last one is moved back to end at the end.
+template <class From, class To>
+FASTCV_INLINE void convert_run(const From* source, int64_t count, To* target) {
+  using A = Accumulate<From>;
+  static_assert(sizeof(A) == sizeof(Accumulate<To>));
+  if (count < kLanes<A>) {
+    for (int64_t i = 0; i < count; ++i) target[i] = from_float<To>(to_float(source[i]));
+    return;
+  }
+  for (int64_t i = 0; i < count; i += kLanes<A>) {
+    const int64_t at = least(i, count - kLanes<A>);
+    store(target + at, load(source + at));
+  }
 }
 
 }  // namespace fastcv::FASTCV_VARIANT

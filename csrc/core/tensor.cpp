@@ -2,23 +2,18 @@
 
 #include <dlpack.h>
 
-#include <cstring>
 #include <string>
+
+#include "core/arguments.h"
 
 namespace py = pybind11;
 
 namespace fastcv {
 namespace {
 
-// The exchange table of a type, looked up once per type: a tensor is nearly always a torch.Tensor or a Parameter.
-const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
-  constexpr int kSlots = 4;
-  static PyTypeObject* types[kSlots] = {};
-  static const DLPackExchangeAPI* tables[kSlots] = {};
-  static int next = 0;
-  for (int i = 0; i < kSlots; ++i) {
-    if (types[i] == type) return tables[i];
-  }
+constexpr int kDTypes = static_cast<int>(DType::kOther);
+
+const DLPackExchangeAPI* find_exchange(PyTypeObject* type) {
   PyObject* capsule = PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
   if (capsule == nullptr) {
     PyErr_Clear();
@@ -30,12 +25,29 @@ const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
   if (table->header.version.major != DLPACK_MAJOR_VERSION || table->dltensor_from_py_object_no_sync == nullptr) {
     throw py::type_error("this torch offers an incompatible DLPack exchange API; fastcv needs DLPack 1.x");
   }
-  Py_INCREF(type);  // the cache keeps its key alive, or a new type could take the same address
-  Py_XDECREF(types[next]);
-  types[next] = type;
-  tables[next] = table;
-  next = (next + 1) % kSlots;
   return table;
+}
+
+// What is looked up in torch once: nothing here changes afterwards, so threads may share it.
+struct Torch {
+  py::object tensor, parameter;       // the two types that nearly all tensors have
+  const DLPackExchangeAPI* exchange;  // theirs
+  py::object dtypes[kDTypes];
+};
+
+const Torch& torch() {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<Torch> storage;
+  return storage
+      .call_once_and_store_result([] {
+        Torch found;
+        const auto module = py::module_::import("torch");
+        found.tensor = module.attr("Tensor");
+        found.parameter = module.attr("nn").attr("Parameter");
+        found.exchange = find_exchange(reinterpret_cast<PyTypeObject*>(found.tensor.ptr()));
+        for (int i = 0; i < kDTypes; ++i) found.dtypes[i] = module.attr(name_of(static_cast<DType>(i)));
+        return found;
+      })
+      .get_stored();
 }
 
 DType dtype_of(DLDataType type) {
@@ -59,46 +71,28 @@ DType dtype_of(DLDataType type) {
   }
 }
 
-std::string describe_shape(const TensorView& view) {
-  std::string text = "(";
-  for (int i = 0; i < view.rank; ++i) text += (i > 0 ? ", " : "") + std::to_string(view.shape[i]);
-  return text + (view.rank == 1 ? ",)" : ")");
+void check_rank(size_t rank) {
+  if (rank <= TensorView::kMaxRank) return;
+  throw py::value_error("expected a tensor of at most 8 dimensions, got " + std::to_string(rank));
 }
 
-std::string describe_device(const TensorView& view) {
-  return view.on_cuda ? "cuda:" + std::to_string(view.device) : "cpu";
-}
-
-const DLPackExchangeAPI* cuda_stream_source = nullptr;
-
-// What allocation needs of torch, looked up once.
-struct Torch {
-  py::object dtypes[static_cast<int>(DType::kOther)];
-  // What compiled graphs allocate with: a third of the time of new_empty_strided. Private to torch, so it may be null.
-  py::object empty_strided_cpu;
-};
-
-const Torch& torch() {
-  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<Torch> storage;
-  return storage
-      .call_once_and_store_result([] {
-        Torch found;
-        const auto module = py::module_::import("torch");
-        for (int i = 0; i < static_cast<int>(DType::kOther); ++i) {
-          found.dtypes[i] = module.attr(name_of(static_cast<DType>(i)));
-        }
-        const py::object guards = py::getattr(module.attr("_C").attr("_dynamo"), "guards", py::none());
-        found.empty_strided_cpu = py::getattr(guards, "_empty_strided_cpu", py::none());
-        return found;
-      })
-      .get_stored();
-}
-
-py::tuple tuple_of(std::initializer_list<int64_t> values) {
-  py::tuple tuple(values.size());
-  Py_ssize_t i = 0;
-  for (int64_t value : values) PyTuple_SET_ITEM(tuple.ptr(), i++, py::int_(value).release().ptr());
-  return tuple;
+Description describe(const Ints& shape, const Ints& strides, const py::object& dtype, const std::string& device,
+                     int index) {
+  check_rank(shape.count);
+  Description made{{}, dtype, device};
+  TensorView& view = made.view;
+  view.rank = shape.count;
+  for (int i = 0; i < view.rank; ++i) {
+    view.shape[i] = shape[i];
+    view.strides[i] = strides[i];
+  }
+  for (int i = 0; i < kDTypes; ++i) {
+    if (torch().dtypes[i].is(dtype)) view.dtype = static_cast<DType>(i);
+  }
+  view.on_cuda = device == "cuda";
+  view.device = index;
+  view.is_description = true;
+  return made;
 }
 
 }  // namespace
@@ -112,16 +106,25 @@ bool TensorView::is_contiguous() const {
   return true;
 }
 
-TensorView view_of(PyObject* object) {
-  const DLPackExchangeAPI* api = exchange_api(Py_TYPE(object));
-  if (api == nullptr) throw py::type_error(std::string("expected a torch.Tensor, got ") + Py_TYPE(object)->tp_name);
+void read_view(PyObject* object, TensorView& view) {
+  PyTypeObject* const type = Py_TYPE(object);
+  const Torch& known = torch();
+  const bool is_plain = reinterpret_cast<PyObject*>(type) == known.tensor.ptr() ||
+                        reinterpret_cast<PyObject*>(type) == known.parameter.ptr();
+  const DLPackExchangeAPI* api = is_plain ? known.exchange : find_exchange(type);
+  if (api == nullptr) {
+    if (py::isinstance<Description>(object)) {
+      view = py::handle(object).cast<const Description&>().view;
+      view.object = object;
+      return;
+    }
+    throw py::type_error(std::string("expected a torch.Tensor, got ") + type->tp_name);
+  }
   DLTensor tensor;
   if (api->dltensor_from_py_object_no_sync(object, &tensor) != 0) throw py::error_already_set();
-  TensorView view;
   view.object = object;
-  if (tensor.ndim > TensorView::kMaxRank) {
-    throw py::value_error("expected a tensor of at most 8 dimensions, got " + std::to_string(tensor.ndim));
-  }
+  view.exchange = api;
+  check_rank(tensor.ndim);
   view.rank = tensor.ndim;
   int64_t expected_stride = 1;
   for (int i = tensor.ndim - 1; i >= 0; --i) {
@@ -141,63 +144,31 @@ TensorView view_of(PyObject* object) {
     throw py::type_error("expected a tensor with memory of its own, got a fake, meta or wrapper tensor");
   }
   view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
-  if (view.on_cuda) cuda_stream_source = api;
-  return view;
-}
-
-int64_t multiply_sizes(int64_t a, int64_t b) {
-  int64_t product;
-  if (__builtin_mul_overflow(a, b, &product)) throw py::value_error("the result would have more than 2^63 elements");
-  return product;
-}
-
-NewTensor new_tensor(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape,
-                     std::initializer_list<int64_t> strides) {
-  const py::object& on_cpu = torch().empty_strided_cpu;
-  NewTensor made;
-  const py::tuple sizes = tuple_of(shape), steps = tuple_of(strides);
-  if (!like.on_cuda && !on_cpu.is_none()) {
-    PyObject* const arguments[] = {sizes.ptr(), steps.ptr(), torch_dtype(dtype).ptr()};
-    made.object = py::reinterpret_steal<py::object>(PyObject_Vectorcall(on_cpu.ptr(), arguments, 3, nullptr));
-    if (!made.object) throw py::error_already_set();
-  } else {
-    made.object =
-        py::handle(like.object).attr("new_empty_strided")(sizes, steps, py::arg("dtype") = torch_dtype(dtype));
-  }
-  made.view = view_of(made.object.ptr());
-  return made;
-}
-
-NewTensor new_contiguous(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape) {
-  const int64_t* size = shape.begin();
-  switch (shape.size()) {
-    case 1:
-      return new_tensor(like, dtype, shape, {1});
-    case 2:
-      return new_tensor(like, dtype, shape, {size[1], 1});
-    case 3:
-      return new_tensor(like, dtype, shape, {multiply_sizes(size[1], size[2]), size[2], 1});
-    default:
-      throw py::value_error("new_contiguous makes tensors of one to three axes");
-  }
-}
-
-NewTensor new_dense(const TensorView& like, DType dtype, int64_t n, int64_t c, int64_t h, int64_t w) {
-  const int64_t pixels = multiply_sizes(h, w), image = multiply_sizes(c, pixels);
-  if (like.strides[1] == 1 && !like.is_contiguous()) {
-    return new_tensor(like, dtype, {n, c, h, w}, {image, 1, multiply_sizes(w, c), c});
-  }
-  return new_tensor(like, dtype, {n, c, h, w}, {image, pixels, w, 1});
 }
 
 Stream current_stream(const TensorView& tensor) {
   Stream stream{tensor.device, nullptr};
 #if !defined(FASTCV_EMULATED)
-  if (cuda_stream_source->current_work_stream(kDLCUDA, tensor.device, &stream.handle) != 0) {
-    throw py::error_already_set();
-  }
+  const auto* api = static_cast<const DLPackExchangeAPI*>(tensor.exchange);
+  if (api->current_work_stream(kDLCUDA, tensor.device, &stream.handle) != 0) throw py::error_already_set();
 #endif
   return stream;
+}
+
+int64_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat64:
+    case DType::kInt64:
+      return 8;
+    case DType::kFloat32:
+    case DType::kInt32:
+      return 4;
+    case DType::kFloat16:
+    case DType::kBFloat16:
+      return 2;
+    default:
+      return 1;
+  }
 }
 
 const char* name_of(DType dtype) {
@@ -219,7 +190,7 @@ const char* name_of(DType dtype) {
     case DType::kBool:
       return "bool";
     default:
-      return "an unsupported dtype";
+      return "another dtype";
   }
 }
 
@@ -227,79 +198,14 @@ py::handle torch_dtype(DType dtype) {
   return torch().dtypes[static_cast<int>(dtype)];
 }
 
-void check_shape(Argument argument, std::initializer_list<int64_t> shape, const char* meaning) {
-  const TensorView& view = argument.view;
-  bool matches = view.rank == static_cast<int>(shape.size());
-  int axis = 0;
-  for (int64_t size : shape) {
-    matches = matches && (size == kAny || view.shape[axis] == size);
-    ++axis;
-  }
-  if (matches) return;
-  std::string expected;
-  bool says_more = false;  // than the meaning, such as "(N, 4)", says already
-  for (int64_t size : shape) {
-    const std::string text = size == kAny ? "*" : std::to_string(size);
-    expected += (expected.empty() ? "" : ", ") + text;
-    says_more = says_more || (size != kAny && std::strstr(meaning, text.c_str()) == nullptr);
-  }
-  throw py::value_error(std::string(argument.name) + " must have shape " + meaning +
-                        (says_more ? " = (" + expected + ")" : "") + ", got " + describe_shape(view));
-}
-
-void check_dtype(Argument argument, DType expected) {
-  if (argument.view.dtype == expected) return;
-  throw py::type_error(std::string(argument.name) + " must be " + name_of(expected) + ", got " +
-                       name_of(argument.view.dtype));
-}
-
-void check_floating(Argument argument) {
-  switch (argument.view.dtype) {
-    case DType::kFloat16:
-    case DType::kBFloat16:
-    case DType::kFloat32:
-    case DType::kFloat64:
-      return;
-    default:
-      throw py::type_error(std::string(argument.name) + " must be float16, bfloat16, float32 or float64, got " +
-                           name_of(argument.view.dtype));
-  }
-}
-
-void check_contiguous(Argument argument) {
-  if (argument.view.is_contiguous()) return;
-  throw py::value_error(std::string(argument.name) + " must be contiguous");
-}
-
-void check_dense(Argument argument, int64_t (&strides)[4]) {
-  const TensorView& view = argument.view;
-  const int64_t c = view.shape[1], h = view.shape[2], w = view.shape[3];
-  const int64_t contiguous[4] = {c * h * w, h * w, w, 1};
-  const int64_t channels_last[4] = {h * w * c, 1, w * c, c};
-  for (const auto& candidate : {contiguous, channels_last}) {
-    bool matches = true;
-    for (int i = 0; i < 4; ++i) {
-      strides[i] = candidate[i];
-      matches = matches && (view.shape[i] == 1 || view.strides[i] == candidate[i]);
-    }
-    if (matches || view.elements() == 0) return;
-  }
-  throw py::value_error(std::string(argument.name) + " must be contiguous or channels_last");
-}
-
-void check_same_dtype(Argument argument, Argument other) {
-  if (argument.view.dtype == other.view.dtype) return;
-  throw py::type_error(std::string(argument.name) + " must have the dtype of " + other.name + " (" +
-                       name_of(other.view.dtype) + "), got " + name_of(argument.view.dtype));
-}
-
-void check_same_device(Argument argument, Argument other) {
-  if (argument.view.on_cuda == other.view.on_cuda &&
-      (!argument.view.on_cuda || argument.view.device == other.view.device)) {
-    return;
-  }
-  throw py::value_error(std::string(argument.name) + " must be on the device of " + other.name + " (" +
-                        describe_device(other.view) + "), got " + describe_device(argument.view));
+void bind_tensor(py::module_& module) {
+  py::class_<Description>(module, "Description", py::module_local(), "What stands for a tensor in a trace.")
+      .def(py::init(&describe), py::arg("shape"), py::arg("strides"), py::arg("dtype"), py::arg("device"),
+           py::arg("index") = 0)
+      .def_readonly("dtype", &Description::dtype)
+      .def_readonly("device", &Description::device)
+      .def_property_readonly("shape", [](const Description& self) { return sizes_of(self.view, self.view.shape); })
+      .def_property_readonly("strides", [](const Description& self) { return sizes_of(self.view, self.view.strides); });
 }
 
 }  // namespace fastcv

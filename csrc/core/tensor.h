@@ -1,14 +1,14 @@
-// Tensors as the bindings see them: a borrowed view through the DLPack C exchange API, and the checks at the boundary.
+// What a binding sees of a torch.Tensor. Nothing here needs a torch header, so one build serves every torch: the view
+// comes over the DLPack exchange API.
 //
-// torch >= 2.10 publishes a table of C functions as type(tensor).__dlpack_c_exchange_api__. One of them fills a
-// DLTensor (pointer, shape, strides, dtype, device) from a Python object without touching reference counts, another
-// names the stream that torch would launch on. Nothing here needs a torch header, so one build serves every torch.
+// In place of a tensor a binding may get a description: shape, strides, dtype and device of a tensor that a trace only
+// stands for. The binding checks it and allocates as ever, which gives descriptions too; FASTCV_RUN then runs nothing.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <initializer_list>
+#include <string>
 
 #include "core/stream.h"
 #include "core/types.h"
@@ -23,66 +23,79 @@ struct TensorView {
   int64_t strides[kMaxRank] = {};  // in elements
   DType dtype = DType::kOther;
   bool on_cuda = false;
+  bool is_description = false;
   int device = 0;
-  PyObject* object = nullptr;  // the tensor itself, borrowed
+  PyObject* object = nullptr;      // the tensor itself, borrowed
+  const void* exchange = nullptr;  // its DLPackExchangeAPI
+  pybind11::object copy;           // what holds the memory, where it is not the user's tensor
 
-  int64_t elements() const {
+  int64_t elements() const {  // torch keeps it below 2^63
     int64_t count = 1;
     for (int i = 0; i < rank; ++i) count *= shape[i];
     return count;
   }
   bool is_contiguous() const;
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
 };
 
-// Fills the view from a torch.Tensor. Throws TypeError for anything else, and for tensors without memory of their own
-// (fake, meta, sparse, wrapper subclasses).
-TensorView view_of(PyObject* object);
+// Or None.
+struct OptionalTensor : TensorView {
+  explicit operator bool() const { return object != nullptr; }
+};
 
-// a * b; throws ValueError where that is too large.
-int64_t multiply_sizes(int64_t a, int64_t b);
+// A list or tuple of tensors.
+struct TensorList {
+  static constexpr int kMost = 16;
+  int count = 0;
+  TensorView views[kMost];
+};
 
-// A tensor that torch has allocated, uninitialised: the object to return, and what a kernel writes to.
-struct NewTensor {
-  pybind11::object object;
+// A list or tuple of ints, and one of floats.
+template <class T>
+struct Numbers {
+  static constexpr int kMost = 64;
+  int count = 0;
+  T values[kMost] = {};
+  T operator[](int i) const { return values[i]; }
+};
+using Ints = Numbers<int64_t>;
+using Floats = Numbers<double>;
+
+// What stands for a tensor in a trace, made by fastcv.ops._define.
+struct Description {
   TensorView view;
+  pybind11::object dtype;  // torch's
+  std::string device;      // "cpu", "cuda", "meta"
 };
+void bind_tensor(pybind11::module_& module);
 
-// On the device of `like`. Throws what torch throws when there is not so much memory.
-NewTensor new_tensor(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape,
-                     std::initializer_list<int64_t> strides);
-NewTensor new_contiguous(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape);
-// Four axes in the layout of `like`, which has four: channels_last where its channels are next to each other and it is
-// not contiguous.
-NewTensor new_dense(const TensorView& like, DType dtype, int64_t n, int64_t c, int64_t h, int64_t w);
+// The view of a torch.Tensor or a description; `read_view` fills a new one in its place. Throws TypeError for anything
+// else, and for tensors without memory of their own (fake, meta, sparse, wrapper subclasses).
+void read_view(PyObject* object, TensorView& view);
+inline TensorView view_of(PyObject* object) {
+  TensorView view;
+  read_view(object, view);
+  return view;
+}
 
 // The stream that torch would launch on for this tensor. CUDA tensors only; the emulator has no streams.
 Stream current_stream(const TensorView& tensor);
-
-// An argument under check: the view and the name the user knows it by.
-struct Argument {
-  const TensorView& view;
-  const char* name;
-};
-
-constexpr int64_t kAny = -1;
-
-// Each throws ValueError or TypeError saying which argument, what was expected and what came. `meaning` names the axes,
-// as in "(K, 5)".
-void check_shape(Argument argument, std::initializer_list<int64_t> shape, const char* meaning);
-void check_dtype(Argument argument, DType expected);
-void check_floating(Argument argument);
-void check_contiguous(Argument argument);
-// A 4-D tensor must be dense: contiguous or channels_last. Writes the strides that its shape gives for that layout,
-// with no arbitrary values for axes of size one.
-void check_dense(Argument argument, int64_t (&strides)[4]);
-void check_same_dtype(Argument argument, Argument other);
-void check_same_device(Argument argument, Argument other);
 
 // The dtype that sums of `dtype` are kept in: float64 for float64, else float32.
 inline DType accumulate_dtype(DType dtype) {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
+// What torch promotes two floating dtypes to.
+inline DType promoted(DType a, DType b) {
+  if (a == b) return a;
+  return a == DType::kFloat64 || b == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
+int64_t size_of(DType dtype);  // in bytes
 const char* name_of(DType dtype);
 pybind11::handle torch_dtype(DType dtype);  // such as torch.float32
 
@@ -94,7 +107,44 @@ template <>
 struct type_caster<fastcv::TensorView> {
   PYBIND11_TYPE_CASTER(fastcv::TensorView, const_name("torch.Tensor"));
   bool load(handle source, bool) {
-    value = fastcv::view_of(source.ptr());
+    fastcv::read_view(source.ptr(), value);
+    return true;
+  }
+};
+
+template <>
+struct type_caster<fastcv::OptionalTensor> {
+  PYBIND11_TYPE_CASTER(fastcv::OptionalTensor, const_name("torch.Tensor | None"));
+  bool load(handle source, bool) {
+    if (!source.is_none()) fastcv::read_view(source.ptr(), value);
+    return true;
+  }
+};
+
+template <>
+struct type_caster<fastcv::TensorList> {
+  PYBIND11_TYPE_CASTER(fastcv::TensorList, const_name("list[torch.Tensor]"));
+  bool load(handle source, bool) {
+    if (!PyList_Check(source.ptr()) && !PyTuple_Check(source.ptr())) return false;
+    const auto sequence = reinterpret_borrow<pybind11::sequence>(source);
+    if (sequence.size() > value.kMost) return false;
+    for (const auto& item : sequence) fastcv::read_view(handle(item).ptr(), value.views[value.count++]);
+    return true;
+  }
+};
+
+template <class T>
+struct type_caster<fastcv::Numbers<T>> {
+  PYBIND11_TYPE_CASTER(fastcv::Numbers<T>, const_name("list[number]"));
+  bool load(handle source, bool convert) {
+    if (!PyList_Check(source.ptr()) && !PyTuple_Check(source.ptr())) return false;
+    const Py_ssize_t count = PySequence_Fast_GET_SIZE(source.ptr());
+    if (count > value.kMost) return false;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      make_caster<T> number;
+      if (!number.load(PySequence_Fast_GET_ITEM(source.ptr(), i), convert)) return false;
+      value.values[value.count++] = cast_op<T>(number);
+    }
     return true;
   }
 };

@@ -16,7 +16,7 @@ struct MakeLanes<0, kIndex...> {
 
 // Swaps the off-diagonal blocks of size kStep between two rows: one step of Eklundh's in-place transpose.
 template <int kStep, class V, int... kLane>
-FASTCV_HD void exchange_blocks(V& upper, V& lower, Lanes<kLane...>) {
+inline void exchange_blocks(V& upper, V& lower, Lanes<kLane...>) {
   constexpr int kCount = sizeof...(kLane);
   const V new_upper = __builtin_shufflevector(upper, lower, ((kLane & kStep) ? kCount + kLane - kStep : kLane)...);
   const V new_lower = __builtin_shufflevector(upper, lower, ((kLane & kStep) ? kCount + kLane : kLane + kStep)...);
@@ -25,7 +25,7 @@ FASTCV_HD void exchange_blocks(V& upper, V& lower, Lanes<kLane...>) {
 }
 
 template <int kStep, class V, int kCount>
-FASTCV_HD void transpose_steps(V (&rows)[kCount]) {
+inline void transpose_steps(V (&rows)[kCount]) {
   if constexpr (kStep > 0) {
 #pragma GCC unroll 16
     for (int i = 0; i < kCount; ++i) {
@@ -36,8 +36,8 @@ FASTCV_HD void transpose_steps(V (&rows)[kCount]) {
 }
 
 template <class From, class To>
-FASTCV_HD void transpose_scalar(const From* source, int64_t source_stride, To* target, int64_t target_stride,
-                                int64_t rows, int64_t columns) {
+inline void transpose_scalar(const From* source, int64_t source_stride, To* target, int64_t target_stride, int64_t rows,
+                             int64_t columns) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < columns; ++j) {
       target[j * target_stride + i] = from_float<To>(to_float(source[i * source_stride + j]));

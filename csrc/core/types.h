@@ -123,21 +123,34 @@ FASTCV_HD double multiply_add(double a, double b, double c) {
 #endif
 }
 
-// A few neighbouring elements, moved as one.
+// The smaller and the greater of two; the second where one is a NaN. Of vectors lane by lane.
+template <class A, class B>
+constexpr FASTCV_HD auto least(A a, B b) {
+  return a < b ? a : b;
+}
+template <class A, class B>
+constexpr FASTCV_HD auto greatest(A a, B b) {
+  return a > b ? a : b;
+}
+
+// How many parts of `size` hold `count` things, and how many things those parts hold. `count` is not negative.
+template <class A, class B>
+constexpr FASTCV_HD auto ceil_div(A count, B size) {
+  return count / size + (count % size != 0);
+}
+template <class A, class B>
+constexpr FASTCV_HD auto round_up(A count, B size) {
+  return ceil_div(count, size) * size;
+}
+
+// A few neighbouring elements, moved as one: in loads and stores of at most 16 bytes.
 template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Pack {
+struct alignas(least<int>(sizeof(T) * kCount, 16)) Pack {
   T value[kCount];
 };
 
 template <class T>
 struct TypeTag {
-  using type = T;
-};
-
-template <class T>
-struct RemovePointer;
-template <class T>
-struct RemovePointer<T*> {
   using type = T;
 };
 

@@ -1,26 +1,58 @@
 """The ``fastcv`` command.
 
-One module per subcommand; each is added in :mod:`fastcv.cli.app`. What it needs beyond torch is installed by the
-extra ``demo``, so nothing of that is imported here.
+One module per subcommand; :mod:`fastcv.cli.app` collects them. They need the packages of the extra ``demo``, so this
+file imports none of those.
 """
 
+import os
 import sys
+import warnings
 from importlib.util import find_spec
 
-NEEDED = {"typer": "typer", "rich": "rich", "PIL": "pillow", "matplotlib": "matplotlib"}
+from fastcv import _interrupt
+
+NEEDED = {"typer": "typer", "rich": "rich", "PIL": "pillow", "matplotlib": "matplotlib", "safetensors": "safetensors"}
 
 
 def main() -> None:
     """Run the command line."""
+    if _interrupt.is_command():
+        warnings.simplefilter("ignore")  # warnings are for programmers
+    try:
+        run()
+    except KeyboardInterrupt:
+        print("fastcv: interrupted", file=sys.stderr)
+        sys.exit(_interrupt.STATUS)
+    finally:
+        flush()
+        if _interrupt.is_command():
+            _interrupt.exit_on_interrupt()  # while Python shuts down
+
+
+def run() -> None:
+    """Run the subcommand, or print which packages are missing."""
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if not missing:
         from fastcv.cli.app import app
 
+        _interrupt.raise_on_interrupt()
         app(prog_name="fastcv")
     elif sys.argv[1:] == ["info"]:
-        # A bug report should not fail for want of a package that has nothing to do with the bug.
+        # A bug report must not depend on packages that are not part of the bug.
         from fastcv.cli.info import info_lines
 
         print("\n".join(info_lines()))
     else:
-        sys.exit(f"fastcv: the command line needs {', '.join(missing)}: pip install 'fastcv[demo]'")
+        print(f"fastcv: the command line needs {', '.join(missing)}: pip install 'fastcv[demo]'", file=sys.stderr)
+        sys.exit(2)
+
+
+def flush() -> None:
+    """Flush the standard output. A reader that has closed its end, such as ``head``, is not an error."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush again, and complain
+        if not isinstance(error, BrokenPipeError):
+            print(f"fastcv: cannot write to the standard output: {error.strerror}", file=sys.stderr)
+            sys.exit(2)

@@ -1,4 +1,4 @@
-"""The command line's frame: global options, and the list of subcommands."""
+"""The command-line application: global options and subcommands."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ import typer
 
 from fastcv.cli.demo import demo
 from fastcv.cli.detect import detect
+from fastcv.cli.errors import command
 from fastcv.cli.info import info
 from fastcv.cli.lidar import lidar
 from fastcv.cli.segment import segment
 from fastcv.cli.shapes import shapes
 
 app = typer.Typer(
-    help="Computer-vision operators for PyTorch: what is installed, and what it does.",
+    help="Computer-vision operators for PyTorch: information about the installation, and demonstrations.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(info)
-app.command()(demo)
-app.command()(lidar)
-app.command()(segment)
-app.command()(shapes)
-app.command()(detect)
+for function in (info, demo, lidar, segment, shapes, detect):
+    app.command()(command(function))
 
 
 def print_version(wanted: bool) -> None:
@@ -42,4 +39,4 @@ def frame(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Computer-vision operators for PyTorch: what is installed, and what it does."""
+    """Computer-vision operators for PyTorch: information about the installation, and demonstrations."""

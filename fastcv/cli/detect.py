@@ -1,22 +1,25 @@
-"""``fastcv detect``: a detector's findings, drawn into a photograph."""
+"""``fastcv detect``: the detections of a model, drawn into an image."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fastcv.cli.errors import fail, reason
+from fastcv.cli.options import check_device, check_output
+from fastcv.cli.photo import open_photo, save_png, to_tensor
+
 console = Console(highlight=False)
 
-# What torchvision's checkpoints call their classes: COCO's, with gaps where COCO never used a number.
+# The classes of torchvision's checkpoints: COCO's, with gaps for numbers that COCO does not use.
 COCO = [
     " ".join(name.split())
     for name in """
@@ -33,81 +36,59 @@ COLOURS = ((230, 80, 60), (60, 140, 230), (70, 180, 90), (240, 170, 40), (160, 9
 
 
 def detect(
-    image: Annotated[Path, typer.Argument(help="A photograph.")],
-    weights: Annotated[Path, typer.Option(help="A checkpoint, .pth or .safetensors.")],
-    model: Annotated[str, typer.Option(help="Such as maskrcnn_resnet50_fpn.")] = "fasterrcnn_resnet50_fpn",
-    output: Annotated[Path, typer.Option(help="Where the drawing goes.")] = Path("detections.png"),
-    score: Annotated[float, typer.Option(min=0, max=1, help="Least score of what is drawn.")] = 0.5,
-    size: Annotated[int, typer.Option(min=32, help="Pixels that the shorter side is resized to.")] = 800,
-    device: Annotated[str, typer.Option(help="Such as cuda.")] = "cpu",
+    image: Annotated[Path, typer.Argument(help="An image.")],
+    weights: Annotated[Path, typer.Option(help="Checkpoint of the model, .pth or .safetensors.")],
+    model: Annotated[str, typer.Option(help="Model, such as maskrcnn_resnet50_fpn.")] = "fasterrcnn_resnet50_fpn",
+    output: Annotated[Path, typer.Option(help="PNG file for the drawing.")] = Path("detections.png"),
+    score: Annotated[float, typer.Option(min=0, max=1, help="Minimum score of the detections to draw.")] = 0.5,
+    size: Annotated[int, typer.Option(min=32, max=4096, help="Length of the shorter side after resizing.")] = 800,
+    device: Annotated[str, typer.Option(help="cpu or cuda, or a GPU such as cuda:1.")] = "cpu",
 ) -> None:
-    """Find objects in a photograph, and draw their boxes, masks and keypoints."""
-    if output.suffix.lower() != ".png":
-        fail(f"the drawing is a PNG: --output {output} has to end in .png")
+    """Detect objects in an image and draw their boxes, masks and keypoints."""
+    check_output(output, "--output", ".png")
+    place = check_device(device)
     photo = open_photo(image)
-    detector = load(model, weights, size, device)
-    pixels = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1).float().div(255).to(device)
+    detector = load(model, weights, size, place)
+    pixels = to_tensor(photo).to(place)
     with torch.inference_mode():
         start = time.perf_counter()
-        (found,) = detector([pixels])
+        try:
+            (found,) = detector([pixels])
+        except ValueError as error:
+            fail(f"{image}: {reason(error)}")
         found = {name: value[found["scores"] >= score].cpu() for name, value in found.items()}
         seconds = time.perf_counter() - start
     classes = int(detector.roi_heads.box_predictor.cls_score.out_features)
     names = [name_of(label, classes) for label in found["labels"].tolist()]
     captions = [f"{name} {score:.2f}" for name, score in zip(names, found["scores"].tolist(), strict=True)]
-    try:
-        draw(photo, found, captions).save(output, format="PNG")
-    except OSError as error:
-        fail(f"cannot write {output}: {error.strerror or error}")
+    save_png(draw(photo, found, captions), output)
     count = len(names)
     console.print(f"{output}: {count} object{'' if count == 1 else 's'} in {seconds:.2f} s", soft_wrap=True)
     if names:
         console.print(table(found, names))
 
 
-def fail(message: str) -> NoReturn:
-    """Say in one line what is wrong, and exit with 2."""
-    typer.echo(f"fastcv detect: {message}", err=True)
-    raise typer.Exit(2)
-
-
-def open_photo(path: Path) -> Image.Image:
-    """Load a photograph upright and in RGB."""
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except FileNotFoundError:
-        fail(f"there is no file {path}")
-    except UnidentifiedImageError:
-        fail(f"{path} is not an image that Pillow can read")
-    except Image.DecompressionBombError:
-        fail(f"{path} has too many pixels")
-    except (OSError, SyntaxError, ValueError) as error:
-        fail(f"cannot read {path}: {error}")
-
-
-def load(name: str, weights: Path, size: int, device: str) -> Any:
-    """Make a detector, ready for inference."""
+def load(name: str, weights: Path, size: int, device: torch.device) -> Any:
+    """Return a detector, optimized for inference."""
     from fastcv.models.detection import create
 
     try:
-        place = torch.device(device)
-        if place.type == "cuda" and not torch.cuda.is_available():
-            fail(f"--device {device}: torch sees no GPU here")
-        return create(name, weights=weights, min_size=size, max_size=size * 5 // 3).eval().optimize().to(place)
-    except (ValueError, KeyError, ImportError, RuntimeError, OSError) as error:
-        fail(str(error.args[0] if isinstance(error, KeyError) else error).splitlines()[0])
+        return create(name, weights=weights, min_size=size, max_size=size * 5 // 3).eval().optimize().to(device)
+    except FileNotFoundError as error:
+        fail(str(error))
+    except (ValueError, KeyError, ImportError) as error:
+        fail(reason(error))
 
 
 def name_of(label: int, classes: int) -> str:
-    """Return the name of a class, if the model seems to have COCO's; else its number."""
+    """Return the name of a class if the model has as many classes as COCO, otherwise its number."""
     if classes == 2 and label == 1:
         return "object"
     return COCO[label] if classes == len(COCO) and COCO[label] else f"class {label}"
 
 
 def draw(photo: Image.Image, found: dict[str, Tensor], captions: list[str]) -> Image.Image:
-    """Return a copy of the photograph with what was found drawn into it, the first on top."""
+    """Return a copy of the image with the detections drawn into it, the first on top."""
     drawing = photo.copy()
     for index in reversed(range(len(captions))):
         colour = COLOURS[int(found["labels"][index]) % len(COLOURS)]
@@ -130,7 +111,7 @@ def draw(photo: Image.Image, found: dict[str, Tensor], captions: list[str]) -> I
 
 
 def table(found: dict[str, Tensor], names: list[str]) -> Table:
-    """Return what was found, row by row."""
+    """Return a table of the detections."""
     rows = Table(box=None, pad_edge=False)
     rows.add_column("object")
     for heading in ("score", "x1", "y1", "x2", "y2"):

@@ -1,4 +1,4 @@
-"""``fastcv info``: what one pastes into a bug report. Needs nothing but torch."""
+"""``fastcv info``: the facts to paste into a bug report. Needs only torch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ BF16_PRODUCTS = {
 
 
 def info() -> None:
-    """Print versions, machine and build: what belongs into a bug report."""
+    """Print what to paste into a bug report: versions, machine and build."""
     print("\n".join(info_lines()))
 
 
 def info_lines() -> list[str]:
-    """Lines of plain text, labels in one column and values in another, without colours or frames."""
+    """Return lines of plain text: a column of labels and a column of values."""
     facts = [*build_facts(), *package_facts(), *gpu_facts(), *machine_facts()]
     width = max(len(label) for label, _ in facts)
     return [f"{label:<{width}}  {value}" for label, value in facts]
 
 
 def package_facts() -> list[tuple[str, str]]:
-    """Versions of what runs."""
+    """Return the versions of Python, torch and torchvision."""
     python = f"{platform.python_version()} ({platform.python_implementation()})"
     facts = [("Python", python), ("torch", torch.__version__)]
     try:
@@ -41,7 +41,7 @@ def package_facts() -> list[tuple[str, str]]:
 
 
 def machine_facts() -> list[tuple[str, str]]:
-    """The machine that it runs on."""
+    """Return platform, processor and threads."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return [
         ("platform", platform.platform()),
@@ -52,7 +52,7 @@ def machine_facts() -> list[tuple[str, str]]:
 
 
 def build_facts() -> list[tuple[str, str]]:
-    """How the native module was built, and which of its variants this CPU gets."""
+    """Return how the compiled module was built, and which of its variants this CPU uses."""
     from fastcv.ops import build_info
 
     build = build_info()
@@ -68,7 +68,7 @@ def build_facts() -> list[tuple[str, str]]:
 
 
 def gpu_facts() -> list[tuple[str, str]]:
-    """What torch knows of CUDA, and the GPUs that it sees."""
+    """Return torch's CUDA version and the GPUs."""
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
     facts = [("torch with", built)]
     if not torch.cuda.is_available():
@@ -82,7 +82,7 @@ def gpu_facts() -> list[tuple[str, str]]:
 
 
 def cpu_name() -> str:
-    """The processor as people know it, where the system tells."""
+    """Return the name of the processor, where the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)

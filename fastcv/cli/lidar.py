@@ -1,11 +1,11 @@
-"""``fastcv lidar``: a laser scan, its voxels, and what a sparse network makes of them, side by side."""
+"""``fastcv lidar``: a LiDAR scan, its voxels, and the feature map of a sparse encoder."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fastcv.cli.errors import fail, reason
+from fastcv.cli.options import check_output, seed_option
 from fastcv.data import read_velodyne, street_scan, write_velodyne
+from fastcv.data.files import replaced_file
 from fastcv.ops import voxelize
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the pipeline made of a scan."""
+    """The results of the pipeline for a scan."""
 
     points: Tensor  # (P, 4)
     coords: Tensor  # (V, 3): z, y, x
@@ -38,55 +41,55 @@ class Encoded:
 
 
 def lidar(
-    scan: Annotated[Path | None, typer.Argument(help="A KITTI Velodyne .bin; without one, an invented street.")] = None,
-    output: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("lidar.png"),
-    save: Annotated[Path, typer.Option(help="Where the invented scan goes, as KITTI .bin.")] = Path("lidar.bin"),
-    seed: Annotated[int, typer.Option(min=0, help="Another street, and other weights.")] = 0,
+    scan: Annotated[Path | None, typer.Argument(help="Scan of KITTI or nuScenes. Default: a synthetic street.")] = None,
+    output: Annotated[Path, typer.Option(help="PNG file for the picture.")] = Path("lidar.png"),
+    save: Annotated[Path, typer.Option(help="File for the synthetic scan, in KITTI's format.")] = Path("lidar.bin"),
+    columns: Annotated[
+        int | None, typer.Option(min=4, help="Values per point in the scan, if not recognised: 4 in KITTI.")
+    ] = None,
+    seed: Annotated[int, seed_option("Random seed for the street and for the weights.", least=0)] = 0,
 ) -> None:
-    """Voxelize a laser scan, run a sparse 3-D encoder over it, and draw points, voxels and the map from above."""
-    if output.suffix.lower() != ".png":
-        fail(f"the picture is a PNG: --output {output} has to end in .png")
+    """Voxelize a LiDAR scan, run a sparse 3-D encoder on it, and draw points, voxels and feature map from above."""
+    check_output(output, "--output", ".png")
     if scan is None:
+        check_output(save, "--save")
         try:
             write_velodyne(save, street_scan(seed))
         except OSError as error:
-            fail(f"cannot write {save}: {error.strerror or error}")
-        console.print(f"{save}: scan of an invented street, seed {seed}", soft_wrap=True)
+            fail(f"cannot write {save}: {reason(error)}")
+        console.print(f"{save}: scan of a synthetic street, seed {seed}", soft_wrap=True)
     path = save if scan is None else scan
-    points = read_points(path)
+    points = read_points(path, columns if scan is not None else 4)
     encoded = encode(points, seed)
     print_stages(encoded)
     try:
-        draw(encoded, path.name, output)
+        with replaced_file(output) as file:
+            draw(encoded, path.name, file)
     except OSError as error:
-        fail(f"cannot write {output}: {error.strerror or error}")
+        fail(f"cannot write {output}: {reason(error)}")
     console.print(f"{output}: points, voxels and the map from above", soft_wrap=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Say in one line what is wrong, and exit with 2."""
-    typer.echo(f"fastcv lidar: {message}", err=True)
-    raise typer.Exit(2)
-
-
-def read_points(path: Path) -> Tensor:
-    """Read a scan that has points in the range."""
+def read_points(path: Path, columns: int | None) -> Tensor:
+    """Read a scan with points within the range: (P, 4), reflectance between 0 and 1."""
     try:
-        points = read_velodyne(path)
+        points = read_velodyne(path, columns)[:, :4]
     except FileNotFoundError:
         fail(f"there is no file {path}")
     except OSError as error:
-        fail(f"cannot read {path}: {error.strerror or error}")
+        fail(f"cannot read {path}: {reason(error)}")
     except ValueError as error:
-        fail(str(error))
+        fail(str(error).replace("columns=", "--columns "))
     low, high = torch.tensor(RANGE[:3]), torch.tensor(RANGE[3:])
     if not bool(((points[:, :3] >= low) & (points[:, :3] < high)).all(1).any()):
         fail(f"{path} has no point within {RANGE[3]:g} m ahead and {RANGE[4]:g} m aside")
+    if bool((points[:, 3] > 1).any()):  # intensities of 8 bits
+        points[:, 3] /= 255
     return points
 
 
 def encode(points: Tensor, seed: int) -> Encoded:
-    """Voxelize (P, 4) points and run the encoder with seeded weights over the means of the voxels."""
+    """Voxelize points (P, 4), and run the encoder with random weights on the mean of each voxel."""
     from fastcv.models.pointcloud import SparseEncoder
     from fastcv.sparse import SparseConvTensor
 
@@ -98,7 +101,7 @@ def encode(points: Tensor, seed: int) -> Encoded:
     voxels, coords, num_points = voxelize(points, VOXEL, RANGE, MAX_POINTS, MAX_VOXELS)
     seconds["voxelize"] = time.perf_counter() - start
     features = voxels.sum(1) / num_points[:, None]
-    features[:, :3] /= torch.tensor(RANGE[3:])  # about one in size
+    features[:, :3] /= torch.tensor(RANGE[3:])  # to a range of about [-1, 1]
     sites = torch.nn.functional.pad(coords, (1, 0))
     x = SparseConvTensor(features, sites, CELLS, batch_size=1)
     with torch.inference_mode():
@@ -112,7 +115,7 @@ def encode(points: Tensor, seed: int) -> Encoded:
 
 
 def print_stages(encoded: Encoded) -> None:
-    """A table of what each stage has made, and how long it took."""
+    """Print a table of the size and the time of each stage."""
     table = Table(box=None, pad_edge=False)
     table.add_column("stage")
     for heading in ("size", "time"):
@@ -149,7 +152,7 @@ def draw(encoded: Encoded, name: str, output: Path) -> None:
     top = torch.full((CELLS[1] * CELLS[2],), -1)
     top.scatter_reduce_(0, coords[:, 1] * CELLS[2] + coords[:, 2], coords[:, 0], "amax")
     height = (z_low + (top.float() + 0.5) * VOXEL[2]).masked_fill(top < 0, float("nan")).reshape(CELLS[1:])
-    # four voxels to a pixel, so that single ones can be seen
+    # one pixel for four voxels, so that single voxels are visible
     blocks = torch.nn.functional.max_pool2d(height.nan_to_num(-9.0)[None], 2)[0]
     drawn = axes[1].imshow(
         blocks.masked_fill(blocks < -8, float("nan")), extent=extent, origin="lower", interpolation="nearest", **colours

@@ -1,4 +1,4 @@
-"""The bar that shows how far a training is."""
+"""Progress bar of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 @contextmanager
 def training_bar(console: Console, steps: int) -> Iterator[Callable[[int, float], None]]:
-    """Show a bar, and give what to call with the number of a step and its loss. It is gone afterwards."""
+    """Show a progress bar during the block, and yield a function to call with the number of a step and its loss."""
     columns = (TextColumn("training"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("training", total=steps, loss=float("nan"))

@@ -1,4 +1,4 @@
-"""A sheet of pictures in rows, each row with its caption."""
+"""A sheet of images in rows with captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GROUND, INK = (250, 250, 248), (30, 30, 34)
 
 
 def draw_rows(rows: Mapping[str, Sequence[Image.Image]], side: int, note: str) -> Image.Image:
-    """Compose square pictures, enlarged to ``side`` pixels, under captions (the keys); ``note`` goes last."""
+    """Compose rows of square images, resized to ``side`` pixels, under captions (the keys), and ``note`` at the end."""
     columns = max(len(pictures) for pictures in rows.values())
     width = MARGIN + columns * (side + MARGIN)
     sheet = Image.new("RGB", (width, MARGIN + len(rows) * (CAPTION + side + MARGIN) + CAPTION), GROUND)

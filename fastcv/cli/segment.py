@@ -1,10 +1,10 @@
-"""``fastcv segment``: a U-Net learns to tell shapes from their ground, and shows what it has learnt."""
+"""``fastcv segment``: trains a U-Net to segment synthetic shapes, and draws its predictions."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import torch
 import typer
@@ -12,6 +12,9 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from fastcv.cli.errors import fail
+from fastcv.cli.options import check_output, seed_option
+from fastcv.cli.photo import save_png
 from fastcv.cli.progress import training_bar
 from fastcv.cli.rows import draw_rows
 from fastcv.data import synthetic_shapes
@@ -26,19 +29,16 @@ console = Console(highlight=False)
 
 
 def segment(
-    output: Annotated[Path, typer.Option(help="Where the picture of images, truth and predictions goes.")] = Path(
-        "segment.png"
-    ),
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 8 images to train on.")] = 300,
-    size: Annotated[int, typer.Option(min=16, max=512, help="Side of the images in pixels, a multiple of 8.")] = 64,
-    base_channels: Annotated[int, typer.Option(min=1, max=256, help="Channels of the U-Net at full size.")] = 8,
-    seed: Annotated[int, typer.Option(help="Draws other images and begins with other weights.")] = 0,
+    output: Annotated[Path, typer.Option(help="PNG file for images, truth and predictions.")] = Path("segment.png"),
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, of 8 images each.")] = 300,
+    size: Annotated[int, typer.Option(min=16, max=512, help="Height and width of the images, a multiple of 8.")] = 64,
+    base_channels: Annotated[int, typer.Option(min=1, max=256, help="Channels of the U-Net at full resolution.")] = 8,
+    seed: Annotated[int, seed_option("Random seed for the images and the initial weights.")] = 0,
 ) -> None:
-    """Train a U-Net on drawn shapes, and show what it makes of images that it has not seen."""
-    if output.suffix.lower() != ".png":
-        fail(f"the picture is a PNG: --output {output} has to end in .png")
+    """Train a U-Net on synthetic shapes, and draw its predictions for images that it was not trained on."""
+    check_output(output, "--output", ".png")
     if size % 8:
-        fail(f"--size has to be a multiple of 8, got {size}")
+        fail(f"--size must be a multiple of 8, got {size}")
     images, masks = synthetic_shapes(TRAINING_IMAGES, size, seed)
     unseen, truth = synthetic_shapes(HELD_OUT_IMAGES, size, seed + 1_000_003)
     torch.manual_seed(seed)
@@ -50,22 +50,13 @@ def segment(
     score, predicted = evaluate_segmentation(model, unseen, truth)
     what = f"U-Net, {steps} steps of 8 images {size}x{size}: mean IoU {score:.3f} on {HELD_OUT_IMAGES} unseen images"
     sheet = draw_sheet(unseen[:SHOWN_IMAGES], truth[:SHOWN_IMAGES], predicted[:SHOWN_IMAGES], what)
-    try:
-        sheet.save(output, format="PNG")
-    except OSError as error:
-        fail(f"cannot write {output}: {error.strerror or error}")
+    save_png(sheet, output)
     verdict = "reached" if score >= TARGET else "missed"
     console.print(f"{output}: {what}, trained in {seconds:.0f} s; {TARGET} {verdict}", soft_wrap=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Say in one line what is wrong, and exit with 2."""
-    typer.echo(f"fastcv segment: {message}", err=True)
-    raise typer.Exit(2)
-
-
 def draw_sheet(images: Tensor, truth: Tensor, predicted: Tensor, note: str) -> Image.Image:
-    """One column per image: the image, the truth, the prediction with what is wrong in red."""
+    """Compose one column per image: the image, the truth, and the prediction with wrong pixels in red."""
     wrong = paint(predicted)
     wrong[predicted != truth] = torch.tensor(WRONG, dtype=torch.uint8)
     photos = images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -76,5 +67,5 @@ def draw_sheet(images: Tensor, truth: Tensor, predicted: Tensor, note: str) -> I
 
 
 def paint(classes: Tensor) -> Tensor:
-    """(N, H, W) classes as colours, uint8 (N, H, W, 3)."""
+    """Return the colours, uint8 (N, H, W, 3), of classes (N, H, W)."""
     return torch.tensor([REST, SHAPE], dtype=torch.uint8)[classes]

@@ -1,4 +1,4 @@
-"""The demo's contact sheet: a photograph with numbered boxes, and what was cut out of it."""
+"""The contact sheet of the demo: an image with numbered boxes, and its crops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 MARGIN, GAP, FRAME, CAPTION = 28, 14, 5, 34
 PAPER, INK = (250, 249, 246), (70, 70, 70)
-WIDEST = 1.6  # a photograph wider than this, over the sheet's height, is shown smaller
+WIDEST = 1.6  # an image wider than this, relative to the height of the sheet, is shown smaller
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -33,7 +33,7 @@ PALETTE: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies on the sheet, in pixels."""
+    """Positions on the sheet, in pixels."""
 
     sheet: tuple[int, int]
     photo: Box
@@ -41,7 +41,7 @@ class Layout:
 
 
 def plan(photo_size: tuple[int, int], count: int, size: int) -> Layout:
-    """Place a photograph at the left and ``count`` tiles of side ``size`` at its right, equally high."""
+    """Place an image at the left and, at the same height, ``count`` tiles of ``size`` pixels at its right."""
     columns = max(1, round(sqrt(count)))
     rows = ceil(count / columns)
     step = size + 2 * FRAME + GAP
@@ -61,7 +61,7 @@ def plan(photo_size: tuple[int, int], count: int, size: int) -> Layout:
 
 
 def colour_of(index: int) -> Colour:
-    """Colour of a region; after a dozen they come round again, with the number to tell them apart."""
+    """Return the colour of a region. Colours repeat after twelve; the numbers stay unique."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -73,11 +73,11 @@ def draw_sheet(
     Parameters
     ----------
     photo
-        The photograph.
+        The image.
     regions
-        Boxes x1, y1, x2, y2 in the photograph's pixels.
+        Boxes x1, y1, x2, y2 in pixels of the image.
     tiles
-        What was cut out there; square, all of one size.
+        The crops; square, all of one size.
     note
         Caption, one line.
     """
@@ -92,7 +92,7 @@ def draw_sheet(
     ]
     for _, box, colour in placed:
         outline(draw, box, colour)
-    for number, box, colour in placed:  # after all boxes, so that no line runs through a number
+    for number, box, colour in placed:  # after all boxes, so that no line crosses a number
         badge(draw, (box[0], box[1]), number, colour)
     for (number, _, colour), tile, place in zip(placed, tiles, layout.tiles, strict=True):
         frame = (place[0] - FRAME, place[1] - FRAME, place[2] + FRAME - 1, place[3] + FRAME - 1)
@@ -104,13 +104,13 @@ def draw_sheet(
 
 
 def on_sheet(region: Sequence[float], photo: Box, scale: float) -> Box:
-    """A region of the photograph, in the sheet's pixels."""
+    """Return a region of the image in pixels of the sheet."""
     x1, y1, x2, y2 = (round(value * scale) for value in region)
     return photo[0] + x1, photo[1] + y1, photo[0] + x2 - 1, photo[1] + y2 - 1
 
 
 def outline(draw: ImageDraw.ImageDraw, box: Box, colour: Colour) -> None:
-    """A box that shows on any ground: the colour, with a dark line inside."""
+    """Draw a box that is visible on any background: the colour, with a dark line inside."""
     draw.rectangle(box, outline=colour, width=4)
     inner = (box[0] + 4, box[1] + 4, box[2] - 4, box[3] - 4)
     if inner[2] > inner[0] and inner[3] > inner[1]:
@@ -118,7 +118,7 @@ def outline(draw: ImageDraw.ImageDraw, box: Box, colour: Colour) -> None:
 
 
 def badge(draw: ImageDraw.ImageDraw, corner: tuple[int, int], number: int, colour: Colour) -> None:
-    """A number on its colour, in the top left corner of what it belongs to."""
+    """Draw a number on its colour, with its top left corner at ``corner``."""
     text = str(number)
     font = ImageFont.load_default(16)
     x, y = corner

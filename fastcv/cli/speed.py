@@ -1,4 +1,4 @@
-"""How fast ``roi_align`` is here, against torchvision's where that is installed."""
+"""Speed of ``roi_align`` compared with torchvision's, where that is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Operator = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Speed:
-    """Median seconds of both contenders at one workload and thread count."""
+    """Median seconds of fastcv and torchvision for one workload and number of threads."""
 
     workload: str
     threads: int
@@ -28,19 +28,19 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """How many times faster fastcv is."""
+        """The speed of fastcv relative to torchvision."""
         return self.theirs / self.ours
 
 
 def load_torchvision() -> Operator | str:
-    """torchvision's roi_align, or the reason why there is none."""
+    """Return torchvision's roi_align, or the reason why it is not available."""
     try:
         roi_align = importlib.import_module("torchvision.ops").roi_align
     except ImportError:
         return "torchvision is not installed"
     except (OSError, RuntimeError) as error:
         return f"torchvision does not load ({str(error).splitlines()[0]})"
-    # It also imports where its extension does not fit the installed torch, and only its calls fail then.
+    # torchvision can be imported even if its extension does not fit the installed torch; then its calls fail.
     if not hasattr(torch.ops.torchvision, "roi_align"):
         return "torchvision's compiled ops do not load with this torch"
     assert callable(roi_align)
@@ -48,7 +48,7 @@ def load_torchvision() -> Operator | str:
 
 
 def detector_workload() -> tuple[Tensor, Tensor]:
-    """Features (2, 256, 50, 84) of two 800x1333 images at stride 16, and (1000, 5) boxes in them."""
+    """Return features (2, 256, 50, 84) of two 800x1333 images at stride 16, and boxes (1000, 5)."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 256, 50, 84, generator=generator)
     sides = 4 + 200 * torch.rand(1000, 2, generator=generator)
@@ -58,7 +58,7 @@ def detector_workload() -> tuple[Tensor, Tensor]:
 
 
 def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list[Speed]:
-    """Measure the demo's own task and a detector's, on one thread and on all.
+    """Measure the demo's workload and that of a detector, on one thread and on all threads.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list
     regions
         (K, 4).
     size
-        Side of the cut-outs.
+        Height and width of the crops.
     theirs
-        The other roi_align.
+        torchvision's roi_align.
     """
     from fastcv.ops import roi_align as ours
 
@@ -93,9 +93,10 @@ def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list
 
 
 def compare_detector(photo: Tensor) -> Speed:
-    """Measure a whole torchvision detector, random weights, as it is and under ``accelerate_torchvision``.
+    """Measure a torchvision detector with random weights, with and without ``accelerate_torchvision``.
 
-    ``photo`` is (3, H, W); the model scales it to 320 pixels. Most of the time is the backbone's, which stays torch's.
+    ``photo`` is (3, H, W); the model resizes it to 320 pixels. Most of the time is spent in the backbone, which is not
+    accelerated.
     """
     from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
@@ -116,7 +117,7 @@ def compare_detector(photo: Tensor) -> Speed:
 
 
 def take_turns(actions: list[Callable[[], Any]]) -> list[float]:
-    """Median seconds of each action; they alternate, so that a slow moment of the machine falls on all alike."""
+    """Return the median seconds of each action. They alternate, so that a slow moment of the machine affects all."""
     times: list[list[float]] = [[] for _ in actions]
     for round_ in range(ROUNDS + 1):
         for action, taken in zip(actions, times, strict=True):

@@ -1,4 +1,4 @@
-"""A laser scan of an invented street: rays of a ring scanner, cast against boxes, cylinders, spheres and the ground."""
+"""A synthetic LiDAR scan of a street: rays cast against boxes, cylinders, spheres and the ground."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEVER = np.inf
 
 @dataclass(frozen=True)
 class Scene:
-    """What rays can hit, in metres from the scanner: x along the street, y to the left, z up."""
+    """The objects of a street, in metres from the scanner: x along the street, y to the left, z up."""
 
     boxes: Array  # (N, 7): low x, y, z, high x, y, z, reflectance
     cylinders: Array  # (N, 6): centre x, y, radius, low z, high z, reflectance
@@ -113,14 +113,14 @@ def _hit_ground(rays: Array) -> Array:
     with np.errstate(divide="ignore"):
         road = np.where(rays[2] < 0, -SCANNER_HEIGHT / rays[2], _NEVER)
         pavement = np.where(rays[2] < 0, (KERB - SCANNER_HEIGHT) / rays[2], _NEVER)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         on_pavement = np.abs(pavement * rays[1]) > ROAD
         kerb = np.where(~on_pavement & (np.abs(road * rays[1]) > ROAD), ROAD / np.abs(rays[1]), road)
     return np.where(on_pavement, pavement, kerb)
 
 
 def cast(rays: Array, scene: Scene) -> tuple[Array, Array]:
-    """Return the distance to what each ray (3, R) of length one hits first, and its reflectance."""
+    """Return the distance to the first hit of each ray (3, R) of length one, and its reflectance."""
     distance = _hit_ground(rays)
     with np.errstate(invalid="ignore"):
         on_road = np.abs(distance * rays[1]) < ROAD
@@ -138,7 +138,7 @@ def cast(rays: Array, scene: Scene) -> tuple[Array, Array]:
 
 
 def _towards(azimuth: Array, shape: Array, is_box: bool) -> NDArray[np.bool_]:
-    """Whether a ray can hit a shape at all, by its direction in the plane."""
+    """Whether a ray can hit a shape, judged by its horizontal direction."""
     if is_box:
         corners = [(x, y) for x in shape[[0, 3]] for y in shape[[1, 4]]]
         if shape[0] < 0 < shape[3] and shape[1] < 0 < shape[4]:
@@ -154,23 +154,23 @@ def _towards(azimuth: Array, shape: Array, is_box: bool) -> NDArray[np.bool_]:
 
 
 def street_scan(seed: int = 0, rings: int = 64, columns: int = 1920) -> Tensor:
-    """Scan an invented street with a rotating laser scanner.
+    """Generate a scan of a synthetic street by a rotating LiDAR.
 
     Parameters
     ----------
     seed
-        Of the street and of the noise: the same seed gives the same scan.
+        Seed of the street and the noise: the same seed gives the same scan.
     rings
-        Lasers, each at an elevation of its own between 2 and -24.8 degrees.
+        Number of lasers, at elevations from 2 to -24.8 degrees.
     columns
-        Directions per turn.
+        Directions per revolution.
 
     Returns
     -------
     Tensor (P, 4)
         float32: x forward, y left, z up in metres from the scanner, reflectance in [0, 1]. Ring by ring from the top,
-        each counter-clockwise. Rays that hit nothing within 120 m give no point, and one in fifty is lost: with the
-        defaults there are about 120 000.
+        each counter-clockwise. Rays without a hit within 120 m give no point, and one in fifty is dropped: the
+        defaults give about 120 000 points.
     """
     if rings < 1 or columns < 1:
         raise ValueError(f"rings and columns must be positive, got {rings} and {columns}")

@@ -1,4 +1,4 @@
-"""Images of blobs and polygons on textured ground, with the truth: tasks that need no download."""
+"""Synthetic images of blobs and polygons on a textured background, with annotations: no download needed."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from fastcv.ops import masks_to_boxes, upsample_bilinear2d
 
 __all__ = ["synthetic_instances", "synthetic_shapes"]
 
-_LEAST_PIXELS = 24  # of an instance; what is covered more is left out
+_LEAST_PIXELS = 24  # of an instance; instances that are hidden more are left out
 
 
 def synthetic_shapes(count: int, size: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw images with one to four shapes each.
+    """Generate images with one to four shapes each.
 
-    Ground and shapes have textures of their own, of similar colours; edges are anti-aliased. The same arguments give
+    Background and shapes have different textures of similar colours; edges are anti-aliased. The same arguments give
     the same images.
 
     Parameters
     ----------
     count : int
-        How many images.
+        Number of images.
     size : int
-        Their height and width in pixels, at least 16.
+        Height and width in pixels, at least 16.
     seed : int
-        Other seeds, other images.
+        Random seed.
 
     Returns
     -------
     images : Tensor (count, 3, size, size)
         float32, 0 to 1.
     masks : Tensor (count, size, size)
-        int64: 1 where a shape covers more than half of the pixel, else 0.
+        int64: 1 where a shape covers more than half of the pixel, otherwise 0.
 
     Examples
     --------
@@ -51,12 +51,12 @@ def synthetic_shapes(count: int, size: int = 64, seed: int = 0) -> tuple[Tensor,
 
 
 def synthetic_instances(count: int, size: int = 128, seed: int = 0) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Draw the images of :func:`synthetic_shapes` with the truth that detectors learn from.
+    """Generate the images of :func:`synthetic_shapes` with targets for detectors.
 
     Parameters
     ----------
     count, size, seed : int
-        As there.
+        As in :func:`synthetic_shapes`.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def _generator(count: int, size: int, seed: int) -> torch.Generator:
 
 
 def _draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return an image, and the coverage (N, size, size) of its shapes in the order of drawing."""
+    """Return an image and the coverage (N, size, size) of its shapes, in drawing order."""
     image = _texture(size, generator)
     coverages = []
     for _ in range(int(torch.randint(1, 5, (), generator=generator))):
@@ -126,7 +126,7 @@ def _texture(size: int, generator: torch.Generator, redder: float = 0.0) -> Tens
 
 
 def _shape_coverage(size: int, generator: torch.Generator) -> Tensor:
-    """Return (size, size): how much of each pixel one random shape covers, 0 to 1."""
+    """Return (size, size): the fraction of each pixel that a random shape covers."""
     center_x, center_y = (_uniform(0.15, 0.85, generator) * size for _ in range(2))
     radius = _uniform(0.1, 0.26, generator) * size
     pixel = torch.arange(size) + 0.5
@@ -140,7 +140,7 @@ def _shape_coverage(size: int, generator: torch.Generator) -> Tensor:
 
 
 def _blob_distance(angle: Tensor, from_center: Tensor, radius: float, generator: torch.Generator) -> Tensor:
-    """Return how far inside a circle with a wavy edge each pixel lies."""
+    """Return the signed distance of each pixel to the edge of a wavy circle, positive inside."""
     edge = torch.full_like(angle, 1.0)
     for waves in range(2, 6):
         edge += _uniform(0, 0.3, generator) / waves * torch.cos(waves * angle + _uniform(0, 2 * math.pi, generator))
@@ -148,7 +148,7 @@ def _blob_distance(angle: Tensor, from_center: Tensor, radius: float, generator:
 
 
 def _polygon_distance(angle: Tensor, x: Tensor, y: Tensor, radius: float, generator: torch.Generator) -> Tensor:
-    """Return how far inside a polygon around the origin each pixel lies, measured to the side that it faces."""
+    """Return the signed distance of each pixel to the nearest-facing side of a polygon, positive inside."""
     corners = int(torch.randint(3, 8, (), generator=generator))
     turns = (torch.arange(corners) + 0.6 * torch.rand(corners, generator=generator)) * (2 * math.pi / corners)
     lengths = radius * (0.8 + 0.5 * torch.rand(corners, generator=generator))

@@ -1,4 +1,4 @@
-"""Training and evaluating: loops and metrics."""
+"""Training and evaluation: loops and metrics."""
 
 from fastcv.engine.detection import DetectionScore, evaluate_detection, train_detection
 from fastcv.engine.segmentation import confusion_matrix, evaluate_segmentation, mean_iou, train_segmentation

@@ -1,4 +1,4 @@
-"""Training a detector, and counting what it finds."""
+"""Training and evaluation of detectors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastcv.engine.training import train
 from fastcv.ops import box_iou
 
 __all__ = ["DetectionScore", "evaluate_detection", "train_detection"]
@@ -16,7 +17,7 @@ Targets = Sequence[dict[str, Tensor]]
 
 
 class DetectionScore(NamedTuple):
-    """What share of the findings is right, and what share of the objects is found; NaN where there are none."""
+    """Precision and recall of detections; NaN where there are no detections or no objects."""
 
     precision: float
     recall: float
@@ -33,26 +34,26 @@ def train_detection(
     seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train with AdamW and a one-cycle learning rate on the sum of the model's losses; half of the images are mirrored.
+    """Train with AdamW and a one-cycle learning rate on the sum of the model's losses; flips images at random.
 
     Parameters
     ----------
     model
-        Takes a list of images and a list of targets to a dict of losses, as the models of
-        :mod:`fastcv.models.detection` and torchvision's do. Left in training mode.
+        Returns a dictionary of losses for a list of images and a list of targets, as the models of
+        :mod:`fastcv.models.detection` and torchvision's do. It is left in training mode.
     images : list of Tensor (C, H, W)
-        The pixels.
+        Training images.
     targets : list of dict
-        What the model wants for each image: "boxes" (N, 4), x1, y1, x2, y2; "labels" (N,); "masks" (N, H, W) for models
-        with masks. Keypoints are not mirrored, so not taken.
+        For each image "boxes" (N, 4), x1, y1, x2, y2; "labels" (N,); and "masks" (N, H, W) for models with masks.
+        Keypoints are not accepted, as flipping them would need their names.
     steps, batch_size
-        How many batches, and of how many images.
+        Number of batches, and images per batch.
     learning_rate
-        The highest in the cycle.
+        Maximum of the cycle.
     seed
-        Chooses the order of the images and which are mirrored.
+        Seed for the order of the images and for the flips.
     on_step
-        Called with the number of the step and its loss.
+        Called after each step with its number and its loss.
 
     Returns
     -------
@@ -60,16 +61,14 @@ def train_detection(
         The sum of the losses of each step.
     """
     if len(images) != len(targets) or not images:
-        raise ValueError(f"images and targets must be as many, at least one, got {len(images)} and {len(targets)}")
+        raise ValueError(
+            f"images and targets must have the same length, at least 1, got {len(images)} and {len(targets)}"
+        )
     for index, target in enumerate(targets):
         if not target.keys() <= {"boxes", "labels", "masks"}:
-            raise ValueError(f"targets[{index}] must have boxes, labels and masks alone, got {', '.join(target)}")
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
-    model.train()
-    totals = []
-    for step in range(steps):
+            raise ValueError(f"targets[{index}] must have only boxes, labels and masks, got {', '.join(target)}")
+
+    def batch_loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(images), (batch_size,), generator=generator).tolist()
         mirrored = torch.rand(batch_size, generator=generator) < 0.5
         batch = [
@@ -77,20 +76,15 @@ def train_detection(
             for i, mirror in zip(chosen, mirrored.tolist(), strict=True)
         ]
         losses: dict[str, Tensor] = model([image for image, _ in batch], [target for _, target in batch])
-        total = torch.stack(list(losses.values())).sum()
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        totals.append(total.item())
-        if on_step is not None:
-            on_step(step, totals[-1])
-    return totals
+        return torch.stack(list(losses.values())).sum()
+
+    return train(
+        model, batch_loss, steps=steps, learning_rate=learning_rate, seed=seed, on_step=on_step, max_gradient=5.0
+    )
 
 
 def _mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return image and target with left and right exchanged."""
+    """Return image and target flipped horizontally."""
     x1, y1, x2, y2 = target["boxes"].unbind(1)
     width = image.shape[-1]
     mirrored = {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], 1)}
@@ -109,11 +103,11 @@ def evaluate_detection(
     overlap: float = 0.5,
     batch_size: int = 8,
 ) -> tuple[DetectionScore, list[dict[str, Any]]]:
-    """Return precision and recall of the findings, and these.
+    """Return precision and recall, and the detections of each image.
 
-    Best first, a finding is right if an object of its label that no better one has taken overlaps it by an IoU of at
-    least ``overlap``; among several the one with the largest counts. Findings below ``score`` do not count. Leaves the
-    model in eval mode.
+    Detections with a score below ``score`` are ignored. The others are matched by descending score: a detection is
+    correct if its IoU with an object of the same label, not yet matched, is at least ``overlap``; it is matched to the
+    object with the largest IoU. The model is left in evaluation mode.
     """
     model.eval()
     found: list[dict[str, Tensor]] = []

@@ -1,4 +1,4 @@
-"""Training a model that classifies pixels, and its mean IoU."""
+"""Training and evaluation of segmentation models."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastcv.engine.training import train
+
 __all__ = ["confusion_matrix", "evaluate_segmentation", "mean_iou", "train_segmentation"]
 
 
 def confusion_matrix(predicted: Tensor, truth: Tensor, num_classes: int) -> Tensor:
     """Count pixels by their true class (row) and predicted class (column): int64 (num_classes, num_classes).
 
-    Pixels whose true class is outside [0, num_classes) do not count.
+    Pixels whose true class is outside [0, num_classes) are ignored.
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted must have the shape of truth {tuple(truth.shape)}, got {tuple(predicted.shape)}")
@@ -24,9 +26,9 @@ def confusion_matrix(predicted: Tensor, truth: Tensor, num_classes: int) -> Tens
 
 
 def mean_iou(confusion: Tensor) -> float:
-    """Return the mean over the classes of intersection over union; classes that nowhere occur do not count.
+    """Return the mean IoU over the classes that occur in predictions or truth.
 
-    ``confusion`` is what :func:`confusion_matrix` counts. NaN for a matrix of zeros.
+    ``confusion`` is a result of :func:`confusion_matrix`. NaN for a matrix of zeros.
     """
     hit = confusion.diagonal().double()
     union = confusion.sum(0) + confusion.sum(1) - hit
@@ -44,24 +46,24 @@ def train_segmentation(
     seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train with AdamW and a one-cycle learning rate on cross-entropy; each batch is flipped and turned at random.
+    """Train with AdamW and a one-cycle learning rate on cross-entropy; flips and rotates each batch at random.
 
     Parameters
     ----------
     model
-        Takes (B, C, H, W) to logits (B, K, H, W). Left in training mode.
+        Returns logits (B, K, H, W) for images (B, C, H, W). It is left in training mode.
     images : Tensor (N, C, H, W)
-        The pixels; square, as they are turned.
+        Training images; square, because they are rotated by 90 degrees.
     masks : Tensor (N, H, W)
-        int64, the class of each pixel; -1 where it does not matter.
+        int64, the class of each pixel; -1 for pixels to ignore.
     steps, batch_size
-        How many batches, and of how many images.
+        Number of batches, and images per batch.
     learning_rate
-        The highest in the cycle.
+        Maximum of the cycle.
     seed
-        Chooses the order of the images and how they are turned.
+        Seed for the order of the images, flips and rotations.
     on_step
-        Called with the number of the step and its loss.
+        Called after each step with its number and its loss.
 
     Returns
     -------
@@ -73,34 +75,24 @@ def train_segmentation(
             f"images and masks must have shapes (N, C, H, W) and (N, H, W), got {tuple(images.shape)} and "
             f"{tuple(masks.shape)}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
-    model.train()
-    losses = []
-    for step in range(steps):
+
+    def batch_loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(images), (batch_size,), generator=generator)
         image, mask = images[chosen], masks[chosen]
         turns, flip = torch.randint(4, (), generator=generator), torch.randint(2, (), generator=generator)
         image, mask = image.rot90(int(turns), (-2, -1)), mask.rot90(int(turns), (-2, -1))
         if flip:
             image, mask = image.flip(-1), mask.flip(-1)
-        loss = F.cross_entropy(model(image.contiguous(memory_format=torch.channels_last)), mask, ignore_index=-1)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if on_step is not None:
-            on_step(step, losses[-1])
-    return losses
+        return F.cross_entropy(model(image.contiguous(memory_format=torch.channels_last)), mask, ignore_index=-1)
+
+    return train(model, batch_loss, steps=steps, learning_rate=learning_rate, seed=seed, on_step=on_step)
 
 
 @torch.no_grad()
 def evaluate_segmentation(
     model: nn.Module, images: Tensor, masks: Tensor, batch_size: int = 32
 ) -> tuple[float, Tensor]:
-    """Return the mean IoU of the model's predictions, and these, int64 (N, H, W). Leaves the model in eval mode."""
+    """Return the mean IoU and the predicted classes, int64 (N, H, W). The model is left in evaluation mode."""
     model.eval()
     logits = [model(batch.contiguous(memory_format=torch.channels_last)) for batch in images.split(batch_size)]
     predicted = torch.cat([part.argmax(1) for part in logits])

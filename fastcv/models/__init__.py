@@ -1,1 +1,1 @@
-"""Models made of the layers: thin, and complete enough to be used."""
+"""Complete models for detection, segmentation and point clouds, built from the layers."""

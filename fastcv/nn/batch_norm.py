@@ -1,4 +1,4 @@
-"""Batch normalisation with fixed statistics, and its union with the convolution before it."""
+"""Batch normalisation with fixed statistics, and folding it into the convolution before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FrozenBatchNorm2d", "convolve_normalized", "fold_batch_norm"]
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation whose statistics and affine parameters are buffers, so that training leaves them alone.
+    """Batch normalisation whose statistics and affine parameters are buffers, which training does not change.
 
     A drop-in for ``torchvision.ops.FrozenBatchNorm2d``.
 
@@ -52,7 +52,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def scale_and_shift(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return what normalising with the running statistics multiplies by and adds: (C,) and (C,)."""
+    """Return scale (C,) and shift (C,) of a normalisation with its running statistics."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None
@@ -63,7 +63,7 @@ def scale_and_shift(norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> tuple[Tensor, T
 
 
 def has_fixed_statistics(norm: nn.Module) -> bool:
-    """Whether a normalisation is a linear map, now."""
+    """Whether a normalisation is a linear map in its current mode."""
     if isinstance(norm, FrozenBatchNorm2d):
         return True
     return type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None
@@ -74,8 +74,8 @@ def convolve_normalized(
 ) -> Tensor:
     """Return ``relu(norm(conv(x)) + add)``.
 
-    A normalisation with fixed statistics is multiplied into the weight, at each call anew: that costs a pass over the
-    weight and saves one over the feature map, and no copy is kept that could grow stale. ``add`` may be overwritten.
+    A normalisation with fixed statistics is multiplied into the weight, anew in each call: that costs a pass over the
+    weight and saves one over the feature map, and there is no cached copy to become stale. ``add`` may be overwritten.
     """
     weight, bias = conv.weight, conv.bias
     if isinstance(norm, nn.Identity):
@@ -92,12 +92,12 @@ def convolve_normalized(
 
 @torch.no_grad()
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
-    """Multiply a normalisation into the convolution before it, for good, and return what takes its place."""
+    """Multiply a normalisation into the convolution before it, permanently and in place, and return its replacement."""
     if isinstance(norm, nn.Identity):
         return norm
     if not has_fixed_statistics(norm):
         raise ValueError(f"norm must be a batch normalisation in evaluation mode, got {norm}")
-    # In float64: the product is rounded once.
+    # In float64, so that the product is rounded only once.
     scale, shift = (value.double() for value in scale_and_shift(norm))  # type: ignore[arg-type]
     weight, bias = conv.weight, conv.bias
     folded = shift if bias is None else shift + bias.double() * scale

@@ -5,21 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from fastcv.ops.conv_transpose import apply, can_pack, pack_weight
+from fastcv.ops.conv_transpose import apply, pack_weight
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
+# Symbolic traces record the call, as those of torchvision do.
+fx.wrap("apply")
+
 
 class _Packed:
-    """The packed weight of a module in evaluation, and what it was packed from."""
+    """A packed weight, and the tensor that it was made of as it was then.
 
-    __slots__ = ("key", "weight")
+    It holds that tensor: no other can take its address. Copies of a module pack for themselves, since the layout
+    depends on the processor.
+    """
 
-    def __init__(self) -> None:
-        self.key: tuple[Any, ...] | None = None
-        self.weight: Tensor | None = None
+    __slots__ = ("dtype", "packed", "version", "weight")
+
+    def __init__(self, weight: Tensor | None = None, packed: Tensor | None = None) -> None:
+        self.weight = weight
+        self.packed = packed
+        self.version = None if weight is None else weight._version
+        self.dtype = None if weight is None else weight.dtype
+
+    def is_of(self, weight: Tensor) -> bool:
+        return self.weight is weight and self.version == weight._version and self.dtype is weight.dtype
 
     def __deepcopy__(self, memo: Any) -> _Packed:
         return _Packed()
@@ -28,51 +40,80 @@ class _Packed:
         return _Packed, ()
 
 
-def _forward(module: Any, dims: int, input: Tensor, output_size: list[int] | None) -> Tensor:
-    if module.padding_mode != "zeros":
-        raise ValueError(f"padding_mode must be 'zeros', got {module.padding_mode!r}")
-    extra = module.output_padding
-    if output_size is not None:
-        extra = module._output_padding(
-            input, output_size, module.stride, module.padding, module.kernel_size, dims, module.dilation
-        )
-    weight = module.weight
-    packed = None
-    if not module.training and not torch.is_grad_enabled() and can_pack(weight):
-        cache = module._packed
-        key = (weight.data_ptr(), weight._version, weight.dtype, weight.device)
-        if cache.key != key:
-            cache.weight = pack_weight(weight.detach().contiguous(), module.groups)
-            cache.key = key
-        packed = cache.weight
-    options = (module.stride, module.padding, tuple(extra), module.groups, module.dilation, module.activation)
-    return apply(dims, input, weight, module.bias, *options, packed)
+class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
+    """What the three modules share. Nothing is kept between calls, unless :meth:`optimize` was called."""
 
-
-class ConvTranspose1d(nn.ConvTranspose1d):
-    """:func:`fastcv.ops.conv_transpose1d` with weights: see :class:`ConvTranspose2d`."""
+    _packed: _Packed | None
 
     def __init__(self, *arguments: Any, activation: str | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.activation = activation
-        self._packed = _Packed()
-
-    def train(self, mode: bool = True) -> ConvTranspose1d:
-        """Set training or evaluation mode, and forget the packed weight."""
-        self._packed = _Packed()
-        return super().train(mode)
+        self._packed = None
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Convolve (N, C, L), or (C, L), transposed; ``output_size`` chooses the output padding."""
-        return _forward(self, 1, input, output_size)
+        """Convolve, transposed, with or without a batch; ``output_size`` chooses the output padding."""
+        if self.padding_mode != "zeros":
+            raise ValueError(f"padding_mode must be 'zeros', got {self.padding_mode!r}")
+        dims = len(self.kernel_size)
+        extra: Any = self.output_padding
+        if output_size is not None:
+            geometry = (self.stride, self.padding, self.kernel_size, dims, self.dilation)
+            extra = self._output_padding(input, output_size, *geometry)  # type: ignore[arg-type]
+        options = (self.stride, self.padding, extra, self.groups, self.dilation, self.activation)
+        weight = self.weight
+        packed = None if self._packed is None else self._weight_packed(weight)
+        return apply(dims, input, weight, self.bias, *options, packed)  # type: ignore[arg-type]
+
+    def optimize(self) -> _ConvTranspose:
+        """Make the module ready for fast inference, for good, and return it: its weight is packed once.
+
+        Sets evaluation mode and turns gradients off. From then on :meth:`train` raises RuntimeError. Another weight, a
+        checkpoint, another dtype or device, operations in place: all that is seen, and packed anew. Only what is
+        written through ``weight.data`` is not: load such values before.
+        """
+        self.eval().requires_grad_(False)
+        self._packed = _Packed()
+        return self
+
+    def _weight_packed(self, weight: Tensor) -> Tensor | None:
+        """The packed weight, or None where this call has to do without: it then packs for itself."""
+        if torch.compiler.is_compiling() or not (weight.is_cpu or weight.is_cuda):
+            return None
+        if torch.is_autocast_enabled(weight.device.type):  # it will be cast
+            return None
+        kept = self._packed
+        assert kept is not None
+        if weight.requires_grad or weight.is_inference():  # someone trains it after all, or nobody counts its versions
+            self._packed = _Packed()
+            return None
+        if not kept.is_of(weight):
+            packed = pack_weight(weight, self.groups)
+            if packed is None:
+                return None
+            kept = self._packed = _Packed(weight, packed)
+        return kept.packed
+
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode; an optimized module cannot train."""
+        if mode and self._packed is not None:
+            raise RuntimeError("an optimized transposed convolution cannot be trained: it keeps its packed weight")
+        return super().train(mode)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        if self._packed is not None:  # the weight stays the same tensor when its memory is replaced
+            self._packed = _Packed()
+        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+    """:func:`fastcv.ops.conv_transpose1d` with weights: see :class:`ConvTranspose2d`."""
+
+
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
     """:func:`fastcv.ops.conv_transpose2d` with weights.
 
-    Constructor, attributes, initial values and ``state_dict`` are those of ``torch.nn.ConvTranspose2d``. In evaluation
-    and without gradients the weight is packed for the kernels once, and again when it has changed; a change through
-    ``weight.data``, which torch does not record, is seen after the next ``train()`` or ``eval()``.
+    Constructor, attributes, initial values and ``state_dict`` are those of ``torch.nn.ConvTranspose2d``. The weight is
+    read at each call as it is then; after :meth:`optimize` the kernels' form of it is kept.
 
     Parameters
     ----------
@@ -83,34 +124,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         Fused into the convolution.
     """
 
-    def __init__(self, *arguments: Any, activation: str | None = None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.activation = activation
-        self._packed = _Packed()
 
-    def train(self, mode: bool = True) -> ConvTranspose2d:
-        """Set training or evaluation mode, and forget the packed weight."""
-        self._packed = _Packed()
-        return super().train(mode)
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Convolve (N, C, H, W), or (C, H, W), transposed; ``output_size`` chooses the output padding."""
-        return _forward(self, 2, input, output_size)
-
-
-class ConvTranspose3d(nn.ConvTranspose3d):
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
     """:func:`fastcv.ops.conv_transpose3d` with weights: see :class:`ConvTranspose2d`."""
-
-    def __init__(self, *arguments: Any, activation: str | None = None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.activation = activation
-        self._packed = _Packed()
-
-    def train(self, mode: bool = True) -> ConvTranspose3d:
-        """Set training or evaluation mode, and forget the packed weight."""
-        self._packed = _Packed()
-        return super().train(mode)
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Convolve (N, C, D, H, W), or (C, D, H, W), transposed; ``output_size`` chooses the output padding."""
-        return _forward(self, 3, input, output_size)

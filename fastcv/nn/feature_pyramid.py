@@ -14,7 +14,7 @@ __all__ = ["FeaturePyramidNetwork", "rename_keys"]
 
 
 def rename_keys(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
-    """Rename what torchvision renamed when its convolutions became blocks: old name to new, weight and bias each."""
+    """Rename weights and biases from old to new: torchvision did so when its convolutions became blocks."""
     for old, new in names.items():
         for kind in ("weight", "bias"):
             if f"{prefix}{old}.{kind}" in state_dict:
@@ -36,9 +36,9 @@ def _apply(block: nn.Module, x: Tensor, add: Tensor | None = None) -> Tensor:
 
 
 class FeaturePyramidNetwork(nn.Module):
-    """Maps of one width from maps of several: each gets what the coarser ones know.
+    """Feature maps with the same number of channels from maps of several resolutions, combined from coarse to fine.
 
-    Names of parameters are those of ``torchvision.ops.FeaturePyramidNetwork``; older checkpoints load too.
+    Names of parameters are those of ``torchvision.ops.FeaturePyramidNetwork``; older checkpoints load as well.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class FeaturePyramidNetwork(nn.Module):
         self.layer_blocks = nn.ModuleList(_conv_block(out_channels, out_channels, 3) for _ in in_channels_list)
 
     def rename_old_keys(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Bring an older checkpoint's names up to date, in place."""
+        """Rename the keys of an older checkpoint, in place."""
         kinds = ("inner_blocks", "layer_blocks")
         names = {f"{kind}.{i}": f"{kind}.{i}.0" for kind in kinds for i in range(len(self.inner_blocks))}
         rename_keys(state_dict, prefix, names)
@@ -70,7 +70,7 @@ class FeaturePyramidNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return as many maps under the same names, and "pool", the coarsest at every other place.
+        """Return one map per input map, under the same names, and "pool": every second pixel of the coarsest.
 
         Parameters
         ----------

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 
 __all__ = ["MaxPool2d", "MaxUnpool2d"]
+
+# Symbolic traces record the call, as those of torchvision do.
+fx.wrap("max_pool2d_with_indices")
+fx.wrap("max_unpool2d")
 
 Size = int | Sequence[int]
 

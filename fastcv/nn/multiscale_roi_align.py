@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from fastcv.ops._arguments import as_pair
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 
 __all__ = ["MultiScaleRoIAlign"]
@@ -18,7 +19,7 @@ class MultiScaleRoIAlign(nn.Module):
     Parameters
     ----------
     featmap_names : list of str
-        Which of the maps to pool from; they count as levels in the order of the dictionary, from the finest on.
+        Names of the maps to pool from. Their order in the dictionary is the order of the levels, finest first.
     output_size : int or (int, int)
         Bins per box, P and Q (height, width).
     sampling_ratio : int
@@ -38,7 +39,7 @@ class MultiScaleRoIAlign(nn.Module):
     ) -> None:
         super().__init__()
         self.featmap_names = featmap_names
-        self.output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+        self.output_size = as_pair(output_size, "output_size")
         self.sampling_ratio = sampling_ratio
         self.canonical_scale = canonical_scale
         self.canonical_level = canonical_level
@@ -49,26 +50,53 @@ class MultiScaleRoIAlign(nn.Module):
         Parameters
         ----------
         x : dict of str to Tensor (N, C, H_l, W_l)
-            Feature maps; those that are not named in ``featmap_names`` are passed over.
+            Feature maps; those that are not named in ``featmap_names`` are ignored.
         boxes : list of N tensors (L, 4)
             Boxes of each image: x1, y1, x2, y2 in its pixels.
         image_shapes : list of (height, width)
-            Sizes of the images before they went into the network. The scale of a map is the power of two nearest to its
-            height over the largest of theirs.
+            Sizes of the images that the maps were computed from. The scale of a map is the power of two nearest to its
+            height divided by the largest height of an image.
         """
-        if not image_shapes:
-            raise ValueError("image_shapes must not be empty")
-        features = [feature for name, feature in x.items() if name in self.featmap_names]
-        if not features:
-            raise ValueError(f"x must hold a map of featmap_names {self.featmap_names}, got {list(x)}")
-        height = max(shape[0] for shape in image_shapes)
-        scales = [2.0 ** round(math.log2(feature.shape[2] / height)) for feature in features]
-        dtype = features[0].dtype  # autocast may give levels different ones
-        features = [feature if feature.dtype is dtype else feature.to(dtype) for feature in features]
-        canonical = (self.canonical_scale, self.canonical_level)
-        return multiscale_roi_align(features, boxes, self.output_size, scales, self.sampling_ratio, False, *canonical)
+        return pool_levels(
+            x,
+            boxes,
+            image_shapes,
+            self.featmap_names,
+            self.output_size,
+            self.sampling_ratio,
+            self.canonical_scale,
+            self.canonical_level,
+        )
 
     def extra_repr(self) -> str:
         return (
             f"featmap_names={self.featmap_names}, output_size={self.output_size}, sampling_ratio={self.sampling_ratio}"
         )
+
+
+def pool_levels(
+    x: dict[str, Tensor],
+    boxes: list[Tensor],
+    image_shapes: list[tuple[int, int]],
+    featmap_names: list[str],
+    output_size: Sequence[int],
+    sampling_ratio: int,
+    canonical_scale: int,
+    canonical_level: int,
+) -> Tensor:
+    """Pool as :meth:`MultiScaleRoIAlign.forward` does. A symbolic trace cannot iterate ``x`` and records the call."""
+    if not image_shapes:
+        raise ValueError("image_shapes must not be empty")
+    features = [feature for name, feature in x.items() if name in featmap_names]
+    if not features:
+        raise ValueError(f"x must hold a map of featmap_names {featmap_names}, got {list(x)}")
+    height = max(shape[0] for shape in image_shapes)
+    scales = [2.0 ** round(math.log2(feature.shape[2] / height)) for feature in features]
+    dtype = features[0].dtype  # autocast may give levels different ones
+    features = [feature if feature.dtype is dtype else feature.to(dtype) for feature in features]
+    return multiscale_roi_align(
+        features, boxes, output_size, scales, sampling_ratio, False, canonical_scale, canonical_level
+    )
+
+
+fx.wrap("pool_levels")

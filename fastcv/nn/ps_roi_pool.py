@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.ops.ps_roi_pool import ps_roi_pool
 
 __all__ = ["PSRoIPool"]
+
+fx.wrap("ps_roi_pool")  # symbolic traces record the call, as those of torchvision do
 
 
 class PSRoIPool(nn.Module):

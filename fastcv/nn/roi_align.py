@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.ops.roi_align import roi_align
 
 __all__ = ["RoIAlign"]
+
+fx.wrap("roi_align")  # symbolic traces record the call, as those of torchvision do
 
 
 class RoIAlign(nn.Module):

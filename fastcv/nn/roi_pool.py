@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.ops.roi_pool import roi_pool
 
 __all__ = ["RoIPool"]
+
+fx.wrap("roi_pool")  # symbolic traces record the call, as those of torchvision do
 
 
 class RoIPool(nn.Module):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
 
 __all__ = ["UnpoolBedOfNails", "UnpoolNearest"]
+
+# Symbolic traces record the call, as those of torchvision do.
+fx.wrap("unpool_bed_of_nails")
+fx.wrap("unpool_nearest")
 
 
 class _Unpool(nn.Module):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 
 __all__ = ["UpsampleBilinear2d"]
+
+# Symbolic traces record the call, as those of torchvision do.
+fx.wrap("upsample_bilinear2d")
 
 
 class UpsampleBilinear2d(nn.Module):

@@ -2,39 +2,150 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 _INTEGERS = (int, torch.SymInt)
+_INT_LIMIT = 2**63
+_PLAIN_NUMBERS = frozenset({float, int})
 
 
 def check_tensor(value: Any, name: str) -> None:
-    """Raise TypeError unless ``value`` is a tensor."""
-    if type(value) is not Tensor and not isinstance(value, Tensor):
+    """Raise TypeError unless ``value`` is a dense tensor, or what stands for one in ``torch.fx``."""
+    if type(value) is not Tensor and not isinstance(value, Tensor | Proxy):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided and isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a dense tensor, got one of layout {value.layout}")
 
 
-def as_pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+def as_int(value: Any, name: str) -> Any:
+    """Return an integer of any type, numpy's too, as an int (or the symbol that a trace has for one)."""
+    if isinstance(value, torch.SymInt | Proxy):
+        return value
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {_show(value)}") from None
+    if not -_INT_LIMIT <= number < _INT_LIMIT:
+        raise ValueError(f"{name} must be an int of 64 bits, got {number}")
+    return number
+
+
+def as_float(value: Any, name: str) -> Any:
+    """Return a real number of any type, numpy's and tensors of one element too, as a float."""
+    if isinstance(value, torch.SymFloat | Proxy):
+        return value
+    if isinstance(value, str | bytes) or (not hasattr(value, "__float__") and not hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be a float, got {_show(value)}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a float, got {_show(value)}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be in the range of a float, got {_show(value)}") from None
+
+
+def as_bool(value: Any, name: str) -> Any:
+    """Return True or False, numpy's or 0 and 1 too, as a bool."""
+    if isinstance(value, torch.SymBool | Proxy):
+        return value
+    try:
+        if value in (0, 1):  # False and True are 0 and 1
+            return bool(value)
+    except (TypeError, ValueError, RuntimeError):  # such as a tensor of more than one element
+        pass
+    raise TypeError(f"{name} must be a bool, got {_show(value)}")
+
+
+def as_ints(value: Any, count: int, name: str, least: int, axes: str = "") -> tuple[int, ...]:
+    """Return ``count`` integers, none below ``least``; one integer, or a sequence of one, stands for all.
+
+    ``axes`` says in errors what they are, as in "(height, width)".
+    """
+    if type(value) is int and least <= value < _INT_LIMIT:
+        return (value,) * count
+    given: tuple[Any, ...]
+    try:
+        given = tuple(value)
+    except TypeError:
+        given = (value,)
+    if len(given) == 1:
+        given *= count
+    try:
+        ints = tuple(as_int(element, name) for element in given)
+    except TypeError:
+        ints = ()
+    if len(ints) != count:
+        expected = "an int" if count == 1 else f"an int or {_COUNTS.get(count, count)} ints{axes and ' ' + axes}"
+        raise TypeError(f"{name} must be {expected}, got {_show(value)}")
+    for element in ints:
+        if element < least:
+            expected = {0: "at least 0", 1: "positive"}.get(least, f"at least {least}")
+            raise ValueError(f"{name} must be {expected}, got {_show(value)}")
+    return ints
+
+
+_COUNTS = {2: "two", 3: "three"}
+
+
+def as_pair(value: Any, name: str) -> tuple[int, int]:
     """Return ``value`` as two positive integers (height, width); one integer stands for both."""
-    if type(value) is int and value > 0:
+    if type(value) is int and 0 < value < _INT_LIMIT:
         return value, value
-    if isinstance(value, _INTEGERS):
-        pair = (value, value)
-    else:
+    height, width = as_ints(value, 2, name, 1, "(height, width)")
+    return height, width
+
+
+def as_size(value: Any, name: str) -> tuple[int, int]:
+    """Return a pair of integers (height, width), which no single integer stands for."""
+    if type(value) is tuple and len(value) == 2:
+        height, width = value
+        if type(height) is int and type(width) is int and 0 <= height < _INT_LIMIT and 0 <= width < _INT_LIMIT:
+            return value
+    try:
+        sides = tuple(as_int(side, name) for side in value)
+    except TypeError:
+        sides = ()
+    if len(sides) != 2:
+        raise TypeError(f"{name} must be two ints (height, width), got {_show(value)}")
+    height, width = sides
+    return height, width
+
+
+def as_floats(value: Any, count: int, name: str, axes: str = "", one_for_all: bool = False) -> tuple[float, ...]:
+    """Return a sequence of ``count`` real numbers as floats; if ``one_for_all``, one number stands for all.
+
+    ``axes`` says in errors what they are, as in "(x, y, z)".
+    """
+    if type(value) is tuple and len(value) == count and {*map(type, value)} == {float}:
+        return value
+    given: tuple[Any, ...]
+    try:
+        given = tuple(value)
+    except TypeError:  # not a sequence
+        given = (value,) * count if one_for_all else ()
+    if len(given) == count:
         try:
-            height, width = value
-        except (TypeError, ValueError):
-            raise TypeError(f"{name} must be an int or two ints (height, width), got {value!r}") from None
-        pair = (height, width)
-    for side in pair:
-        if not isinstance(side, _INTEGERS):
-            raise TypeError(f"{name} must be an int or two ints (height, width), got {value!r}")
-        if side <= 0:
-            raise ValueError(f"{name} must be positive, got {value!r}")
-    return pair
+            if _PLAIN_NUMBERS.issuperset(map(type, given)):
+                return tuple(map(float, given))
+            return tuple(as_float(element, name) for element in given)
+        except (TypeError, OverflowError):
+            pass
+    expected = f"{'a float or ' if one_for_all else ''}{count} floats{axes and ' ' + axes}"
+    raise TypeError(f"{name} must be {expected}, got {_show(value)}")
+
+
+def _show(value: Any) -> str:
+    """Return a value as errors show it: short, whatever it is."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {describe_shape(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}... ({type(value).__name__})"
 
 
 def describe_shape(tensor: Tensor) -> str:
@@ -50,8 +161,10 @@ def as_rois(boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
 def _concatenate_boxes(boxes: Sequence[Tensor], input: Tensor) -> Tensor:
     if not isinstance(boxes, list | tuple):
         raise TypeError(f"boxes must be a (K, 5) tensor or a list of (L, 4) tensors, got {type(boxes).__name__}")
-    if len(boxes) != input.shape[0]:
-        raise ValueError(f"boxes must be one tensor per image: input has {input.shape[0]} images, boxes {len(boxes)}")
+    check_tensor(input, "input")
+    images = input.shape[0] if input.dim() else 0
+    if len(boxes) != images:
+        raise ValueError(f"boxes must be one tensor per image: input has {images} images, boxes {len(boxes)}")
     rows = []
     for index, image_boxes in enumerate(boxes):
         check_tensor(image_boxes, f"boxes[{index}]")
@@ -139,12 +252,3 @@ def check_reduction(reduction: str) -> None:
     """Raise ValueError unless ``reduction`` names one."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-
-
-def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
-    """Return the loss, its mean (zero for no elements) or its sum."""
-    if reduction == "none":
-        return loss
-    if reduction == "mean" and loss.numel() > 0:
-        return loss.mean()
-    return loss.sum()

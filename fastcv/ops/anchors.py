@@ -2,90 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_pair, check_tensor, describe_shape
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_floats, as_ints, as_size
+from fastcv.ops._define import define
 from fastcv.ops.box_coding import DEFAULT_CLIP
 
 __all__ = ["anchor_grid", "decode_anchors"]
+
+MAX_LEVELS = 16
 
 Sizes = Sequence[Sequence[int]]
 Strides = Sequence[int | Sequence[int]]
 
 
-def _allocate_grid(cells: Tensor, levels: Sequence[int], images: int | None) -> Tensor:
-    count = 0
-    for level in range(0, len(levels), 5):
-        count += levels[level] * levels[level + 1] * levels[level + 4]
-    return cells.new_empty((count, 4) if images is None else (images, count, 4))
+def _fake_grid(cells: list[Tensor], sizes: list[int], strides: list[int], images: int | None) -> Tensor:
+    count = sum(sizes[2 * level] * sizes[2 * level + 1] * len(tensor) for level, tensor in enumerate(cells))
+    return cells[0].new_empty((count, 4) if images is None else (images, count, 4))
 
 
-def _grid(cells: Tensor, levels: Sequence[int], images: int | None) -> Tensor:
-    anchors = _allocate_grid(cells, levels, images)
-    _C.anchor_grid(anchors, cells.contiguous(), levels)
-    return anchors
+def _fake_decoded(deltas: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(deltas, memory_format=torch.contiguous_format)
 
 
-def _allocate_decoded(deltas: Tensor, *_: Any) -> Tensor:
-    return deltas.new_empty_strided((deltas.shape[0], 4), (4, 1))
+# `feature_sizes` and `strides` hold two numbers per level, along y and along x.
+_LEVELS = "Tensor[] cell_anchors, SymInt[] feature_sizes, SymInt[] strides"
 
+_anchor_grid = define(f"anchor_grid({_LEVELS}, SymInt? images) -> Tensor", fake=_fake_grid)
 
-def _decode(deltas: Tensor, indices: Tensor, cells: Tensor, levels: Sequence[int], *options: Any) -> Tensor:
-    decoded = _allocate_decoded(deltas)
-    _C.decode_anchors(decoded, deltas.contiguous(), indices.contiguous(), cells.contiguous(), levels, *options)
-    return decoded
-
-
-# `levels` holds five numbers per level: height, width, stride along y, stride along x, number of cells.
-_anchor_grid = Operator(
-    "anchor_grid(Tensor cell_anchors, SymInt[] levels, SymInt? images) -> Tensor", forward=_grid, fake=_allocate_grid
-)
-
-_decode_anchors = Operator(
-    "decode_anchors(Tensor deltas, Tensor indices, Tensor cell_anchors, SymInt[] levels, float weight_x, "
-    "float weight_y, float weight_w, float weight_h, float clip, bool clips_to_image, float image_height, "
-    "float image_width) -> Tensor",
-    forward=_decode,
-    fake=_allocate_decoded,
+# `image_size` is empty where boxes are not clipped.
+_decode_anchors = define(
+    f"decode_anchors(Tensor deltas, Tensor indices, {_LEVELS}, float weight_x, float weight_y, float weight_w, "
+    "float weight_h, float clip, SymInt[] image_size) -> Tensor",
+    fake=_fake_decoded,
 )
 
 
-def _describe_levels(
+def _entries(value: Any, name: str) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        raise TypeError(f"{name} must have one entry per level, got {type(value).__name__}") from None
+
+
+def _as_stride(value: Any, name: str) -> tuple[int, ...]:
+    return as_ints(value, 2, name, 0, "(vertical, horizontal)")
+
+
+def _flat(entries: list[Any], name: str, convert: Callable[[Any, str], Sequence[int]]) -> list[int]:
+    """Return two numbers per entry, one after the other."""
+    try:
+        numbers = [number for y, x in entries for number in (y, x)]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) > 0 and {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < 2**63:
+        return numbers  # what nearly every call has, in a third of the time
+    return [number for level, entry in enumerate(entries) for number in convert(entry, f"{name}[{level}]")]
+
+
+def _as_levels(
     feature_sizes: Sizes, strides: Strides, cell_anchors: Sequence[Tensor]
-) -> tuple[Tensor, list[int]]:
-    """Return the cells of all levels as one tensor, and the numbers that the kernels want of each level."""
+) -> tuple[list[Tensor], list[int], list[int]]:
+    """Return the cells of the levels, and their sizes and strides as the operators take them."""
     if not isinstance(cell_anchors, list | tuple):
         raise TypeError(f"cell_anchors must be one (S, 4) tensor per level, got {type(cell_anchors).__name__}")
-    if not len(feature_sizes) == len(strides) == len(cell_anchors) > 0:
+    sizes, steps = _entries(feature_sizes, "feature_sizes"), _entries(strides, "strides")
+    counts = len(sizes), len(steps), len(cell_anchors)
+    if len(set(counts)) != 1 or not 1 <= counts[0] <= MAX_LEVELS:
         raise ValueError(
-            "feature_sizes, strides and cell_anchors must have one entry per level, at least one, got "
-            f"{len(feature_sizes)}, {len(strides)} and {len(cell_anchors)}"
+            f"feature_sizes, strides and cell_anchors must have one entry per level, 1 to {MAX_LEVELS}, got "
+            f"{counts[0]}, {counts[1]} and {counts[2]}"
         )
-    levels: list[int] = []
-    for index, (size, stride, cells) in enumerate(zip(feature_sizes, strides, cell_anchors, strict=True)):
-        check_tensor(cells, f"cell_anchors[{index}]")
-        if cells.dim() != 2 or cells.shape[1] != 4:
-            raise ValueError(f"cell_anchors[{index}] must have shape (S, 4), got {describe_shape(cells)}")
-        if cells.dtype is not cell_anchors[0].dtype:
-            raise TypeError(f"cell_anchors[{index}] must have the dtype of the first, got {cells.dtype}")
-        try:
-            height, width = size
-        except (TypeError, ValueError):
-            raise TypeError(f"feature_sizes[{index}] must be (height, width), got {size!r}") from None
-        levels += (height, width, *_as_stride(stride, index), cells.shape[0])
-    return (cell_anchors[0] if len(cell_anchors) == 1 else torch.cat(list(cell_anchors))), levels
-
-
-def _as_stride(stride: int | Sequence[int], index: int) -> tuple[int, int]:
-    if type(stride) is tuple and len(stride) == 2:
-        return stride
-    return as_pair(stride, f"strides[{index}]")
+    return list(cell_anchors), _flat(sizes, "feature_sizes", as_size), _flat(steps, "strides", _as_stride)
 
 
 def anchor_grid(
@@ -120,7 +112,7 @@ def anchor_grid(
     Notes
     -----
     Values are those of ``torchvision.models.detection.anchor_utils.AnchorGenerator.grid_anchors``, all levels
-    concatenated; :class:`fastcv.nn.AnchorGenerator` also makes the cells and works out the strides.
+    concatenated; :class:`fastcv.models.detection.AnchorGenerator` also makes the cells and works out the strides.
 
     References
     ----------
@@ -133,10 +125,7 @@ def anchor_grid(
     tensor([[-8., -8.,  8.,  8.],
             [ 8., -8., 24.,  8.]])
     """
-    cells, levels = _describe_levels(feature_sizes, strides, cell_anchors)
-    if images is not None and images < 0:
-        raise ValueError(f"images must not be negative, got {images}")
-    anchors: Tensor = _anchor_grid(cells, levels, images)
+    anchors: Tensor = _anchor_grid(*_as_levels(feature_sizes, strides, cell_anchors), images)
     return anchors
 
 
@@ -187,24 +176,7 @@ def decode_anchors(
     -----
     For inference: the result carries no gradient. Train with :func:`anchor_grid` and :func:`decode_boxes`.
     """
-    check_tensor(deltas, "deltas")
-    check_tensor(indices, "indices")
-    if deltas.dim() not in (2, 3) or deltas.shape[-1] != 4:
-        raise ValueError(f"deltas must have shape (K, 4) or (B, K, 4), got {describe_shape(deltas)}")
-    if indices.shape != deltas.shape[:-1]:
-        raise ValueError(
-            f"indices must have the shape of deltas without the last axis, {describe_shape(deltas[..., 0])}, got "
-            f"{describe_shape(indices)}"
-        )
-    if len(weights) != 4:
-        raise ValueError(f"weights must be four numbers (x, y, width, height), got {weights!r}")
-    cells, levels = _describe_levels(feature_sizes, strides, cell_anchors)
-    clips = image_size is not None
-    height, width = (float(side) for side in image_size) if image_size is not None else (0.0, 0.0)
-    arguments = (cells, levels, *weights, clip, clips, height, width)
-    decoded: Tensor
-    if deltas.dim() == 2:
-        decoded = _decode_anchors(deltas, indices, *arguments)
-    else:
-        decoded = _decode_anchors(deltas.reshape(-1, 4), indices.reshape(-1), *arguments).view(deltas.shape)
+    levels = _as_levels(feature_sizes, strides, cell_anchors)
+    size = () if image_size is None else as_size(image_size, "image_size")
+    decoded: Tensor = _decode_anchors(deltas, indices, *levels, *as_floats(weights, 4, "weights"), clip, list(size))
     return decoded

@@ -7,47 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor
-from fastcv.ops._define import Operator
-from fastcv.ops._points import as_lengths, check_clouds, check_count, contiguous
+from fastcv.ops._define import define
 
 __all__ = ["ball_query"]
 
 
-def _allocate(query: Tensor, points: Tensor, radius: float, k: int, *options: Any) -> Tensor:
-    check_clouds(query, points)
-    batch, queries, _ = query.shape
-    return points.new_empty_strided((batch, queries, k), (queries * k, k, 1), dtype=torch.int64)
+def _fake(query: Tensor, points: Tensor, radius: float, k: int, *_: Any) -> Tensor:
+    return points.new_empty((*query.shape[:2], k), dtype=torch.int64)
 
 
-def _forward(
-    query: Tensor,
-    points: Tensor,
-    radius: float,
-    k: int,
-    query_lengths: Tensor | None,
-    lengths: Tensor | None,
-    repeat_first: bool,
-) -> Tensor:
-    indices = _allocate(query, points, radius, k)
-    _C.ball_query(
-        indices,
-        query.contiguous(),
-        points.contiguous(),
-        contiguous(query_lengths),
-        contiguous(lengths),
-        radius,
-        repeat_first,
-    )
-    return indices
-
-
-_ball_query = Operator(
+_ball_query = define(
     "ball_query(Tensor query, Tensor points, float radius, SymInt k, Tensor? query_lengths, Tensor? lengths, "
     "bool repeat_first) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
 )
 
 
@@ -108,14 +80,5 @@ def ball_query(
              [ 0,  1],
              [ 2, -1]]])
     """
-    check_tensor(query, "query")
-    check_tensor(points, "points")
-    check_count(k, "k", 0)
-    if not radius >= 0:
-        raise ValueError(f"radius must not be negative, got {radius}")
-    if query_lengths is not None:
-        query_lengths = as_lengths(query_lengths, "query_lengths")
-    if lengths is not None:
-        lengths = as_lengths(lengths, "lengths")
     indices: Tensor = _ball_query(query, points, radius, k, query_lengths, lengths, repeat_first)
     return indices

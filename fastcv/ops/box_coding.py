@@ -9,71 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape, new_matrix
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._arguments import as_floats, check_tensor
+from fastcv.ops._define import Gradient, define
 
 __all__ = ["decode_boxes", "encode_boxes"]
 
 DEFAULT_CLIP = math.log(1000.0 / 16)
 
 
-def _new(tensor: Tensor) -> Tensor:
-    return new_matrix(tensor, *tensor.shape)
+def _fake(first: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(first, memory_format=torch.contiguous_format)
 
 
-def _check_boxes(tensor: Tensor, name: str, rows: Tensor, rows_name: str) -> None:
-    if tensor.dim() != 2 or tensor.shape[1] != 4:
-        raise ValueError(f"{name} must have shape (N, 4), got {describe_shape(tensor)}")
-    if tensor.shape[0] != rows.shape[0]:
-        raise ValueError(f"{name} must have as many rows as {rows_name} ({rows.shape[0]}), got {tensor.shape[0]}")
-
-
-def _allocate_encoded(reference_boxes: Tensor, proposals: Tensor, *_: Any) -> Tensor:
-    _check_boxes(reference_boxes, "reference_boxes", reference_boxes, "reference_boxes")
-    _check_boxes(proposals, "proposals", reference_boxes, "reference_boxes")
-    return _new(reference_boxes)
-
-
-def _encode_forward(reference_boxes: Tensor, proposals: Tensor, *weights: float) -> Tensor:
-    deltas = _allocate_encoded(reference_boxes, proposals)
-    _C.encode_boxes_forward(deltas, reference_boxes.contiguous(), proposals.contiguous(), *weights)
-    return deltas
-
-
-def _allocate_encode_gradients(grad: Tensor, reference_boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _new(reference_boxes), _new(reference_boxes)
-
-
-def _encode_backward(grad: Tensor, reference_boxes: Tensor, proposals: Tensor, *weights: float) -> Any:
-    gradients = _allocate_encode_gradients(grad, reference_boxes)
-    _C.encode_boxes_backward(
-        *gradients, grad.contiguous(), reference_boxes.contiguous(), proposals.contiguous(), *weights
-    )
-    return gradients
-
-
-def _allocate_decoded(deltas: Tensor, boxes: Tensor, *_: Any) -> Tensor:
-    if deltas.dim() != 2 or deltas.shape[1] % 4 != 0:
-        raise ValueError(f"deltas must have shape (N, 4 C), got {describe_shape(deltas)}")
-    _check_boxes(boxes, "boxes", deltas, "deltas")
-    return _new(deltas)
-
-
-def _decode_forward(deltas: Tensor, boxes: Tensor, *coding: float) -> Tensor:
-    decoded = _allocate_decoded(deltas, boxes)
-    _C.decode_boxes_forward(decoded, deltas.contiguous(), boxes.contiguous(), *coding)
-    return decoded
-
-
-def _allocate_decode_gradients(grad: Tensor, deltas: Tensor, boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _new(deltas), _new(boxes)
-
-
-def _decode_backward(grad: Tensor, deltas: Tensor, boxes: Tensor, *coding: float) -> Any:
-    gradients = _allocate_decode_gradients(grad, deltas, boxes)
-    _C.decode_boxes_backward(*gradients, grad.contiguous(), deltas.contiguous(), boxes.contiguous(), *coding)
-    return gradients
+def _fake_gradients(grad_output: Tensor, first: Tensor, second: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _fake(first), _fake(second)
 
 
 # The fused kernels give first derivatives. Where those may be differentiated in turn (create_graph=True), the same
@@ -112,7 +61,7 @@ def _save(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...
     return arguments[:2], arguments[2:]
 
 
-def _differentiate(operator: Operator, formula: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...]]:
+def _differentiate(operator: Callable[..., Any], formula: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, constants: Any, needs: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         function = formula if torch.is_grad_enabled() else operator
         first, second = function(grad, *tensors, *constants)
@@ -123,38 +72,31 @@ def _differentiate(operator: Operator, formula: Callable[..., Any]) -> Callable[
 
 _WEIGHTS = "float weight_x, float weight_y, float weight_w, float weight_h"
 
-_encode_boxes_backward = Operator(
-    f"encode_boxes_backward(Tensor grad, Tensor reference_boxes, Tensor proposals, {_WEIGHTS}) -> (Tensor, Tensor)",
-    forward=_encode_backward,
-    fake=_allocate_encode_gradients,
+_encode_boxes_backward = define(
+    f"encode_boxes_backward(Tensor grad_output, Tensor reference_boxes, Tensor proposals, {_WEIGHTS}) "
+    "-> (Tensor, Tensor)",
+    fake=_fake_gradients,
 )
 
-_encode_boxes = Operator(
+_encode_boxes = define(
     f"encode_boxes(Tensor reference_boxes, Tensor proposals, {_WEIGHTS}) -> Tensor",
-    forward=_encode_forward,
-    fake=_allocate_encoded,
+    fake=_fake,
     gradient=Gradient(
         ("reference_boxes", "proposals"), _save, _differentiate(_encode_boxes_backward, _encode_gradient)
     ),
 )
 
-_decode_boxes_backward = Operator(
-    f"decode_boxes_backward(Tensor grad, Tensor deltas, Tensor boxes, {_WEIGHTS}, float clip) -> (Tensor, Tensor)",
-    forward=_decode_backward,
-    fake=_allocate_decode_gradients,
+_decode_boxes_backward = define(
+    f"decode_boxes_backward(Tensor grad_output, Tensor deltas, Tensor boxes, {_WEIGHTS}, float clip) "
+    "-> (Tensor, Tensor)",
+    fake=_fake_gradients,
 )
 
-_decode_boxes = Operator(
+_decode_boxes = define(
     f"decode_boxes(Tensor deltas, Tensor boxes, {_WEIGHTS}, float clip) -> Tensor",
-    forward=_decode_forward,
-    fake=_allocate_decoded,
+    fake=_fake,
     gradient=Gradient(("deltas", "boxes"), _save, _differentiate(_decode_boxes_backward, _decode_gradient)),
 )
-
-
-def _check_weights(weights: Sequence[float]) -> None:
-    if len(weights) != 4:
-        raise ValueError(f"weights must be four numbers (x, y, width, height), got {weights!r}")
 
 
 def encode_boxes(
@@ -193,10 +135,7 @@ def encode_boxes(
     ----------
     Girshick, Donahue, Darrell, Malik: Rich feature hierarchies (R-CNN, 2014), appendix C.
     """
-    check_tensor(reference_boxes, "reference_boxes")
-    check_tensor(proposals, "proposals")
-    _check_weights(weights)
-    deltas: Tensor = _encode_boxes(reference_boxes, proposals, *weights)
+    deltas: Tensor = _encode_boxes(reference_boxes, proposals, *as_floats(weights, 4, "weights"))
     return deltas
 
 
@@ -243,8 +182,7 @@ def decode_boxes(
     """
     check_tensor(deltas, "deltas")
     check_tensor(boxes, "boxes")
-    _check_weights(weights)
     if boxes.dtype is not deltas.dtype and boxes.is_floating_point():
         boxes = boxes.to(deltas.dtype)
-    decoded: Tensor = _decode_boxes(deltas, boxes, *weights, clip)
+    decoded: Tensor = _decode_boxes(deltas, boxes, *as_floats(weights, 4, "weights"), clip)
     return decoded

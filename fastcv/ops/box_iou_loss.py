@@ -2,101 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_reduction, check_tensor, describe_shape, reduce_loss
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._arguments import check_reduction
+from fastcv.ops._gradient_pair import define_with_gradient_pair
+from fastcv.ops.ordered_sum import reduce_loss
 
 __all__ = ["complete_box_iou_loss", "distance_box_iou_loss", "generalized_box_iou_loss"]
 
 _GENERALIZED, _DISTANCE, _COMPLETE = range(1, 4)
-_COMPUTED = (torch.float32, torch.float64)
 
 
-def _allocate(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float) -> Tensor:
-    return boxes1.new_empty_strided((boxes1.shape[0],), (1,))
+def _fake(boxes1: Tensor, boxes2: Tensor, *_: Any) -> Tensor:
+    dtype = torch.float64 if torch.float64 in (boxes1.dtype, boxes2.dtype) else torch.float32
+    return boxes1.new_empty(boxes1.shape[:-1], dtype=dtype)
 
 
-def _forward(boxes1: Tensor, boxes2: Tensor, kind: int, eps: float) -> Tensor:
-    output = _allocate(boxes1, boxes2, kind, eps)
-    _C.box_iou_loss_forward(output, boxes1, boxes2, kind, eps)
-    return output
-
-
-def _allocate_gradient(
-    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, needs1: bool, needs2: bool
-) -> tuple[Tensor, Tensor]:
-    return (
-        boxes1.new_empty(boxes1.shape if needs1 else (0,)),
-        boxes2.new_empty(boxes2.shape if needs2 else (0,)),
-    )
-
-
-def _forward_gradient(
-    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int, eps: float, needs1: bool, needs2: bool
-) -> tuple[Tensor, Tensor]:
-    gradients = _allocate_gradient(grad, boxes1, boxes2, kind, eps, needs1, needs2)
-    _C.box_iou_loss_backward(*gradients, grad, boxes1, boxes2, kind, eps, needs1, needs2)
-    return gradients
-
-
-def _save(arguments: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-    boxes1, boxes2, kind, eps = arguments
-    return (boxes1, boxes2), (kind, eps)
-
-
-def _backward(tensors: Any, constants: Any, needs: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = _box_iou_loss_backward(grad, *tensors, *constants, *needs)
-    return tuple(gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
-
-
-def _save_nothing(arguments: tuple[Any, ...], outputs: Any) -> tuple[tuple[Tensor, ...], Any]:
-    return (), None
-
-
-def _refuse_second_derivative(*_: Any) -> NoReturn:
-    raise NotImplementedError("the overlap losses can be differentiated once, not twice")
-
-
-_box_iou_loss = Operator(
-    "box_iou_loss(Tensor boxes1, Tensor boxes2, int kind, float eps) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
-    gradient=Gradient(("boxes1", "boxes2"), _save, _backward),
-)
-
-_box_iou_loss_backward = Operator(
-    "box_iou_loss_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, bool needs1, bool needs2) "
-    "-> (Tensor, Tensor)",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
-    gradient=Gradient(("grad", "boxes1", "boxes2"), _save_nothing, _refuse_second_derivative),
-)
+_box_iou_loss = define_with_gradient_pair("box_iou_loss", "boxes1", "boxes2", "int kind, float eps", _fake)
 
 
 def _loss(boxes1: Tensor, boxes2: Tensor, reduction: str, eps: float, kind: int) -> Tensor:
     check_reduction(reduction)
-    if not isinstance(eps, int | float):
-        raise TypeError(f"eps must be a number, got {type(eps).__name__}")
-    if not eps >= 0:
-        raise ValueError(f"eps must not be negative, got {eps}")
-    for boxes, name in ((boxes1, "boxes1"), (boxes2, "boxes2")):
-        check_tensor(boxes, name)
-        if boxes.dim() == 0 or boxes.shape[-1] != 4:
-            raise ValueError(f"{name} must have shape (N, 4) or (4,), got {describe_shape(boxes)}")
-        if boxes.is_complex() or boxes.dtype is torch.bool:
-            raise TypeError(f"{name} must be of a floating or an integer dtype, got {boxes.dtype}")
-    if boxes1.shape != boxes2.shape:
-        raise ValueError(f"boxes2 must have the shape of boxes1 {describe_shape(boxes1)}, got {describe_shape(boxes2)}")
-    dtype = torch.float64 if torch.float64 in (boxes1.dtype, boxes2.dtype) else torch.float32
-    lead = boxes1.shape[:-1]
-    boxes1, boxes2 = (boxes.to(dtype).reshape(-1, 4).contiguous() for boxes in (boxes1, boxes2))
-    loss: Tensor = _box_iou_loss(boxes1, boxes2, kind, float(eps))
-    return reduce_loss(loss if len(lead) == 1 else loss.reshape(lead), reduction)
+    loss = _box_iou_loss(boxes1, boxes2, kind, eps)
+    if reduction == "mean" and loss.numel() == 0:
+        reduction = "sum"
+    return reduce_loss(loss, reduction)
 
 
 def generalized_box_iou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
@@ -125,7 +58,8 @@ def generalized_box_iou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "n
 
     Notes
     -----
-    Values and gradients, to both, are those of ``torchvision.ops.generalized_box_iou_loss``. Differentiable once.
+    Values and gradients, to both, are those of ``torchvision.ops.generalized_box_iou_loss``. A sum and a mean have the
+    same bits for every number of threads. Differentiable once.
 
     References
     ----------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_float, as_int, check_tensor, describe_shape
+from fastcv.ops._define import define
 
 __all__ = ["box_area", "box_convert", "clip_boxes_to_image", "masks_to_boxes", "remove_small_boxes"]
 
@@ -19,12 +22,20 @@ def _check_boxes(boxes: Tensor) -> None:
     if boxes.dim() == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"boxes must have shape (..., 4), got {describe_shape(boxes)}")
     if boxes.is_complex() or boxes.dtype is torch.bool:
-        raise TypeError(f"boxes must be of a floating or an integer dtype, got {boxes.dtype}")
+        dtype = str(boxes.dtype).removeprefix("torch.")
+        raise TypeError(f"boxes must be of a floating or an integer dtype, got {dtype}")
 
 
-def _check_format(fmt: str, name: str) -> None:
+def _check_format(fmt: Any, name: str) -> None:
     if fmt not in _FORMATS:
         raise ValueError(f"{name} must be one of {', '.join(_FORMATS)}, got {fmt!r}")
+
+
+def _widened(boxes: Tensor) -> Tensor:
+    """Return boxes in a dtype that holds their sums and products: float32 for half types, int64 for integers."""
+    if boxes.dtype is torch.float32 or boxes.dtype is torch.float64:
+        return boxes
+    return boxes.float() if boxes.is_floating_point() else boxes.long()
 
 
 def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
@@ -40,7 +51,8 @@ def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
     Returns
     -------
     Tensor (...)
-        In the dtype of ``boxes``; half types give float32, short integers int32.
+        In the dtype of ``boxes``; half types give float32, integers int64. (torchvision's int32 overflows at a side of
+        46 341 pixels.)
 
     Raises
     ------
@@ -51,9 +63,7 @@ def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
     """
     _check_boxes(boxes)
     _check_format(fmt, "fmt")
-    if boxes.dtype not in (torch.float32, torch.float64, torch.int32, torch.int64):
-        boxes = boxes.float() if boxes.is_floating_point() else boxes.int()
-    x, y, right, bottom = boxes.unbind(-1)
+    x, y, right, bottom = _widened(boxes).unbind(-1)
     return (right - x) * (bottom - y) if fmt == "xyxy" else right * bottom
 
 
@@ -71,7 +81,7 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     Returns
     -------
     Tensor (..., 4)
-        A copy. Integers become float32 where a centre is involved.
+        A copy in the dtype of ``boxes``, computed in a wider one. Integers become float32 where a centre is involved.
 
     Raises
     ------
@@ -85,7 +95,7 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     _check_format(out_fmt, "out_fmt")
     if in_fmt == out_fmt:
         return boxes.clone()
-    x1, y1, x2, y2 = boxes.unbind(-1)
+    x1, y1, x2, y2 = _widened(boxes).unbind(-1)
     if in_fmt == "xywh":
         x2, y2 = x1 + x2, y1 + y2
     elif in_fmt == "cxcywh":
@@ -95,10 +105,12 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
         x2, y2 = x2 - x1, y2 - y1
     elif out_fmt == "cxcywh":
         x1, y1, x2, y2 = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
-    return torch.stack((x1, y1, x2, y2), dim=-1)
+    converted = torch.stack((x1, y1, x2, y2), dim=-1)
+    has_fractions = converted.is_floating_point() and not boxes.is_floating_point()
+    return converted if has_fractions else converted.to(boxes.dtype)
 
 
-def clip_boxes_to_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clip_boxes_to_image(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Move the sides of boxes that lie outside an image onto its border.
 
     Parameters
@@ -121,12 +133,30 @@ def clip_boxes_to_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         For an argument that is no tensor, complex or boolean boxes, or a ``size`` that is no pair.
     """
     _check_boxes(boxes)
-    try:
-        height, width = size
-    except (TypeError, ValueError):
-        raise TypeError(f"size must be (height, width), got {size!r}") from None
+    height, width = (_limit(side, boxes.dtype) for side in _as_sides(size))
     x, y = boxes[..., 0::2].clamp(min=0, max=width), boxes[..., 1::2].clamp(min=0, max=height)
     return torch.stack((x, y), dim=-1).reshape(boxes.shape)
+
+
+def _as_sides(size: Any) -> tuple[Any, ...]:
+    """Return height and width. As with torchvision they may have fractions."""
+    try:
+        sides = tuple(side if isinstance(side, float) else as_int(side, "size") for side in size)
+    except TypeError:
+        sides = ()
+    if len(sides) != 2:
+        raise TypeError(f"size must be two ints (height, width), got {size!r}")
+    return sides
+
+
+def _limit(side: Any, dtype: torch.dtype) -> Any:
+    """Return the largest coordinate that boxes of this dtype may have: no number that it cannot hold."""
+    if isinstance(side, float) or dtype in (torch.float32, torch.float64, torch.int64):
+        return side
+    if dtype.is_floating_point:
+        return side if side <= torch.finfo(dtype).max else math.inf
+    info = torch.iinfo(dtype)
+    return max(info.min, min(side, info.max))
 
 
 def remove_small_boxes(boxes: Tensor, min_size: float) -> Tensor:
@@ -152,21 +182,17 @@ def remove_small_boxes(boxes: Tensor, min_size: float) -> Tensor:
         For an argument that is no tensor, or complex or boolean boxes.
     """
     _check_boxes(boxes)
-    keep = (boxes[..., 2:] - boxes[..., :2] >= min_size).all(-1)
+    least = (as_int if type(min_size) is int else as_float)(min_size, "min_size")
+    boxes = _widened(boxes)
+    keep = (boxes[..., 2:] - boxes[..., :2] >= least).all(-1)
     return torch.where(keep)[0]
 
 
-def _allocate(masks: Tensor) -> Tensor:
+def _fake(masks: Tensor) -> Tensor:
     return masks.new_empty((masks.shape[0], 4), dtype=torch.float32)
 
 
-def _forward(masks: Tensor) -> Tensor:
-    output = _allocate(masks)
-    _C.masks_to_boxes(output, masks)
-    return output
-
-
-_masks_to_boxes = Operator("masks_to_boxes(Tensor masks) -> Tensor", forward=_forward, fake=_allocate)
+_masks_to_boxes = define("masks_to_boxes(Tensor masks) -> Tensor", fake=_fake)
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
@@ -190,12 +216,5 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
     TypeError
         For an argument that is no tensor, or complex masks.
     """
-    check_tensor(masks, "masks")
-    if masks.dim() != 3:
-        raise ValueError(f"masks must have shape (N, H, W), got {describe_shape(masks)}")
-    if masks.is_complex():
-        raise TypeError(f"masks must not be complex, got {masks.dtype}")
-    if masks.dtype not in (torch.bool, torch.uint8):
-        masks = masks != 0
-    boxes: Tensor = _masks_to_boxes(masks.contiguous())
+    boxes: Tensor = _masks_to_boxes(masks)
     return boxes

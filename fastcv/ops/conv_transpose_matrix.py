@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops.conv_transpose import _sizes
+from fastcv.ops._arguments import as_ints, check_tensor, describe_shape
+from fastcv.ops.conv_transpose import conv_transpose1d
 
 __all__ = ["conv_transpose_matrix"]
 
@@ -29,7 +29,7 @@ def conv_transpose_matrix(weight: Tensor, stride: int, padding: int, n: int) -> 
     Returns
     -------
     Tensor ((n - 1) * stride - 2 * padding + k, n)
-        Differentiable in ``weight``.
+        Differentiable in ``weight``; the gradient is the same on any number of threads.
 
     Raises
     ------
@@ -50,13 +50,18 @@ def conv_transpose_matrix(weight: Tensor, stride: int, padding: int, n: int) -> 
     check_tensor(weight, "weight")
     if weight.dim() != 1 or weight.shape[0] < 1:
         raise ValueError(f"weight must have shape (k,), got {describe_shape(weight)}")
-    (step,) = _sizes(stride, 1, "stride", 1)
-    (margin,) = _sizes(padding, 1, "padding", 0)
-    (columns,) = _sizes(n, 1, "n", 1)
-    rows = (columns - 1) * step - 2 * margin + weight.shape[0]
-    if rows < 1:
-        raise ValueError(f"padding must leave an output of at least one element, got {padding!r}: {rows} rows")
-    row = torch.arange(rows, device=weight.device)[:, None]
-    tap = row + margin - torch.arange(columns, device=weight.device) * step
-    inside = (tap >= 0) & (tap < weight.shape[0])
-    return torch.where(inside, weight[tap.clamp(0, weight.shape[0] - 1)], 0)
+    if weight.is_complex():
+        raise TypeError(f"weight must be of a real dtype, got {str(weight.dtype)[6:]}")
+    (step,) = as_ints(stride, 1, "stride", 1)
+    (margin,) = as_ints(padding, 1, "padding", 0)
+    (columns,) = as_ints(n, 1, "n", 1)
+    whole = (columns - 1) * step + weight.shape[0]
+    if whole <= 2 * margin:
+        raise ValueError(
+            f"padding must leave an output of at least one element, got {padding!r}: {whole - 2 * margin} rows"
+        )
+    # Row after row, the transpose holds a kernel every `whole + step` elements, the last at its very end. In float64
+    # every weight is exact, integers up to 2^53, and autocast leaves it alone.
+    ones = weight.new_ones(1, 1, columns, dtype=torch.float64)
+    spread = conv_transpose1d(ones, weight.double()[None, None], stride=whole + step)
+    return spread.to(weight.dtype).view(columns, whole).T[margin : whole - margin]

@@ -8,83 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
 from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Operator
-from fastcv.ops._voxels import FLOATING, Grid, as_contiguous, as_grid, as_rows, check_offsets, check_points
+from fastcv.ops._define import define
+from fastcv.ops._voxels import Grid, as_grid
 
 __all__ = ["devoxelize"]
 
 
-def _accumulate(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-def _allocate_neighbors(
+def _fake_neighbors(
     coords: Tensor, points: Tensor, grid: Grid, offsets: Tensor | None, neighbors: int
 ) -> tuple[Tensor, Tensor]:
-    check_points(points)
-    check_offsets(offsets)
-    if coords.dim() != 2:
-        raise ValueError(f"coords must have shape (V, 4), rows of b, z, y, x, got {describe_shape(coords)}")
-    torch._check_value(coords.shape[1] == 4, "coords must have shape (V, 4), rows of b, z, y, x".__str__)
-    if coords.dtype is not torch.int32:
-        raise TypeError(f"coords must be int32, got {coords.dtype}")
     shape = points.shape[0], neighbors
-    return points.new_empty(shape, dtype=torch.int32), points.new_empty(shape, dtype=_accumulate(points.dtype))
+    wide = torch.float64 if points.dtype is torch.float64 else torch.float32
+    return points.new_empty(shape, dtype=torch.int32), points.new_empty(shape, dtype=wide)
 
 
-def _forward_neighbors(
-    coords: Tensor, points: Tensor, grid: Grid, offsets: Tensor | None, neighbors: int
-) -> tuple[Tensor, Tensor]:
-    indices, weights = _allocate_neighbors(coords, points, grid, offsets, neighbors)
-    slots = 1 << (2 * coords.shape[0] + 31).bit_length()
-    table = points.new_empty((12 * slots if points.is_cuda or not _C.has_cpu_kernels else 0,), dtype=torch.uint8)
-    _C.voxel_neighbors(indices, weights, coords.contiguous(), as_rows(points), grid, as_contiguous(offsets), table)
-    return indices, weights
-
-
-def _allocate(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    if features.dim() != 2:
-        raise ValueError(f"features must have shape (V, C), got {describe_shape(features)}")
-    if features.dtype not in FLOATING:
-        raise TypeError(f"features must be float16, bfloat16, float32 or float64, got {features.dtype}")
+def _fake(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     return features.new_empty((indices.shape[0], features.shape[1]))
 
 
-def _forward(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    output = _allocate(features, indices, weights)
-    _C.devoxelize(
-        output, as_contiguous(features), as_contiguous(indices), as_contiguous(weights.to(_accumulate(features.dtype)))
-    )
-    return output
-
-
-def _allocate_transposed(grad: Tensor, indices: Tensor, weights: Tensor, voxels: int) -> Tensor:
+def _fake_transposed(grad: Tensor, indices: Tensor, weights: Tensor, voxels: int) -> Tensor:
     return grad.new_empty((voxels, grad.shape[1]))
 
 
-def _forward_transposed(grad: Tensor, indices: Tensor, weights: Tensor, voxels: int) -> Tensor:
-    output = _allocate_transposed(grad, indices, weights, voxels)
-    order = starts = None
-    if grad.is_cuda or not _C.has_cpu_kernels:
-        voxel, order = indices.flatten().sort(stable=True)
-        starts = torch.searchsorted(voxel.long(), torch.arange(voxels + 1, device=grad.device))
-    _C.devoxelize_transposed(
-        output,
-        as_contiguous(grad),
-        as_contiguous(indices),
-        as_contiguous(weights.to(_accumulate(grad.dtype))),
-        order,
-        starts,
-    )
-    return output
-
-
-_voxel_neighbors = Operator(
+_voxel_neighbors = define(
     "voxel_neighbors(Tensor coords, Tensor points, float[] grid, Tensor? offsets, int neighbors) -> (Tensor, Tensor)",
-    forward=_forward_neighbors,
-    fake=_allocate_neighbors,
+    fake=_fake_neighbors,
 )
 
 # Given the weights the op is linear in the features.
@@ -98,19 +47,29 @@ def _adjoint_transposed(grad: Tensor, shape: Any, indices: Tensor, weights: Tens
     return _devoxelize(grad, indices, weights)
 
 
-_devoxelize = Operator(
+_devoxelize = define(
     "devoxelize(Tensor features, Tensor indices, Tensor weights) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
     adjoint=_adjoint,
 )
 
-_devoxelize_transposed = Operator(
+_devoxelize_transposed = define(
     "devoxelize_transposed(Tensor grad, Tensor indices, Tensor weights, SymInt voxels) -> Tensor",
-    forward=_forward_transposed,
-    fake=_allocate_transposed,
+    fake=_fake_transposed,
     adjoint=_adjoint_transposed,
 )
+
+
+def _check_rows(features: Tensor, coords: Tensor) -> None:
+    """Raise ValueError unless there is a row of features for each of coords; neither operator sees both."""
+    same = features.dim() > 0 and coords.dim() > 0 and features.shape[0] == coords.shape[0]
+    if torch.compiler.is_compiling() or isinstance(same, torch.SymBool):  # the text cannot show what is not known yet
+        torch._check_value(same, "coords must have as many rows as features".__str__)
+    elif not same:
+        raise ValueError(
+            f"coords must have as many rows as features, of shape {describe_shape(features)}, got "
+            f"{describe_shape(coords)}"
+        )
 
 
 def devoxelize(
@@ -170,21 +129,13 @@ def devoxelize(
     tensor([[2.],
             [4.]])
     """
-    check_tensor(features, "features")
-    check_tensor(coords, "coords")
-    check_tensor(points, "points")
-    if offsets is not None:
-        check_tensor(offsets, "offsets")
+    for tensor, name in ((features, "features"), (coords, "coords"), (points, "points")):
+        check_tensor(tensor, name)
     if mode not in ("nearest", "trilinear"):
         raise ValueError(f"mode must be 'nearest' or 'trilinear', got {mode!r}")
-    if features.device != points.device:
+    if points.device != features.device:
         raise ValueError(f"points must be on the device of features ({features.device}), got {points.device}")
-    if features.dim() != 2:
-        raise ValueError(f"features must have shape (V, C), got {describe_shape(features)}")
-    torch._check_value(
-        features.shape[0] == coords.shape[0] if coords.dim() > 0 else False,
-        "features and coords must have the same number of rows".__str__,
-    )
+    _check_rows(features, coords)
     grid = as_grid(voxel_size, point_cloud_range)
     indices, weights = _voxel_neighbors(coords, points, grid, offsets, 8 if mode == "trilinear" else 1)
     output: Tensor = _devoxelize(features, indices, weights)

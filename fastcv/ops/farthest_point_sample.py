@@ -7,33 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor
-from fastcv.ops._define import Operator
-from fastcv.ops._points import as_lengths, check_cloud, check_count, contiguous
+from fastcv.ops._define import define
 
 __all__ = ["farthest_point_sample"]
 
 
-def _allocate(points: Tensor, lengths: Tensor | None, k: int, *_: Any) -> Tensor:
-    check_cloud(points, "points", "(B, N, 3)")
-    return points.new_empty_strided((points.shape[0], k), (k, 1), dtype=torch.int64)
+def _fake(points: Tensor, lengths: Tensor | None, k: int, *_: Any) -> Tensor:
+    return points.new_empty((points.shape[0], k), dtype=torch.int64)
 
 
-def _forward(points: Tensor, lengths: Tensor | None, k: int, start: int) -> Tensor:
-    indices = _allocate(points, lengths, k)
-    batch, count, _ = points.shape
-    wide = torch.float64 if points.dtype is torch.float64 else torch.float32
-    # Only CUDA writes to it; on the CPU the memory is never touched.
-    workspace = points.new_empty_strided((batch, count), (count, 1), dtype=wide)
-    _C.farthest_point_sample(indices, points.contiguous(), contiguous(lengths), workspace, start)
-    return indices
-
-
-_farthest_point_sample = Operator(
-    "farthest_point_sample(Tensor points, Tensor? lengths, SymInt k, SymInt start) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
+_farthest_point_sample = define(
+    "farthest_point_sample(Tensor points, Tensor? lengths, SymInt k, SymInt start) -> Tensor", fake=_fake
 )
 
 
@@ -82,10 +66,5 @@ def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tenso
     >>> farthest_point_sample(points, 3)
     tensor([[0, 3, 2]])
     """
-    check_tensor(points, "points")
-    check_count(k, "k", 0)
-    check_count(start, "start", 0)
-    if lengths is not None:
-        lengths = as_lengths(lengths, "lengths")
     indices: Tensor = _farthest_point_sample(points, lengths, k, start)
     return indices

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor
-from fastcv.ops._define import Operator
-from fastcv.ops._points import as_lengths, check_clouds, check_count, contiguous
+from fastcv.ops._define import define
 
 __all__ = ["knn"]
 
 
-def _allocate(
-    query: Tensor, points: Tensor, k: int, query_lengths: Tensor | None = None, lengths: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    check_clouds(query, points)
-    batch, queries, _ = query.shape
-    shape, strides = (batch, queries, k), (queries * k, k, 1)
+def _fake(query: Tensor, points: Tensor, k: int, *_: Any) -> tuple[Tensor, Tensor]:
+    shape = (*query.shape[:2], k)
     wide = torch.float64 if points.dtype is torch.float64 else torch.float32
-    return (
-        points.new_empty_strided(shape, strides, dtype=wide),
-        points.new_empty_strided(shape, strides, dtype=torch.int64),
-    )
+    return points.new_empty(shape, dtype=wide), points.new_empty(shape, dtype=torch.int64)
 
 
-def _forward(
-    query: Tensor, points: Tensor, k: int, query_lengths: Tensor | None = None, lengths: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    distances, indices = _allocate(query, points, k)
-    _C.knn(distances, indices, query.contiguous(), points.contiguous(), contiguous(query_lengths), contiguous(lengths))
-    return distances, indices
-
-
-_knn = Operator(
+_knn = define(
     "knn(Tensor query, Tensor points, SymInt k, Tensor? query_lengths, Tensor? lengths) -> (Tensor, Tensor)",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
 )
 
 
@@ -97,12 +80,5 @@ def knn(
              [1, 0],
              [2, 1]]])
     """
-    check_tensor(query, "query")
-    check_tensor(points, "points")
-    check_count(k, "k", 0)
-    if query_lengths is not None:
-        query_lengths = as_lengths(query_lengths, "query_lengths")
-    if lengths is not None:
-        lengths = as_lengths(lengths, "lengths")
     found: tuple[Tensor, Tensor] = _knn(query, points, k, query_lengths, lengths)
     return found

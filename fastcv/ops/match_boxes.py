@@ -7,43 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape, new_strided
-from fastcv.ops._define import Operator
+from fastcv.ops._define import define
 
 __all__ = ["match_boxes"]
 
 
-def _allocate(gt: Tensor, candidates: Tensor, *_: Any) -> Tensor:
-    if gt.dim() != 2 or gt.shape[1] != 4:
-        raise ValueError(f"gt must have shape (N, 4), got {describe_shape(gt)}")
-    if candidates.dim() != 2 or candidates.shape[1] != 4:
-        raise ValueError(f"candidates must have shape (M, 4), got {describe_shape(candidates)}")
-    return new_strided(candidates, (candidates.shape[0],), (1,), torch.int64)
+def _fake(gt: Tensor, candidates: Tensor, *_: Any) -> Tensor:
+    return candidates.new_empty((candidates.shape[0],), dtype=torch.int64)
 
 
-def _forward(
-    gt: Tensor, candidates: Tensor, high_threshold: float, low_threshold: float, allow_low_quality_matches: bool
-) -> Tensor:
-    matches = _allocate(gt, candidates)
-    workspace = new_strided(matches, (gt.shape[0],), (1,), torch.int64) if allow_low_quality_matches else matches
-    _C.match_boxes(
-        matches,
-        gt.contiguous(),
-        candidates.contiguous(),
-        workspace,
-        high_threshold,
-        low_threshold,
-        allow_low_quality_matches,
-    )
-    return matches
-
-
-_match_boxes = Operator(
+_match_boxes = define(
     "match_boxes(Tensor gt, Tensor candidates, float high_threshold, float low_threshold, "
     "bool allow_low_quality_matches) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
 )
 
 
@@ -63,7 +39,8 @@ def match_boxes(
     gt : Tensor (N, 4)
         Ground-truth boxes x1, y1, x2, y2: float16, bfloat16, float32 or float64. Half types are compared in float32.
     candidates : Tensor (M, 4)
-        Anchors or proposals, of the same dtype.
+        Anchors or proposals, of any of these dtypes. Different ones are compared in float32, or in float64 where one is
+        float64.
     high_threshold : float
         Overlap from which on a candidate is matched.
     low_threshold : float
@@ -89,9 +66,10 @@ def match_boxes(
     Notes
     -----
     The result is that of ``torchvision.models.detection._utils.Matcher(high_threshold, low_threshold,
-    allow_low_quality_matches)(torchvision.ops.box_iou(gt, candidates))``, bit for bit and on every device, except that
-    empty input is valid: without ground truth every candidate gets -1. An overlap that is NaN (from a NaN coordinate,
-    or between two boxes without area) counts as greater than all numbers and reaches every threshold.
+    allow_low_quality_matches)(torchvision.ops.box_iou(gt, candidates))``, bit for bit and on every device, with two
+    exceptions: empty input is valid (without ground truth every candidate gets -1), and where one dtype is float64 the
+    areas of both are. An overlap that is NaN (from a NaN coordinate, or between two boxes without area) counts as
+    greater than all numbers and reaches every threshold.
 
     References
     ----------
@@ -104,11 +82,5 @@ def match_boxes(
     >>> match_boxes(gt, candidates, 0.7, 0.3)
     tensor([ 0, -2, -1])
     """
-    check_tensor(gt, "gt")
-    check_tensor(candidates, "candidates")
-    if not low_threshold <= high_threshold:
-        raise ValueError(
-            f"low_threshold must not be greater than high_threshold, got {low_threshold} and {high_threshold}"
-        )
-    matches: Tensor = _match_boxes.call(gt, candidates, high_threshold, low_threshold, allow_low_quality_matches)
+    matches: Tensor = _match_boxes(gt, candidates, high_threshold, low_threshold, allow_low_quality_matches)
     return matches

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_pair, as_result_layout, check_tensor, describe_shape, new_dense, new_strided
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._arguments import as_ints, as_pair, check_tensor, describe_shape, new_dense
+from fastcv.ops._define import Gradient, define
 
 __all__ = ["max_pool2d_with_indices", "max_unpool2d"]
 
 
 def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """What max_pool2d_bind.cpp works out, for symbols."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     pooled = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (pooled - 1) * stride >= size + padding:  # the last window has to begin inside
@@ -23,86 +23,23 @@ def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: in
     return pooled
 
 
-def _allocate(
+def _fake(
     input: Tensor, ky: int, kx: int, sy: int, sx: int, py: int, px: int, dy: int, dx: int, ceil_mode: bool
 ) -> tuple[Tensor, Tensor]:
-    shape = input.shape
-    if len(shape) != 4:
-        raise ValueError(f"input must have shape (N, C, H, W) or (C, H, W), got {describe_shape(input)}")
-    n, c, height, width = shape
+    n, c, height, width = input.shape
     p = _pooled_size(height, ky, sy, py, dy, ceil_mode)
     q = _pooled_size(width, kx, sx, px, dx, ceil_mode)
-    if p < 1 or q < 1:
-        raise ValueError(
-            f"input must be larger than a window: {describe_shape(input)} with kernel_size {(ky, kx)}, padding "
-            f"{(py, px)} and dilation {(dy, dx)} gives {p} x {q} windows"
-        )
     values = new_dense(input, n, c, p, q)
-    return values, new_strided(values, (n, c, p, q), values.stride(), torch.int64)
+    return values, torch.empty_like(values, dtype=torch.int64)
 
 
-def _forward(
-    input: Tensor, ky: int, kx: int, sy: int, sx: int, py: int, px: int, dy: int, dx: int, ceil_mode: bool
-) -> tuple[Tensor, Tensor]:
-    values, indices = _allocate(input, ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
-    _C.max_pool2d_forward(values, indices, as_result_layout(input), ky, kx, sy, sx, py, px, dy, dx)
-    return values, indices
+def _fake_large(small: Tensor, indices: Tensor, height: int, width: int, *_: Any) -> Tensor:
+    return new_dense(small, small.shape[0], small.shape[1], height, width)
 
 
-def _with_strides_of(tensor: Tensor, indices: Tensor) -> Tensor:
-    """Return indices laid out like a tensor of their shape."""
-    if (indices.is_contiguous() and tensor.is_contiguous()) or indices.stride() == tensor.stride():
-        return indices
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=indices.dtype, device=indices.device).copy_(indices)
-
-
-def _allocate_gradient(grad_output: Tensor, indices: Tensor, height: int, width: int, *_: Any) -> Tensor:
-    n, c = grad_output.shape[:2]
-    return new_dense(grad_output, n, c, height, width)
-
-
-def _forward_gradient(grad_output: Tensor, indices: Tensor, height: int, width: int, *options: Any) -> Tensor:
-    grad_input = _allocate_gradient(grad_output, indices, height, width)
-    grad_output = as_result_layout(grad_output)
-    _C.max_pool2d_backward(grad_input, grad_output, _with_strides_of(grad_output, indices), *options)
-    return grad_input
-
-
-def _allocate_gathered(input: Tensor, indices: Tensor) -> Tensor:
-    if input.dim() != 4 or indices.dim() != 4 or input.shape[:2] != indices.shape[:2]:
-        raise ValueError(
-            f"input and indices must have shapes (N, C, H, W) and (N, C, P, Q), got {describe_shape(input)} and "
-            f"{describe_shape(indices)}"
-        )
-    return new_dense(input, *indices.shape)
-
-
-def _forward_gathered(input: Tensor, indices: Tensor) -> Tensor:
-    output = _allocate_gathered(input, indices)
-    _C.max_pool2d_gather(output, as_result_layout(input), _with_strides_of(output, indices))
-    return output
-
-
-def _allocate_unpooled(values: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
-    shape = values.shape
-    if len(shape) != 4:
-        raise ValueError(f"values must have shape (N, C, P, Q) or (C, P, Q), got {describe_shape(values)}")
-    if indices.shape != shape:
-        raise ValueError(
-            f"indices must have the shape of values {describe_shape(values)}, got {describe_shape(indices)}"
-        )
-    if indices.dtype is not torch.int64:
-        raise TypeError(f"indices must be int64, got {indices.dtype}")
-    return new_dense(values, shape[0], shape[1], height, width)
-
-
-def _forward_unpooled(values: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
-    output = _allocate_unpooled(values, indices, height, width)
-    values = as_result_layout(values)
-    size = _C.max_unpool2d_workspace(output.numel(), values.is_cuda)
-    workspace = new_strided(values, (size,), (1,), torch.int32)
-    _C.max_unpool2d(output, values, _with_strides_of(values, indices), workspace)
-    return output
+def _fake_gather(input: Tensor, indices: Tensor) -> Tensor:
+    n, c, height, width = indices.shape
+    return new_dense(input, n, c, height, width)
 
 
 # Given the indices all of these are linear. Pooling gathers, and its backward adds up what was gathered; unpooling
@@ -143,45 +80,28 @@ _WINDOW = (
     "int dilation_height, int dilation_width"
 )
 
-_max_pool2d = Operator(
+_max_pool2d = define(
     f"max_pool2d_with_indices(Tensor input, {_WINDOW}, bool ceil_mode) -> (Tensor, Tensor)",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
     gradient=Gradient(("input",), _save, _backward, _jvp),
 )
 
-_max_pool2d_backward = Operator(
+_max_pool2d_backward = define(
     f"max_pool2d_backward(Tensor grad_output, Tensor indices, SymInt height, SymInt width, {_WINDOW}) -> Tensor",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
+    fake=_fake_large,
     adjoint=_adjoint_gradient,
 )
 
-_gather = Operator(
-    "max_pool2d_gather(Tensor input, Tensor indices) -> Tensor",
-    forward=_forward_gathered,
-    fake=_allocate_gathered,
-    adjoint=_adjoint_gathered,
+_gather = define(
+    "max_pool2d_gather(Tensor input, Tensor indices) -> Tensor", fake=_fake_gather, adjoint=_adjoint_gathered
 )
 
-_max_unpool2d = Operator(
+_max_unpool2d = define(
     "max_unpool2d(Tensor values, Tensor indices, SymInt height, SymInt width) -> Tensor",
-    forward=_forward_unpooled,
-    fake=_allocate_unpooled,
+    fake=_fake_large,
     adjoint=_adjoint_unpooled,
+    autocast={"cpu": "float32"},
 )
-
-
-def _as_padding(padding: int | Sequence[int]) -> tuple[int, int]:
-    """Return the padding of both axes, none of them negative."""
-    if type(padding) is int and padding >= 0:
-        return padding, padding
-    pair = (padding, padding) if isinstance(padding, int) else padding
-    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(side, int) for side in pair):
-        raise TypeError(f"padding must be an int or two ints (height, width), got {padding!r}")
-    if min(pair) < 0:
-        raise ValueError(f"padding must not be negative, got {padding!r}")
-    return pair[0], pair[1]
 
 
 def max_pool2d_with_indices(
@@ -240,16 +160,12 @@ def max_pool2d_with_indices(
     check_tensor(input, "input")
     ky, kx = as_pair(kernel_size, "kernel_size")
     sy, sx = (ky, kx) if stride is None else as_pair(stride, "stride")
-    py, px = _as_padding(padding)
+    py, px = as_ints(padding, 2, "padding", 0, "(height, width)")
     dy, dx = as_pair(dilation, "dilation")
-    if 2 * py > ky or 2 * px > kx:
-        raise ValueError(
-            f"padding must be at most half of kernel_size, got padding {padding!r} with kernel_size {kernel_size!r}"
-        )
     if input.dim() == 3:
-        values, indices = _max_pool2d.call(input[None], ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
+        values, indices = _max_pool2d(input[None], ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
         return values[0], indices[0]
-    result: tuple[Tensor, Tensor] = _max_pool2d.call(input, ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
+    result: tuple[Tensor, Tensor] = _max_pool2d(input, ky, kx, sy, sx, py, px, dy, dx, ceil_mode)
     return result
 
 
@@ -309,34 +225,36 @@ def max_unpool2d(
     """
     check_tensor(values, "values")
     check_tensor(indices, "indices")
-    kernel = as_pair(kernel_size, "kernel_size")
-    steps = kernel if stride is None else as_pair(stride, "stride")
-    paddings = _as_padding(padding)
+    ky, kx = as_pair(kernel_size, "kernel_size")
+    sy, sx = (ky, kx) if stride is None else as_pair(stride, "stride")
+    py, px = as_ints(padding, 2, "padding", 0, "(height, width)")
     shape = values.shape
     if len(shape) < 3:
         raise ValueError(f"values must have shape (N, C, P, Q) or (C, P, Q), got {describe_shape(values)}")
-    height = (shape[-2] - 1) * steps[0] - 2 * paddings[0] + kernel[0]
-    width = (shape[-1] - 1) * steps[1] - 2 * paddings[1] + kernel[1]
+    height, width = (shape[-2] - 1) * sy - 2 * py + ky, (shape[-1] - 1) * sx - 2 * px + kx
     if output_size is not None:
-        height, width = _chosen_size(output_size, (height, width), steps)
+        height, width = _chosen_size(output_size, (height, width), (sy, sx))
     if height < 0 or width < 0:
-        raise ValueError(f"padding {padding!r} leaves a result of size {(height, width)}")
+        raise ValueError(f"padding must leave a result, got {padding!r}: a size of {(height, width)}")
     if len(shape) == 3 and indices.dim() == 3:
-        unbatched: Tensor = _max_unpool2d.call(values[None], indices[None], height, width)[0]
+        unbatched: Tensor = _max_unpool2d(values[None], indices[None], height, width)[0]
         return unbatched
-    output: Tensor = _max_unpool2d.call(values, indices, height, width)
+    output: Tensor = _max_unpool2d(values, indices, height, width)
     return output
 
 
-def _chosen_size(output_size: Sequence[int], default: tuple[int, ...], stride: tuple[int, int]) -> tuple[int, ...]:
+def _chosen_size(output_size: Any, default: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
     """Return the last two numbers of ``output_size``, which must be near the default."""
-    sizes = tuple(output_size)
+    try:
+        sizes = tuple(output_size)
+    except TypeError:
+        sizes = ()
     if len(sizes) < 2:
         raise ValueError(f"output_size must end in a height and a width, got {output_size!r}")
-    chosen = sizes[-2:]
-    for side, usual, step in zip(chosen, default, stride, strict=True):
+    height, width = as_ints(sizes[-2:], 2, "output_size", 0, "(height, width)")
+    for side, usual, step in zip((height, width), default, stride, strict=True):
         if not usual - step < side < usual + step:
             raise ValueError(
-                f"output_size must be less than a stride {tuple(stride)} away from {tuple(default)}, got {chosen}"
+                f"output_size must be less than a stride {stride} away from {default}, got {(height, width)}"
             )
-    return chosen
+    return height, width

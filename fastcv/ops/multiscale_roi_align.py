@@ -8,69 +8,22 @@ from typing import Any
 
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, describe_shape, new_dense, new_pooled
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_float, as_floats, as_pair, as_rois, check_tensor, new_dense
+from fastcv.ops._define import define
 
 __all__ = ["multiscale_roi_align"]
 
 MAX_LEVELS = 8
 
 
-def _allocate(features: list[Tensor], boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
-    if not 1 <= len(features) <= MAX_LEVELS:
-        raise ValueError(f"features must hold 1 to {MAX_LEVELS} tensors, got {len(features)}")
-    first = features[0]
-    if first.dim() != 4:
-        raise ValueError(f"features[0] must have shape (N, C, H, W), got {describe_shape(first)}")
-    return new_pooled(first, boxes, pooled_height, pooled_width)
+def _fake(features: list[Tensor], boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
+    return new_dense(features[0], boxes.shape[0], features[0].shape[1], pooled_height, pooled_width)
 
 
-def _forward(
-    features: list[Tensor],
-    boxes: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    scales: list[float],
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_scale: float,
-    canonical_level: int,
-    min_level: int,
-    max_level: int,
-) -> Tensor:
-    output = _allocate(features, boxes, pooled_height, pooled_width)
-    mapping = (canonical_scale, canonical_level, min_level, max_level)
-    _C.multiscale_roi_align_forward(output, features, boxes, scales, sampling_ratio, aligned, *mapping)
-    return output
-
-
-def _allocate_gradient(
+def _fake_backward(
     grad_output: Tensor, boxes: Tensor, batch: int, channels: int, heights: list[int], widths: list[int], *_: Any
 ) -> list[Tensor]:
     return [new_dense(grad_output, batch, channels, h, w) for h, w in zip(heights, widths, strict=True)]
-
-
-def _forward_gradient(
-    grad_output: Tensor,
-    boxes: Tensor,
-    batch: int,
-    channels: int,
-    heights: list[int],
-    widths: list[int],
-    scales: list[float],
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_scale: float,
-    canonical_level: int,
-    min_level: int,
-    max_level: int,
-) -> list[Tensor]:
-    gradients = _allocate_gradient(grad_output, boxes, batch, channels, heights, widths)
-    mapping = (canonical_scale, canonical_level, min_level, max_level)
-    dense = as_dense(grad_output)
-    _C.multiscale_roi_align_backward(gradients, dense, boxes, scales, sampling_ratio, aligned, *mapping)
-    return gradients
 
 
 # As with roi_align, each of the pair is the transpose of the other.
@@ -92,27 +45,23 @@ _OPTIONS = (
     "int max_level"
 )
 
-_multiscale_roi_align = Operator(
+_multiscale_roi_align = define(
     f"multiscale_roi_align(Tensor[] features, Tensor boxes, SymInt pooled_height, SymInt pooled_width, {_OPTIONS}) "
     "-> Tensor",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
     adjoint=_adjoint,
 )
 
-_multiscale_roi_align_backward = Operator(
+_multiscale_roi_align_backward = define(
     "multiscale_roi_align_backward(Tensor grad_output, Tensor boxes, SymInt batch, SymInt channels, SymInt[] heights, "
     f"SymInt[] widths, {_OPTIONS}) -> Tensor[]",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
+    fake=_fake_backward,
     adjoint=_adjoint_gradient,
 )
 
 
-def _level_range(scales: list[float], levels: int) -> tuple[int, int]:
+def _level_range(scales: tuple[float, ...]) -> tuple[int, int]:
     """Return the levels of the first and of the last map: 2 for a scale of 1/4."""
-    if len(scales) != levels:
-        raise ValueError(f"scales must hold one number per level, {levels}, got {len(scales)}")
     for scale in scales:
         if not 0 < scale < math.inf:
             raise ValueError(f"scales must be positive and finite, got {scales}")
@@ -195,16 +144,17 @@ def multiscale_roi_align(
     features = list(features)
     for level, feature in enumerate(features):
         check_tensor(feature, f"features[{level}]")
-    if not features:
-        raise ValueError(f"features must hold 1 to {MAX_LEVELS} tensors, got 0")
+    if not 1 <= len(features) <= MAX_LEVELS:
+        raise ValueError(f"features must hold 1 to {MAX_LEVELS} tensors, got {len(features)}")
+    scales = as_floats(scales, len(features), "scales")
+    canonical_scale = as_float(canonical_scale, "canonical_scale")
     if not canonical_scale > 0:
         raise ValueError(f"canonical_scale must be positive, got {canonical_scale}")
-    scales = [float(scale) for scale in scales]
-    levels = _level_range(scales, len(features))
+    levels = _level_range(scales)
     pooled_height, pooled_width = as_pair(output_size, "output_size")
     rois = as_rois(boxes, features[0])
-    mapping = (float(canonical_scale), canonical_level, *levels)
+    mapping = (canonical_scale, canonical_level, *levels)
     output: Tensor = _multiscale_roi_align(
-        features, rois, pooled_height, pooled_width, scales, sampling_ratio, aligned, *mapping
+        features, rois, pooled_height, pooled_width, list(scales), sampling_ratio, aligned, *mapping
     )
     return output

@@ -7,42 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_size
+from fastcv.ops._define import define
 
 __all__ = ["paste_masks"]
 
 
-def _allocate(
-    masks: Tensor, boxes: Tensor, height: int, width: int, padding: int, threshold: float | None = None
-) -> Tensor:
-    shape = masks.shape
-    if len(shape) != 4 or shape[1] != 1:
-        raise ValueError(f"masks must have shape (N, 1, P, Q), got {describe_shape(masks)}")
-    count = shape[0]
-    box_shape = boxes.shape
-    if len(box_shape) != 2 or box_shape[1] != 4 or box_shape[0] != count:
-        raise ValueError(f"boxes must have shape (N, 4) with N = {count} as in masks, got {describe_shape(boxes)}")
-    dtype = masks.dtype if threshold is None else torch.bool
-    return masks.new_empty_strided((count, 1, height, width), (height * width, height * width, width, 1), dtype=dtype)
+def _fake(masks: Tensor, boxes: Tensor, height: int, width: int, padding: int, threshold: float | None) -> Tensor:
+    return masks.new_empty((masks.shape[0], 1, height, width), dtype=masks.dtype if threshold is None else torch.bool)
 
 
-def _forward(
-    masks: Tensor, boxes: Tensor, height: int, width: int, padding: int, threshold: float | None = None
-) -> Tensor:
-    output = _allocate(masks, boxes, height, width, padding, threshold)
-    _C.paste_masks(
-        output, masks.contiguous(), boxes.contiguous(), padding, threshold is not None, threshold if threshold else 0.0
-    )
-    return output
-
-
-_paste_masks = Operator(
-    "paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, int padding, float? threshold=None) "
-    "-> Tensor",
-    forward=_forward,
-    fake=_allocate,
+_paste_masks = define(
+    "paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, int padding, float? threshold) -> Tensor",
+    fake=_fake,
 )
 
 
@@ -99,21 +76,6 @@ def paste_masks(
     >>> paste_masks(masks, boxes, (480, 640), threshold=0.5).shape
     torch.Size([3, 1, 480, 640])
     """
-    check_tensor(masks, "masks")
-    check_tensor(boxes, "boxes")
-    try:
-        height, width = image_size
-        valid = height >= 0 and width >= 0
-    except (TypeError, ValueError):
-        raise TypeError(f"image_size must be two ints (height, width), got {image_size!r}") from None
-    if not valid:
-        raise ValueError(f"image_size must not be negative, got {image_size!r}")
-    if padding < 0:
-        raise ValueError(f"padding must not be negative, got {padding}")
-    dtype = boxes.dtype
-    if dtype is not torch.float32 and dtype is not torch.float64:
-        if not dtype.is_floating_point:
-            raise TypeError(f"boxes must be of a floating dtype, got {dtype}")
-        boxes = boxes.float()
+    height, width = as_size(image_size, "image_size")
     pasted: Tensor = _paste_masks(masks, boxes, height, width, padding, threshold)
     return pasted

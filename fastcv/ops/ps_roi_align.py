@@ -3,81 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, new_dense, new_pooled
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_pair, as_rois
+from fastcv.ops._pooling import define_linear_pooling
 
 __all__ = ["ps_roi_align"]
 
-
-def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
-    return new_pooled(input, boxes, pooled_height, pooled_width, bins=pooled_height * pooled_width)
-
-
-def _forward(
-    input: Tensor,
-    boxes: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-) -> Tensor:
-    return _C.ps_roi_align_forward(input, boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio)
-
-
-def _allocate_gradient(
-    grad_output: Tensor, boxes: Tensor, batch: int, channels: int, height: int, width: int, *_: Any
-) -> Tensor:
-    return new_dense(grad_output, batch, channels, height, width)
-
-
-def _forward_gradient(
-    grad_output: Tensor,
-    boxes: Tensor,
-    batch: int,
-    channels: int,
-    height: int,
-    width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-) -> Tensor:
-    grad_input = _allocate_gradient(grad_output, boxes, batch, channels, height, width)
-    _C.ps_roi_align_backward(grad_input, as_dense(grad_output), boxes, spatial_scale, sampling_ratio)
-    return grad_input
-
-
-# The op is linear in its input, and each of the pair is the transpose of the other.
-
-
-def _adjoint(
-    grad_output: Tensor, shape: Any, boxes: Tensor, pooled_height: int, pooled_width: int, *sampling: Any
-) -> Any:
-    return _ps_roi_align_backward(grad_output, boxes, *shape, *sampling)
-
-
-def _adjoint_gradient(grad: Tensor, shape: Any, boxes: Tensor, *options: Any) -> Any:
-    _, _, _, _, *sampling = options
-    return _ps_roi_align(grad, boxes, shape[2], shape[3], *sampling)
-
-
-_ps_roi_align = Operator(
-    "ps_roi_align(Tensor input, Tensor boxes, SymInt pooled_height, SymInt pooled_width, float spatial_scale, "
-    "int sampling_ratio) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
-    adjoint=_adjoint,
-)
-
-_ps_roi_align_backward = Operator(
-    "ps_roi_align_backward(Tensor grad_output, Tensor boxes, SymInt batch, SymInt channels, SymInt height, "
-    "SymInt width, float spatial_scale, int sampling_ratio) -> Tensor",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
-    adjoint=_adjoint_gradient,
+_ps_roi_align = define_linear_pooling(
+    "ps_roi_align", "float spatial_scale, int sampling_ratio", position_sensitive=True
 )
 
 
@@ -139,7 +74,6 @@ def ps_roi_align(
     >>> ps_roi_align(scores, boxes, output_size=7, spatial_scale=1 / 16, sampling_ratio=2).shape
     torch.Size([2, 10, 7, 7])
     """
-    check_tensor(input, "input")
     pooled_height, pooled_width = as_pair(output_size, "output_size")
     rois = as_rois(boxes, input)
     output: Tensor = _ps_roi_align(input, rois, pooled_height, pooled_width, spatial_scale, sampling_ratio)

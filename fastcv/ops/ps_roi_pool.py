@@ -3,79 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, new_dense, new_pooled
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_pair, as_rois
+from fastcv.ops._pooling import define_linear_pooling
 
 __all__ = ["ps_roi_pool"]
 
-
-def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> Tensor:
-    return new_pooled(input, boxes, pooled_height, pooled_width, bins=pooled_height * pooled_width)
-
-
-def _forward(
-    input: Tensor,
-    boxes: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> Tensor:
-    return _C.ps_roi_pool_forward(input, boxes, pooled_height, pooled_width, spatial_scale)
-
-
-def _allocate_gradient(
-    grad_output: Tensor, boxes: Tensor, batch: int, channels: int, height: int, width: int, *_: Any
-) -> Tensor:
-    return new_dense(grad_output, batch, channels, height, width)
-
-
-def _forward_gradient(
-    grad_output: Tensor,
-    boxes: Tensor,
-    batch: int,
-    channels: int,
-    height: int,
-    width: int,
-    spatial_scale: float,
-) -> Tensor:
-    grad_input = _allocate_gradient(grad_output, boxes, batch, channels, height, width)
-    _C.ps_roi_pool_backward(grad_input, as_dense(grad_output), boxes, spatial_scale)
-    return grad_input
-
-
-# The op is linear in its input, and each of the pair is the transpose of the other.
-
-
-def _adjoint(
-    grad_output: Tensor, shape: Any, boxes: Tensor, pooled_height: int, pooled_width: int, *sampling: Any
-) -> Any:
-    return _ps_roi_pool_backward(grad_output, boxes, *shape, *sampling)
-
-
-def _adjoint_gradient(grad: Tensor, shape: Any, boxes: Tensor, *options: Any) -> Any:
-    _, _, _, _, *sampling = options
-    return _ps_roi_pool(grad, boxes, shape[2], shape[3], *sampling)
-
-
-_ps_roi_pool = Operator(
-    "ps_roi_pool(Tensor input, Tensor boxes, SymInt pooled_height, SymInt pooled_width, float spatial_scale) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
-    adjoint=_adjoint,
-)
-
-_ps_roi_pool_backward = Operator(
-    "ps_roi_pool_backward(Tensor grad_output, Tensor boxes, SymInt batch, SymInt channels, SymInt height, "
-    "SymInt width, float spatial_scale) -> Tensor",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
-    adjoint=_adjoint_gradient,
-)
+_ps_roi_pool = define_linear_pooling("ps_roi_pool", "float spatial_scale", position_sensitive=True)
 
 
 def ps_roi_pool(
@@ -135,7 +71,6 @@ def ps_roi_pool(
     >>> ps_roi_pool(scores, boxes, output_size=7, spatial_scale=1 / 16).shape
     torch.Size([2, 10, 7, 7])
     """
-    check_tensor(input, "input")
     pooled_height, pooled_width = as_pair(output_size, "output_size")
     rois = as_rois(boxes, input)
     output: Tensor = _ps_roi_pool(input, rois, pooled_height, pooled_width, spatial_scale)

@@ -8,52 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_dense, as_pair, as_rois, check_tensor, new_dense, new_pooled
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._arguments import as_pair, as_rois, new_dense
+from fastcv.ops._define import Gradient, define
 
 __all__ = ["roi_pool"]
 
 
-def _allocate(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> tuple[Tensor, Tensor]:
-    output = new_pooled(input, boxes, pooled_height, pooled_width)
+def _fake(input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, *_: Any) -> tuple[Tensor, Tensor]:
+    output = new_dense(input, boxes.shape[0], input.shape[1], pooled_height, pooled_width)
     return output, torch.empty_like(output, dtype=torch.int32)
 
 
-def _forward(
-    input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
-) -> tuple[Tensor, ...]:
-    return _C.roi_pool_forward(input, boxes, pooled_height, pooled_width, spatial_scale, True)
-
-
-def _forward_values(
-    input: Tensor, boxes: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
-) -> tuple[Tensor, ...]:
-    return _C.roi_pool_forward(input, boxes, pooled_height, pooled_width, spatial_scale, False)
-
-
-def _allocate_gradient(
+def _fake_backward(
     grad_output: Tensor, boxes: Tensor, argmax: Tensor, batch: int, channels: int, height: int, width: int, *_: Any
 ) -> Tensor:
     return new_dense(grad_output, batch, channels, height, width)
-
-
-def _forward_gradient(
-    grad_output: Tensor,
-    boxes: Tensor,
-    argmax: Tensor,
-    batch: int,
-    channels: int,
-    height: int,
-    width: int,
-    spatial_scale: float,
-) -> Tensor:
-    grad_input = _allocate_gradient(grad_output, boxes, argmax, batch, channels, height, width)
-    grad_output = as_dense(grad_output)
-    if argmax.stride() != grad_output.stride():
-        argmax = torch.empty_like(grad_output, dtype=torch.int32).copy_(argmax)
-    _C.roi_pool_backward(grad_input, grad_output, argmax, boxes, spatial_scale)
-    return grad_input
 
 
 def _gather(values: Tensor, boxes: Tensor, argmax: Tensor) -> Tensor:
@@ -87,20 +56,18 @@ def _adjoint_gradient(grad: Tensor, shape: Any, boxes: Tensor, argmax: Tensor, *
     return _gather(grad, boxes, argmax)
 
 
-_roi_pool = Operator(
+_roi_pool = define(
     "roi_pool(Tensor input, Tensor boxes, SymInt pooled_height, SymInt pooled_width, float spatial_scale) "
     "-> (Tensor, Tensor)",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
     gradient=Gradient(("input",), _save, _backward, _jvp),
-    inference=_forward_values,
+    inference="roi_pool_values",
 )
 
-_roi_pool_backward = Operator(
+_roi_pool_backward = define(
     "roi_pool_backward(Tensor grad_output, Tensor boxes, Tensor argmax, SymInt batch, SymInt channels, SymInt height, "
     "SymInt width, float spatial_scale) -> Tensor",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
+    fake=_fake_backward,
     adjoint=_adjoint_gradient,
 )
 
@@ -157,7 +124,6 @@ def roi_pool(
     >>> roi_pool(features, boxes, output_size=7, spatial_scale=1 / 16).shape
     torch.Size([2, 256, 7, 7])
     """
-    check_tensor(input, "input")
     pooled_height, pooled_width = as_pair(output_size, "output_size")
-    output: Tensor = _roi_pool.call(input, as_rois(boxes, input), pooled_height, pooled_width, spatial_scale)[0]
+    output: Tensor = _roi_pool(input, as_rois(boxes, input), pooled_height, pooled_width, spatial_scale)[0]
     return output

@@ -7,92 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
 from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Gradient, Operator
-from fastcv.ops._precision import may_use_tf32
+from fastcv.ops._define import Gradient, define
+from fastcv.ops.ordered_sum import ordered_sum
 
 __all__ = ["sparse_conv", "sparse_row_order"]
 
 
-def _allocate(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    neighbours: Tensor,
-    reverse: Tensor,
-    groups: int,
-    order: Tensor | None,
-    reverse_order: Tensor | None,
-) -> Tensor:
-    rows, channels = neighbours.shape[-1], weight.shape[0]
-    return features.new_empty_strided((rows, channels), (channels, 1))
-
-
-def _check_map(neighbours: Tensor, reverse: Tensor, features: Tensor) -> None:
-    for name, tensor in (("neighbours", neighbours), ("reverse", reverse)):
-        if tensor.dim() != 2:
-            raise ValueError(f"{name} must have two axes, got {describe_shape(tensor)}")
-        if tensor.dtype is not torch.int32:
-            raise TypeError(f"{name} must be int32, got {tensor.dtype}")
-    if neighbours.shape[0] != reverse.shape[0]:
-        raise ValueError(
-            f"neighbours and reverse must have as many rows, got {describe_shape(neighbours)} and "
-            f"{describe_shape(reverse)}"
-        )
-    torch._check_value(
-        reverse.shape[1] == features.shape[0], lambda: "reverse must have one column per row of features"
-    )
-
-
-def _fake(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    neighbours: Tensor,
-    reverse: Tensor,
-    groups: int,
-    order: Tensor | None,
-    reverse_order: Tensor | None,
-) -> Tensor:
-    if features.dim() != 2 or weight.dim() != 5:
-        raise ValueError(
-            "features must have shape (N, C_in) and weight (C_out, kz, ky, kx, C_in / groups), got "
-            f"{describe_shape(features)} and {describe_shape(weight)}"
-        )
-    _check_map(neighbours, reverse, features)
-    return _allocate(features, weight, bias, neighbours, reverse, groups, order, reverse_order)
-
-
-def _forward(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    neighbours: Tensor,
-    reverse: Tensor,
-    groups: int,
-    order: Tensor | None,
-    reverse_order: Tensor | None,
-) -> Tensor:
-    if neighbours.dim() != 2 or weight.dim() != 5 or features.dim() != 2:
-        _fake(features, weight, bias, neighbours, reverse, groups, order, reverse_order)  # says what is wrong
-    if reverse.shape != (neighbours.shape[0], features.shape[0]) or reverse.dtype is not neighbours.dtype:
-        _check_map(neighbours, reverse, features)
-    output = _allocate(features, weight, bias, neighbours, reverse, groups, order, reverse_order)
-    if (features.is_cuda or not _C.has_cpu_kernels) and weight.stride(4) != 1:
-        weight = weight.contiguous()  # the kernels copy runs of input channels
-    rest = (_contiguous(bias), _contiguous(neighbours), groups, _contiguous(order), may_use_tf32(features))
-    try:
-        _C.sparse_conv_forward(output, _contiguous(features), weight, *rest)
-    except ValueError as error:
-        if "kernel axes" not in str(error):
-            raise
-        _C.sparse_conv_forward(output, _contiguous(features), weight.contiguous(), *rest)
-    return output
-
-
-def _contiguous(tensor: Any) -> Any:
-    return tensor if tensor is None or tensor.is_contiguous() else tensor.contiguous()
+def _fake(features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, *_: Any) -> Tensor:
+    return features.new_empty((neighbours.shape[1], weight.shape[0]))
 
 
 def _exchanged(weight: Tensor, groups: int) -> Tensor:
@@ -104,113 +27,66 @@ def _exchanged(weight: Tensor, groups: int) -> Tensor:
     return grouped.reshape(groups * depth, *kernel, out_channels // groups)
 
 
-def _save(arguments: Any, output: Any) -> tuple[tuple[Tensor, ...], Any]:
+def _mirrored(neighbours: Tensor, reverse: Tensor | None) -> Tensor:
+    """Return the map seen from the input."""
+    return neighbours.flip(0) if reverse is None else reverse
+
+
+def _save(arguments: Any, output: Any) -> tuple[Any, Any]:
     features, weight, _, neighbours, reverse, groups, order, reverse_order = arguments
-    orders = (order is not None, reverse_order is not None)
-    return (features, weight, neighbours, reverse, *(t for t in (order, reverse_order) if t is not None)), (
-        groups,
-        orders,
-    )
+    return (features, weight, neighbours, reverse, order, reverse_order), groups
 
 
-def _restore(tensors: Any, constants: Any) -> tuple[Any, ...]:
-    """Return features, weight, neighbours, reverse, groups and both orders."""
-    groups, (ordered, reverse_ordered) = constants
-    features, weight, neighbours, reverse, *orders = tensors
-    order = orders.pop(0) if ordered else None
-    reverse_order = orders.pop(0) if reverse_ordered else None
-    return features, weight, neighbours, reverse, groups, order, reverse_order
-
-
-def _backward(tensors: Any, constants: Any, needs: Any, grad_output: Tensor) -> tuple[Any, Any, Any]:
-    features, weight, neighbours, reverse, groups, order, reverse_order = _restore(tensors, constants)
+def _backward(tensors: Any, groups: int, needs: Any, grad_output: Tensor) -> tuple[Any, Any, Any]:
+    features, weight, neighbours, reverse, order, reverse_order = tensors
     grad_features = grad_weight = grad_bias = None
     if needs[0]:
-        exchanged = _exchanged(weight, groups)
-        grad_features = _sparse_conv(grad_output, exchanged, None, reverse, neighbours, groups, reverse_order, order)
+        maps = (_mirrored(neighbours, reverse), neighbours, groups, reverse_order, order)
+        grad_features = _sparse_conv(grad_output, _exchanged(weight, groups), None, *maps)
     if needs[1]:
-        _, kz, ky, kx, _ = weight.shape
-        grad_weight = _sparse_conv_weight(features, grad_output, neighbours, reverse, kz, ky, kx, groups)
+        grad_weight = _sparse_conv_weight(features, grad_output, neighbours, reverse, *weight.shape[1:4], groups)
     if needs[2]:
-        grad_bias = _row_sum(grad_output)
+        grad_bias = ordered_sum(grad_output, axis=1)
     return grad_features, grad_weight, grad_bias
 
 
-def _row_sum(rows: Tensor) -> Tensor:
-    """Return the sum of the rows, the same for every number of threads: the gradient to a weight of ones."""
-    ones = rows.new_ones((1, 1))
-    zeros = torch.zeros((1, rows.shape[0]), dtype=torch.int32, device=rows.device)
-    summed: Tensor = _sparse_conv_weight(ones, rows, zeros, zeros.new_zeros((1, 1)), 1, 1, 1, 1)
-    return summed.reshape(rows.shape[1])
-
-
-def _jvp(tensors: Any, constants: Any, t_features: Any, t_weight: Any, t_bias: Any) -> Tensor:
-    features, weight, *rest = _restore(tensors, constants)
-    neighbours = rest[0]
+def _jvp(tensors: Any, groups: int, t_features: Any, t_weight: Any, t_bias: Any) -> Tensor:
+    features, weight, neighbours, reverse, *orders = tensors
+    maps = (neighbours, reverse, groups, *orders)
     tangent: Tensor | None = None
     if t_features is not None:
-        tangent = _sparse_conv(t_features, weight, t_bias, *rest)
+        tangent = _sparse_conv(t_features, weight, t_bias, *maps)
     if t_weight is not None:
         bias = t_bias if tangent is None else None
-        part = _sparse_conv(features, t_weight, bias, *rest)
+        part = _sparse_conv(features, t_weight, bias, *maps)
         tangent = part if tangent is None else tangent + part
     if tangent is None:
         tangent = features.new_zeros((neighbours.shape[1], weight.shape[0])) + t_bias
     return tangent
 
 
-_sparse_conv = Operator(
-    "sparse_conv(Tensor features, Tensor weight, Tensor? bias, Tensor neighbours, Tensor reverse, int groups, "
+_sparse_conv = define(
+    "sparse_conv(Tensor features, Tensor weight, Tensor? bias, Tensor neighbours, Tensor? reverse, int groups, "
     "Tensor? order, Tensor? reverse_order) -> Tensor",
-    forward=_forward,
     fake=_fake,
     gradient=Gradient(("features", "weight", "bias"), _save, _backward, _jvp),
 )
 
 
-def _allocate_weight(
+# The gradient to the weight is linear in the features and in the gradient to the output.
+
+
+def _fake_weight(
     features: Tensor,
     grad_output: Tensor,
     neighbours: Tensor,
-    reverse: Tensor,
+    reverse: Tensor | None,
     kz: int,
     ky: int,
     kx: int,
     groups: int,
 ) -> Tensor:
     return features.new_empty((grad_output.shape[1], kz, ky, kx, features.shape[1] // groups))
-
-
-def _forward_weight(
-    features: Tensor,
-    grad_output: Tensor,
-    neighbours: Tensor,
-    reverse: Tensor,
-    kz: int,
-    ky: int,
-    kx: int,
-    groups: int,
-) -> Tensor:
-    grad_weight = _allocate_weight(features, grad_output, neighbours, reverse, kz, ky, kx, groups)
-    workspace = None
-    if features.is_cuda or not _C.has_cpu_kernels:
-        dtype = torch.float64 if features.dtype is torch.float64 else torch.float32
-        size = grad_weight.numel() * _C.sparse_conv_weight_pieces(neighbours.shape[1])
-        workspace = features.new_empty((size,), dtype=dtype)
-    flat = grad_weight.view(grad_weight.shape[0], kz * ky * kx, grad_weight.shape[4])
-    _C.sparse_conv_weight(
-        flat,
-        _contiguous(features),
-        _contiguous(grad_output),
-        _contiguous(neighbours),
-        groups,
-        workspace,
-        may_use_tf32(features),
-    )
-    return grad_weight
-
-
-# The gradient to the weight is linear in the features and in the gradient to the output.
 
 
 def _save_weight(arguments: Any, output: Any) -> tuple[tuple[Tensor, ...], Any]:
@@ -222,8 +98,8 @@ def _backward_weight(tensors: Any, constants: Any, needs: Any, grad: Tensor) -> 
     groups = constants[-1]
     grad_features = grad_grad_output = None
     if needs[0]:
-        exchanged = _exchanged(grad, groups)
-        grad_features = _sparse_conv(grad_output, exchanged, None, reverse, neighbours, groups, None, None)
+        maps = (_mirrored(neighbours, reverse), neighbours, groups, None, None)
+        grad_features = _sparse_conv(grad_output, _exchanged(grad, groups), None, *maps)
     if needs[1]:
         grad_grad_output = _sparse_conv(features, grad, None, neighbours, reverse, groups, None, None)
     return grad_features, grad_grad_output
@@ -240,11 +116,10 @@ def _jvp_weight(tensors: Any, constants: Any, t_features: Any, t_grad_output: An
     return total
 
 
-_sparse_conv_weight = Operator(
-    "sparse_conv_weight(Tensor features, Tensor grad_output, Tensor neighbours, Tensor reverse, SymInt kz, SymInt ky, "
+_sparse_conv_weight = define(
+    "sparse_conv_weight(Tensor features, Tensor grad_output, Tensor neighbours, Tensor? reverse, SymInt kz, SymInt ky, "
     "SymInt kx, int groups) -> Tensor",
-    forward=_forward_weight,
-    fake=_allocate_weight,
+    fake=_fake_weight,
     gradient=Gradient(("features", "grad_output"), _save_weight, _backward_weight, _jvp_weight),
 )
 
@@ -254,7 +129,7 @@ def sparse_conv(
     weight: Tensor,
     bias: Tensor | None,
     neighbours: Tensor,
-    reverse: Tensor,
+    reverse: Tensor | None,
     groups: int = 1,
     order: Tensor | None = None,
     reverse_order: Tensor | None = None,
@@ -274,9 +149,10 @@ def sparse_conv(
     neighbours : Tensor (K, M)
         int32: the row of ``features`` that feeds output m through kernel element k, as :func:`sparse_kernel_map` gives
         it. No row may feed two outputs through the same element.
-    reverse : Tensor (K, N)
+    reverse : Tensor (K, N) or None
         int32: the same map seen from the input, with which the gradient to ``features`` is computed. An inverse
-        convolution has the two exchanged.
+        convolution has the two exchanged. None stands for ``neighbours.flip(0)``, what the map of a submanifold
+        convolution with odd K has; it is made where a gradient needs it.
     groups : int
         Input channels of one group feed output channels of the same group.
     order, reverse_order : Tensor (M,), Tensor (N,), optional
@@ -318,22 +194,8 @@ def sparse_conv(
     tensor([[11.],
             [11.]])
     """
-    check_tensor(features, "features")
-    check_tensor(weight, "weight")
-    if bias is not None:
-        check_tensor(bias, "bias")
-    check_tensor(neighbours, "neighbours")
-    check_tensor(reverse, "reverse")
-    for given, name in ((order, "order"), (reverse_order, "reverse_order")):
-        if given is not None:
-            check_tensor(given, name)
     output: Tensor = _sparse_conv(features, weight, bias, neighbours, reverse, groups, order, reverse_order)
     return output
-
-
-def uses_row_order(neighbours: Tensor) -> bool:
-    """Whether the kernels of this tensor's device take the rows in an order that they are given."""
-    return neighbours.is_cuda or not _C.has_cpu_kernels
 
 
 def sparse_row_order(neighbours: Tensor) -> Tensor:
@@ -357,7 +219,7 @@ def sparse_row_order(neighbours: Tensor) -> Tensor:
     """
     check_tensor(neighbours, "neighbours")
     if neighbours.dim() != 2:
-        raise ValueError(f"neighbours must have two axes, got {describe_shape(neighbours)}")
+        raise ValueError(f"neighbours must have shape (K, M), got {describe_shape(neighbours)}")
     volume = neighbours.shape[0]
     # One bit for each element, 31 at most: above that neighbouring elements share them, which sorts nearly as well.
     places = torch.arange(volume, dtype=torch.int32, device=neighbours.device) * 31 // max(volume, 31)

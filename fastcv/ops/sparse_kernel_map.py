@@ -2,213 +2,99 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_ints
+from fastcv.ops._define import define, size_from_data
 
-__all__ = ["sparse_kernel_map"]
-
-_INSERT, _MIRROR, _SPREAD, _COMPACT, _NUMBER, _LINK = range(6)  # SparseMapStep
-_MAX_KERNEL_VOLUME = 32768
+__all__ = ["Geometry", "kernel_map", "output_shape", "sparse_kernel_map"]
 
 
-def _check_indices(indices: Tensor) -> None:
-    if indices.dim() != 2 or indices.shape[1] != 4:
-        raise ValueError(f"indices must have shape (N, 4), got {describe_shape(indices)}")
-    if indices.dtype is not torch.int32:
-        raise TypeError(f"indices must be int32, got {indices.dtype}")
+class Geometry(NamedTuple):
+    """How a kernel moves over a grid: what layers, the operator and its kernels know of it, in this order.
+
+    Sizes along z, y and x. The compiled functions check them.
+    """
+
+    spatial_shape: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    subm: bool
+    transposed: bool
 
 
-def _volume(geometry: Sequence[int]) -> int:
-    return geometry[6] * geometry[7] * geometry[8]
-
-
-def _raise_for(status: list[int], indices: Tensor, geometry: Sequence[int], batch_size: int) -> None:
-    """Raise the error that the first step on CUDA has found."""
-    outside, repeated = status
-    if outside >= 0:
-        site = tuple(indices[outside].tolist())
-        sizes = (batch_size, *geometry[:3])
-        raise ValueError(
-            f"indices[{outside}] = {site} lies outside: batch, z, y, x must be at least 0 and below {sizes}"
-        )
-    if repeated >= 0:
-        z, y, x = ((max(size, 1) - 1).bit_length() for size in geometry[:3])
-        x = max(x, 6)
-        fields = ((repeated >> (z + y + x)), repeated >> (y + x) & (1 << z) - 1, repeated >> x & (1 << y) - 1)
-        site = (*fields, repeated & (1 << x) - 1)
-        raise ValueError(f"indices has the site (batch, z, y, x) = {site} more than once")
-
-
-def _slots(keys: int) -> int:
-    """How large a table for that many keys is: at most half full."""
-    return 1 << max(2 * keys - 1, 1).bit_length()
-
-
-class _Steps:
-    """The steps of the CUDA kernels, with the tensors that they share."""
-
-    def __init__(self, indices: Tensor, geometry: Sequence[int], batch_size: int, *kind: bool) -> None:
-        self.indices = indices
-        self.problem: tuple[Any, ...] = (geometry, batch_size, *kind)
-
-    def table(self, keys: int) -> tuple[Tensor, Tensor]:
-        """An empty table for at most that many keys."""
-        slots = _slots(keys)
-        return self.indices.new_full((slots,), -1, dtype=torch.int64), self.indices.new_empty((slots,))
-
-    def run(self, step: int, keys: Tensor, outputs: int = 0, **tensors: Tensor | None) -> None:
-        names = ("out_indices", "neighbours", "reverse")
-        first = [tensors.get(name) for name in names]
-        last = [tensors.get(name) for name in ("values", "status", "out_keys", "places")]
-        arguments: tuple[Any, ...] = (*self.problem, outputs, *first, keys, *last)
-        _C.sparse_kernel_map_step(step, self.indices, *arguments)
-
-
-def _submanifold_steps(indices: Tensor, geometry: Sequence[int], batch_size: int) -> tuple[Tensor, Tensor]:
-    steps = _Steps(indices, geometry, batch_size, True, False)
-    volume, sites = _volume(geometry), indices.shape[0]
-    neighbours = indices.new_full((volume, sites), -1)
-    if sites == 0:
-        return neighbours, neighbours.clone()
-    keys, values = steps.table(sites)
-    status = indices.new_full((2,), -1, dtype=torch.int64)
-    steps.run(_INSERT, keys, values=values, status=status)
-    reverse = None if volume % 2 else torch.full_like(neighbours, -1)
-    steps.run(_MIRROR, keys, sites, values=values, neighbours=neighbours, reverse=reverse)
-    _raise_for(status.tolist(), indices, geometry, batch_size)  # the one synchronisation
-    return neighbours, neighbours.flip(0) if reverse is None else reverse
-
-
-def _outputs_per_site(geometry: Sequence[int], transposed: bool) -> int:
-    """How many output sites one input site feeds at most."""
-    count = 1
-    for axis in range(3):
-        out_size, kernel, stride, dilation = (geometry[3 * row + axis] for row in (1, 2, 3, 5))
-        # Two kernel elements that lead somewhere are a multiple of stride / gcd(stride, dilation) apart.
-        apart = 1 if transposed else stride // _gcd(stride, dilation)
-        count *= min(out_size, -(-kernel // apart))
-    return count
-
-
-def _gcd(a: int, b: int) -> int:
-    while b:
-        a, b = b, a % b
-    return a
-
-
-def _convolution_steps(
-    indices: Tensor, geometry: Sequence[int], batch_size: int, transposed: bool
+def _fake(
+    indices: Tensor,
+    batch_size: int,
+    spatial_shape: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_padding: Sequence[int],
+    subm: bool,
+    transposed: bool,
+    with_reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    steps = _Steps(indices, geometry, batch_size, False, transposed)
-    volume, sites = _volume(geometry), indices.shape[0]
-    if sites == 0:
-        empty = indices.new_empty((volume, 0))
-        return indices.new_empty((0, 4)), empty, empty.clone()
-    status = indices.new_full((2,), -1, dtype=torch.int64)
-    keys, values = steps.table(sites)
-    steps.run(_INSERT, keys, values=values, status=status)
-    cells = batch_size * geometry[3] * geometry[4] * geometry[5]
-    keys, values = steps.table(min(sites * _outputs_per_site(geometry, transposed), cells))
-    steps.run(_SPREAD, keys)
-    places = (keys != -1).cumsum(0, dtype=torch.int32)
-    *found, outputs = torch.cat([status, places[-1:].long()]).tolist()  # the one synchronisation
-    _raise_for(found, indices, geometry, batch_size)
-    out_keys = keys.new_empty((outputs,))
-    steps.run(_COMPACT, keys, outputs, out_keys=out_keys, places=places)
-    out_keys = out_keys.sort().values
-    out_indices = indices.new_empty((outputs, 4))
-    steps.run(_NUMBER, keys, outputs, values=values, out_keys=out_keys, out_indices=out_indices)
-    neighbours = indices.new_full((volume, outputs), -1)
-    reverse = indices.new_empty((volume, sites))
-    steps.run(_LINK, keys, outputs, values=values, neighbours=neighbours, reverse=reverse)
-    return out_indices, neighbours, reverse
-
-
-def _forward_submanifold(indices: Tensor, geometry: Sequence[int], batch_size: int) -> tuple[Tensor, Tensor]:
-    if indices.is_cuda or not _C.has_cpu_kernels:
-        _check_indices(indices)
-        return _submanifold_steps(indices.contiguous(), geometry, batch_size)
-    shape = (_volume(geometry), indices.shape[0])
-    neighbours, reverse = indices.new_empty(shape), indices.new_empty(shape)
-    _C.sparse_kernel_map(
-        indices.contiguous(), geometry, batch_size, True, False, lambda count: (None, neighbours, reverse)
-    )
-    return neighbours, reverse
-
-
-def _fake_submanifold(indices: Tensor, geometry: Sequence[int], batch_size: int) -> tuple[Tensor, Tensor]:
-    _check_indices(indices)
-    shape = (_volume(geometry), indices.shape[0])
-    return indices.new_empty(shape), indices.new_empty(shape)
-
-
-def _forward(
-    indices: Tensor, geometry: Sequence[int], batch_size: int, transposed: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    if indices.is_cuda or not _C.has_cpu_kernels:
-        _check_indices(indices)
-        return _convolution_steps(indices.contiguous(), geometry, batch_size, transposed)
-    outputs: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def allocate(count: int) -> tuple[Tensor, Tensor, Tensor]:
-        volume = _volume(geometry)
-        outputs.append(
-            (
-                indices.new_empty((count, 4)),
-                indices.new_empty((volume, count)),
-                indices.new_empty((volume, indices.shape[0])),
-            )
+    volume, sites = math.prod(kernel_size), indices.shape[0]
+    if subm:
+        has_reverse = with_reverse or volume % 2 == 0
+        return (
+            indices.new_empty((0, 4)),
+            indices.new_empty((volume, sites)),
+            indices.new_empty((volume if has_reverse else 0, sites)),
         )
-        return outputs[0]
-
-    _C.sparse_kernel_map(indices.contiguous(), geometry, batch_size, False, transposed, allocate)
-    return outputs[0]
-
-
-def _fake(indices: Tensor, geometry: Sequence[int], batch_size: int, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
-    _check_indices(indices)
-    count = torch.library.get_ctx().new_dynamic_size()
-    volume = _volume(geometry)
+    outputs = size_from_data(indices)
     return (
-        indices.new_empty((count, 4)),
-        indices.new_empty((volume, count)),
-        indices.new_empty((volume, indices.shape[0])),
+        indices.new_empty((outputs, 4)),
+        indices.new_empty((volume, outputs)),
+        indices.new_empty((volume, sites)),
     )
 
 
-_submanifold_kernel_map = Operator(
-    "sparse_submanifold_kernel_map(Tensor indices, int[] geometry, int batch_size) -> (Tensor, Tensor)",
-    forward=_forward_submanifold,
-    fake=_fake_submanifold,
-)
-
-_kernel_map = Operator(
-    "sparse_kernel_map(Tensor indices, int[] geometry, int batch_size, bool transposed) -> (Tensor, Tensor, Tensor)",
-    forward=_forward,
+_sparse_kernel_map = define(
+    "sparse_kernel_map(Tensor indices, int batch_size, int[] spatial_shape, int[] kernel_size, int[] stride, "
+    "int[] padding, int[] dilation, int[] output_padding, bool subm, bool transposed, bool with_reverse) "
+    "-> (Tensor, Tensor, Tensor)",
     fake=_fake,
 )
 
 
-def _triple(value: Any, name: str, least: int) -> tuple[int, int, int]:
-    """Return three integers (z, y, x), none below ``least``; one integer stands for all."""
-    if type(value) is int:
-        triple = (value, value, value)
-    else:
-        try:
-            z, y, x = value
-            triple = (int(z.__index__()), int(y.__index__()), int(x.__index__()))
-        except (AttributeError, TypeError, ValueError):
-            raise TypeError(f"{name} must be an int or three ints (z, y, x), got {value!r}") from None
-    if min(triple) < least:
-        raise ValueError(f"{name} must be {'positive' if least else 'at least 0'}, got {value!r}")
-    return triple
+def kernel_map(
+    indices: Tensor, batch_size: int, geometry: Geometry, with_reverse: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``out_indices``, ``neighbours`` and ``reverse`` as :func:`sparse_kernel_map` does.
+
+    A submanifold map with an odd number of kernel elements is its own mirror image: ``reverse`` is
+    ``neighbours.flip(0)``. ``with_reverse=False`` leaves it empty there.
+    """
+    maps: tuple[Tensor, Tensor, Tensor] = _sparse_kernel_map(indices, batch_size, *geometry, with_reverse)
+    return (indices, maps[1], maps[2]) if geometry.subm else maps
+
+
+def output_shape(geometry: Geometry) -> tuple[int, ...]:
+    """Return the size of the output's grid, as of ``F.conv3d`` and ``F.conv_transpose3d``."""
+    return _output_shape(*geometry)
+
+
+def _output_shape(*geometry: Any) -> tuple[int, ...]:
+    return _C.sparse_output_shape(*geometry)
+
+
+# Marked as torch.compiler.assume_constant_result does it, which would import the compiler with fastcv.
+_output_shape._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _triple(value: int | Sequence[int], name: str) -> tuple[int, ...]:
+    return as_ints(value, 3, name, -(2**63), "(z, y, x)")  # the compiled function checks the values
 
 
 def sparse_kernel_map(
@@ -286,31 +172,14 @@ def sparse_kernel_map(
             [ 0,  1],
             [ 1, -1]], dtype=torch.int32)
     """
-    check_tensor(indices, "indices")
-    if type(batch_size) is not int:
-        raise TypeError(f"batch_size must be an int, got {batch_size!r}")
-    shape = _triple(spatial_shape, "spatial_shape", 0)
-    kernel = _triple(kernel_size, "kernel_size", 1)
-    steps = _triple(stride, "stride", 1)
-    pads = _triple(padding, "padding", 0)
-    dilations = _triple(dilation, "dilation", 1)
-    if kernel[0] * kernel[1] * kernel[2] > _MAX_KERNEL_VOLUME:
-        raise ValueError(f"kernel_size must have at most {_MAX_KERNEL_VOLUME} elements, got {kernel_size!r}")
-    if subm:
-        if transposed:
-            raise ValueError("subm and transposed must not both be true")
-        pads = (kernel[0] // 2 * dilations[0], kernel[1] // 2 * dilations[1], kernel[2] // 2 * dilations[2])
-        geometry = [*shape, *shape, *kernel, 1, 1, 1, *pads, *dilations]
-        neighbours, reverse = _submanifold_kernel_map(indices, geometry, batch_size)
-        return indices, neighbours, reverse
-    extra = _triple(output_padding, "output_padding", 0)
-    out_shape = []
-    for size, k, s, p, d, e in zip(shape, kernel, steps, pads, dilations, extra, strict=True):
-        reach = d * (k - 1) + 1
-        out_size = (size - 1) * s - 2 * p + reach + e if transposed else (size + 2 * p - reach) // s + 1
-        if out_size < 1:
-            raise ValueError(f"spatial_shape {shape} leaves no output: its size along an axis would be {out_size}")
-        out_shape.append(out_size)
-    geometry = [*shape, *out_shape, *kernel, *steps, *pads, *dilations]
-    out_indices, neighbours, reverse = _kernel_map(indices, geometry, batch_size, transposed)
-    return out_indices, neighbours, reverse
+    geometry = Geometry(
+        _triple(spatial_shape, "spatial_shape"),
+        _triple(kernel_size, "kernel_size"),
+        _triple(stride, "stride"),
+        _triple(padding, "padding"),
+        _triple(dilation, "dilation"),
+        _triple(output_padding, "output_padding"),
+        subm,
+        transposed,
+    )
+    return kernel_map(indices, batch_size, geometry)

@@ -7,55 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Gradient, Operator
+from fastcv.ops._define import Gradient, define
 
 __all__ = ["sparse_avg_pool", "sparse_max_pool"]
 
 
-def _allocate(features: Tensor, neighbours: Tensor, reverse: Tensor, *_: Any) -> Tensor:
-    shape, sites, back = features.shape, neighbours.shape, reverse.shape
-    if len(shape) != 2:
-        raise ValueError(f"features must have shape (N, C), got {describe_shape(features)}")
-    if len(sites) != 2:
-        raise ValueError(f"neighbours must have shape (K, M), got {describe_shape(neighbours)}")
-    if len(back) != 2:
-        raise ValueError(f"reverse must have shape (K, N), got {describe_shape(reverse)}")
-    rows, channels = shape
-    if type(rows) is int and type(back[1]) is int:
-        if back[1] != rows:
-            raise ValueError(f"reverse must have shape (K, N) with N = {rows}, got {describe_shape(reverse)}")
-    else:  # the number of sites is not known yet
-        torch._check_value(back[1] == rows, lambda: "reverse must have one column per row of features")
-    return features.new_empty_strided((sites[1], channels), (channels, 1))
+def _fake(features: Tensor, neighbours: Tensor, *_: Any) -> Tensor:
+    return features.new_empty((neighbours.shape[1], features.shape[1]))
 
 
-def _allocate_both(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
-    output = _allocate(features, neighbours, reverse)
+def _fake_max(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
+    output = _fake(features, neighbours)
     return output, torch.empty_like(output, dtype=torch.int32)
 
 
-def _max_forward(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
-    output, argmax = _allocate_both(features, neighbours, reverse)
-    _C.sparse_max_pool_forward(output, argmax, features.contiguous(), neighbours.contiguous())
-    return output, argmax
-
-
-def _max_values(features: Tensor, neighbours: Tensor, reverse: Tensor) -> tuple[Tensor]:
-    output = _allocate(features, neighbours, reverse)
-    _C.sparse_max_pool_values(output, features.contiguous(), neighbours.contiguous())
-    return (output,)
-
-
-def _allocate_gradient(grad_output: Tensor, _: Tensor, reverse: Tensor, *__: Any) -> Tensor:
-    return grad_output.new_empty(reverse.shape[1], grad_output.shape[1])
-
-
-def _max_gradient(grad_output: Tensor, argmax: Tensor, reverse: Tensor) -> Tensor:
-    grad = _allocate_gradient(grad_output, argmax, reverse)
-    _C.sparse_max_pool_backward(grad, grad_output.contiguous(), argmax.contiguous(), reverse.contiguous())
-    return grad
+def _fake_backward(grad_output: Tensor, _: Tensor, reverse: Tensor, *__: Any) -> Tensor:
+    return grad_output.new_empty((reverse.shape[1], grad_output.shape[1]))
 
 
 def _gather(values: Tensor, argmax: Tensor) -> Tensor:
@@ -84,34 +51,18 @@ def _max_adjoint(grad: Tensor, shape: Any, argmax: Tensor, reverse: Tensor) -> T
     return _gather(grad, argmax)
 
 
-_sparse_max_pool = Operator(
+_sparse_max_pool = define(
     "sparse_max_pool(Tensor features, Tensor neighbours, Tensor reverse) -> (Tensor, Tensor)",
-    forward=_max_forward,
-    fake=_allocate_both,
+    fake=_fake_max,
     gradient=Gradient(("features",), _save, _backward, _jvp),
-    inference=_max_values,
+    inference="sparse_max_pool_values",
 )
 
-_sparse_max_pool_backward = Operator(
+_sparse_max_pool_backward = define(
     "sparse_max_pool_backward(Tensor grad_output, Tensor argmax, Tensor reverse) -> Tensor",
-    forward=_max_gradient,
-    fake=_allocate_gradient,
+    fake=_fake_backward,
     adjoint=_max_adjoint,
 )
-
-
-def _avg_forward(features: Tensor, neighbours: Tensor, reverse: Tensor, count_include_missing: bool) -> Tensor:
-    output = _allocate(features, neighbours, reverse)
-    _C.sparse_avg_pool_forward(output, features.contiguous(), neighbours.contiguous(), count_include_missing)
-    return output
-
-
-def _avg_gradient(grad_output: Tensor, neighbours: Tensor, reverse: Tensor, count_include_missing: bool) -> Tensor:
-    grad = _allocate_gradient(grad_output, neighbours, reverse)
-    counts = neighbours.new_empty(grad_output.shape[0])
-    maps = neighbours.contiguous(), reverse.contiguous()
-    _C.sparse_avg_pool_backward(grad, grad_output.contiguous(), counts, *maps, count_include_missing)
-    return grad
 
 
 # The mean is linear, and each of the pair is the transpose of the other.
@@ -125,18 +76,16 @@ def _avg_adjoint_gradient(grad: Tensor, shape: Any, *rest: Any) -> Any:
     return _sparse_avg_pool(grad, *rest)
 
 
-_sparse_avg_pool = Operator(
+_sparse_avg_pool = define(
     "sparse_avg_pool(Tensor features, Tensor neighbours, Tensor reverse, bool count_include_missing) -> Tensor",
-    forward=_avg_forward,
-    fake=_allocate,
+    fake=_fake,
     adjoint=_avg_adjoint,
 )
 
-_sparse_avg_pool_backward = Operator(
+_sparse_avg_pool_backward = define(
     "sparse_avg_pool_backward(Tensor grad_output, Tensor neighbours, Tensor reverse, bool count_include_missing) "
     "-> Tensor",
-    forward=_avg_gradient,
-    fake=_allocate_gradient,
+    fake=_fake_backward,
     adjoint=_avg_adjoint_gradient,
 )
 
@@ -149,12 +98,11 @@ def sparse_max_pool(features: Tensor, neighbours: Tensor, reverse: Tensor) -> Te
     features : Tensor (N, C)
         One row per input site: float16, bfloat16, float32 or float64.
     neighbours : Tensor (K, M)
-        int32: the row of ``features`` that each output site sees through each kernel offset; negative where there is
+        int32: the row of ``features`` that each output site sees through each kernel element; negative where there is
         none. See ``sparse_kernel_map``.
     reverse : Tensor (K, N)
-        int32: the same the other way round, the output row that sees each input row through each kernel offset; needed
-        for the gradient. Two rows are linked through one offset at most. The two maps may have different numbers of
-        offsets.
+        int32: the same the other way round, the output row that sees each input row through each kernel element; needed
+        for the gradient. Two rows are linked through one element at most. The two maps may have different K.
 
     Returns
     -------
@@ -188,9 +136,6 @@ def sparse_max_pool(features: Tensor, neighbours: Tensor, reverse: Tensor) -> Te
     tensor([[-1.],
             [-3.]])
     """
-    check_tensor(features, "features")
-    check_tensor(neighbours, "neighbours")
-    check_tensor(reverse, "reverse")
     output: Tensor = _sparse_max_pool(features, neighbours, reverse)[0]
     return output
 
@@ -206,11 +151,10 @@ def sparse_avg_pool(
         One row per input site: float16, bfloat16, float32 or float64. Sums are kept in float32, or in float64 for
         float64.
     neighbours : Tensor (K, M)
-        int32: the row of ``features`` that each output site sees through each kernel offset; negative where there is
+        int32: the row of ``features`` that each output site sees through each kernel element; negative where there is
         none. See ``sparse_kernel_map``.
     reverse : Tensor (K, N)
-        int32: the same the other way round; needed for the gradient. The two maps may have different numbers of
-        offsets.
+        int32: the same the other way round; needed for the gradient. The two maps may have different K.
     count_include_missing : bool
         Divide by K, as if missing neighbours were zeros; otherwise by the number of neighbours that are there.
 
@@ -240,8 +184,5 @@ def sparse_avg_pool(
     tensor([[1.5000],
             [3.0000]])
     """
-    check_tensor(features, "features")
-    check_tensor(neighbours, "neighbours")
-    check_tensor(reverse, "reverse")
-    output: Tensor = _sparse_avg_pool(features, neighbours, reverse, bool(count_include_missing))
+    output: Tensor = _sparse_avg_pool(features, neighbours, reverse, count_include_missing)
     return output

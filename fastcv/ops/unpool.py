@@ -7,40 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_pair, as_result_layout, check_tensor, describe_shape, new_dense
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_pair, new_dense
+from fastcv.ops._define import define
 
 __all__ = ["unpool_bed_of_nails", "unpool_nearest"]
 
 
-def _allocate(input: Tensor, scale_height: int, scale_width: int, nails: bool) -> Tensor:
-    shape = input.shape
-    if len(shape) != 4:
-        raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    return new_dense(input, shape[0], shape[1], shape[2] * scale_height, shape[3] * scale_width)
+def _fake(input: Tensor, scale_height: int, scale_width: int, *_: Any) -> Tensor:
+    n, c, height, width = input.shape
+    return new_dense(input, n, c, height * scale_height, width * scale_width)
 
 
-def _forward(input: Tensor, scale_height: int, scale_width: int, nails: bool) -> Tensor:
-    output = _allocate(input, scale_height, scale_width, nails)
-    _C.unpool_forward(output, as_result_layout(input), scale_height, scale_width, nails)
-    return output
-
-
-def _allocate_gradient(grad_output: Tensor, scale_height: int, scale_width: int, nails: bool) -> Tensor:
-    shape = grad_output.shape
-    if len(shape) != 4 or shape[2] % scale_height or shape[3] % scale_width:
-        raise ValueError(
-            f"grad_output must have shape (N, C, H * {scale_height}, W * {scale_width}), got "
-            f"{describe_shape(grad_output)}"
-        )
-    return new_dense(grad_output, shape[0], shape[1], shape[2] // scale_height, shape[3] // scale_width)
-
-
-def _forward_gradient(grad_output: Tensor, scale_height: int, scale_width: int, nails: bool) -> Tensor:
-    grad_input = _allocate_gradient(grad_output, scale_height, scale_width, nails)
-    _C.unpool_backward(grad_input, as_result_layout(grad_output), scale_height, scale_width, nails)
-    return grad_input
+def _fake_backward(grad_output: Tensor, scale_height: int, scale_width: int, *_: Any) -> Tensor:
+    n, c, height, width = grad_output.shape
+    return new_dense(grad_output, n, c, height // scale_height, width // scale_width)
 
 
 # Each of the pair is the transpose of the other.
@@ -50,22 +30,21 @@ def _adjoint(grad_output: Tensor, shape: Any, *options: Any) -> Any:
     return _unpool_backward(grad_output, *options)
 
 
-def _adjoint_gradient(grad: Tensor, shape: Any, *options: Any) -> Any:
+def _adjoint_backward(grad: Tensor, shape: Any, *options: Any) -> Any:
     return _unpool(grad, *options)
 
 
-_unpool = Operator(
+_unpool = define(
     "unpool(Tensor input, int scale_height, int scale_width, bool nails) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
     adjoint=_adjoint,
+    autocast={"cuda": "float32"},
 )
 
-_unpool_backward = Operator(
+_unpool_backward = define(
     "unpool_backward(Tensor grad_output, int scale_height, int scale_width, bool nails) -> Tensor",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
-    adjoint=_adjoint_gradient,
+    fake=_fake_backward,
+    adjoint=_adjoint_backward,
 )
 
 
@@ -87,7 +66,7 @@ def unpool_nearest(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor:
     Raises
     ------
     ValueError
-        For a tensor of another shape, or a scale that is not positive.
+        For a tensor of another shape, or a scale that is not positive or gives more pixels than can be counted.
     TypeError
         For an argument that is no tensor or of an unsupported dtype.
 
@@ -104,9 +83,8 @@ def unpool_nearest(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor:
               [3., 3., 4., 4.],
               [3., 3., 4., 4.]]]])
     """
-    check_tensor(input, "input")
     height, width = as_pair(scale, "scale")
-    output: Tensor = _unpool.call(input, height, width, False)
+    output: Tensor = _unpool(input, height, width, False)
     return output
 
 
@@ -128,7 +106,7 @@ def unpool_bed_of_nails(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor
     Raises
     ------
     ValueError
-        For a tensor of another shape, or a scale that is not positive.
+        For a tensor of another shape, or a scale that is not positive or gives more pixels than can be counted.
     TypeError
         For an argument that is no tensor or of an unsupported dtype.
 
@@ -149,7 +127,6 @@ def unpool_bed_of_nails(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor
               [3., 0., 4., 0.],
               [0., 0., 0., 0.]]]])
     """
-    check_tensor(input, "input")
     height, width = as_pair(scale, "scale")
-    output: Tensor = _unpool.call(input, height, width, True)
+    output: Tensor = _unpool(input, height, width, True)
     return output

@@ -8,57 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import as_pair, as_result_layout, check_tensor, describe_shape, new_dense
-from fastcv.ops._define import Operator
+from fastcv.ops._arguments import as_float, as_pair, check_tensor, describe_shape, new_dense
+from fastcv.ops._define import define
 
 __all__ = ["upsample_bilinear2d"]
 
 
-def _step(size: int, output: int, align_corners: bool, given: float) -> float:
-    """Return the input's pixels per output pixel; ``given`` counts unless it is 0."""
-    if align_corners:
-        return (size - 1) / (output - 1) if output > 1 else 0.0
-    return given if given > 0 else size / output
-
-
-def _allocate(
-    input: Tensor, height: int, width: int, align_corners: bool, step_height: float, step_width: float
-) -> Tensor:
-    shape = input.shape
-    if len(shape) != 4:
-        raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    if shape[2] == 0 or shape[3] == 0:
-        raise ValueError(f"input must have pixels, got shape {describe_shape(input)}")
-    return new_dense(input, shape[0], shape[1], height, width)
-
-
-def _forward(
-    input: Tensor, height: int, width: int, align_corners: bool, step_height: float, step_width: float
-) -> Tensor:
-    output = _allocate(input, height, width, align_corners, step_height, step_width)
-    _, _, input_height, input_width = input.shape
-    step_y = _step(input_height, height, align_corners, step_height)
-    step_x = _step(input_width, width, align_corners, step_width)
-    _C.upsample_bilinear2d_forward(output, as_result_layout(input), align_corners, step_y, step_x)
-    return output
-
-
-def _allocate_gradient(grad_output: Tensor, height: int, width: int, *_: Any) -> Tensor:
-    shape = grad_output.shape
-    if len(shape) != 4 or shape[2] == 0 or shape[3] == 0:
-        raise ValueError(f"grad_output must have shape (N, C, P, Q) with pixels, got {describe_shape(grad_output)}")
-    return new_dense(grad_output, shape[0], shape[1], height, width)
-
-
-def _forward_gradient(
-    grad_output: Tensor, height: int, width: int, align_corners: bool, step_height: float, step_width: float
-) -> Tensor:
-    grad_input = _allocate_gradient(grad_output, height, width)
-    step_y = _step(height, grad_output.shape[2], align_corners, step_height)
-    step_x = _step(width, grad_output.shape[3], align_corners, step_width)
-    _C.upsample_bilinear2d_backward(grad_input, as_result_layout(grad_output), align_corners, step_y, step_x)
-    return grad_input
+def _fake(images: Tensor, height: int, width: int, *_: Any) -> Tensor:
+    return new_dense(images, images.shape[0], images.shape[1], height, width)
 
 
 # The op is linear in its input, and each of the pair is the transpose of the other.
@@ -72,20 +29,17 @@ def _adjoint_gradient(grad: Tensor, shape: Any, height: int, width: int, *option
     return _upsample_bilinear2d(grad, shape[2], shape[3], *options)
 
 
-_upsample_bilinear2d = Operator(
-    "upsample_bilinear2d(Tensor input, SymInt height, SymInt width, bool align_corners, float step_height, "
-    "float step_width) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
+_OPTIONS = "SymInt height, SymInt width, bool align_corners, float step_height, float step_width"
+
+_upsample_bilinear2d = define(
+    f"upsample_bilinear2d(Tensor input, {_OPTIONS}) -> Tensor",
+    fake=_fake,
     adjoint=_adjoint,
+    autocast={"cuda": "float32"},
 )
 
-_upsample_bilinear2d_backward = Operator(
-    "upsample_bilinear2d_backward(Tensor grad_output, SymInt height, SymInt width, bool align_corners, "
-    "float step_height, float step_width) -> Tensor",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
-    adjoint=_adjoint_gradient,
+_upsample_bilinear2d_backward = define(
+    f"upsample_bilinear2d_backward(Tensor grad_output, {_OPTIONS}) -> Tensor", fake=_fake, adjoint=_adjoint_gradient
 )
 
 
@@ -135,7 +89,6 @@ def upsample_bilinear2d(
               [2.5000, 2.7500, 3.2500, 3.5000],
               [3.0000, 3.2500, 3.7500, 4.0000]]]])
     """
-    check_tensor(input, "input")
     if (output_size is None) == (scale_factor is None):
         raise ValueError(
             f"one of output_size and scale_factor must be given, got output_size {output_size!r} and scale_factor "
@@ -144,27 +97,38 @@ def upsample_bilinear2d(
     output: Tensor
     if output_size is not None:
         height, width = as_pair(output_size, "output_size")
-        output = _upsample_bilinear2d.call(input, height, width, align_corners, 0.0, 0.0)
+        output = _upsample_bilinear2d(input, height, width, align_corners, 0.0, 0.0)
         return output
+    check_tensor(input, "input")
     factor_y, factor_x = _as_factors(scale_factor)
     shape = input.shape
     if len(shape) != 4:
         raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
     height, width = math.floor(shape[2] * factor_y), math.floor(shape[3] * factor_x)
-    if height <= 0 or width <= 0:
-        raise ValueError(f"scale_factor {scale_factor!r} leaves nothing of an input of shape {describe_shape(input)}")
-    output = _upsample_bilinear2d.call(input, height, width, align_corners, 1 / factor_y, 1 / factor_x)
+    if not (0 < height < 2**63 and 0 < width < 2**63):
+        raise ValueError(
+            f"scale_factor must leave a size from 1 to 2^63 of an input of shape {describe_shape(input)}, got "
+            f"{scale_factor!r}"
+        )
+    output = _upsample_bilinear2d(input, height, width, align_corners, 1 / factor_y, 1 / factor_x)
     return output
 
 
 def _as_factors(value: Any) -> tuple[float, float]:
     """Return the scale factor of both axes, as positive finite numbers."""
-    kind = type(value)
-    if (kind is float or kind is int) and 0 < value < math.inf:
+    if type(value) in (float, int) and 0 < value < math.inf:
         return float(value), float(value)
-    pair = (value, value) if isinstance(value, int | float) else value
-    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(f, int | float) for f in pair):
+    try:
+        given = tuple(value)
+    except TypeError:
+        given = (value, value)
+    try:
+        factors = [as_float(factor, "scale_factor") for factor in given]
+    except TypeError:
+        factors = []
+    if len(factors) != 2:
         raise TypeError(f"scale_factor must be a number or two numbers (height, width), got {value!r}")
-    if not all(0 < factor < math.inf for factor in pair):
-        raise ValueError(f"scale_factor must be positive and finite, got {value!r}")
-    return float(pair[0]), float(pair[1])
+    for factor in factors:
+        if not 0 < factor < math.inf:
+            raise ValueError(f"scale_factor must be positive and finite, got {value!r}")
+    return factors[0], factors[1]

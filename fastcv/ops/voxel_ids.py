@@ -8,61 +8,31 @@ import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Operator
-from fastcv.ops._voxels import Grid, as_contiguous, as_grid, as_rows, check_offsets, check_points, grid_cells
+from fastcv.ops._define import define
+from fastcv.ops._voxels import Grid, as_grid
 
 __all__ = ["voxel_ids", "voxel_occupancy"]
 
 _MODES = ("binary", "count", "density")
 
 
-def _allocate(points: Tensor, grid: Grid, offsets: Tensor | None, batch: Tensor | None) -> Tensor:
-    check_points(points)
-    check_offsets(offsets)
-    if batch is not None:
-        check_tensor(batch, "batch")
-        if batch.dim() != 1:
-            raise ValueError(f"batch must have shape (P,), got {describe_shape(batch)}")
-        if batch.dtype not in (torch.int32, torch.int64):
-            raise TypeError(f"batch must be int64 or int32, got {batch.dtype}")
-        if offsets is not None:
-            raise ValueError("batch and offsets must not both be given")
+def _fake(points: Tensor, grid: Grid, offsets: Tensor | None, batch: Tensor | None) -> Tensor:
     return points.new_empty((points.shape[0], 4), dtype=torch.int32)
 
 
-def _forward(points: Tensor, grid: Grid, offsets: Tensor | None, batch: Tensor | None) -> Tensor:
-    ids = _allocate(points, grid, offsets, batch)
-    if batch is not None:
-        batch = batch.long().contiguous()
-    _C.voxel_ids(ids, as_rows(points), grid, as_contiguous(offsets), batch)
-    return ids
-
-
-def _allocate_occupancy(points: Tensor, grid: Grid, offsets: Tensor | None, mode: int) -> Tensor:
-    check_points(points)
-    check_offsets(offsets)
+def _fake_occupancy(points: Tensor, grid: Grid, offsets: Tensor | None, mode: int) -> Tensor:
     lead = () if offsets is None else (offsets.shape[0] - 1,)
-    return points.new_empty((*lead, *grid_cells(grid)), dtype=torch.float32)
+    return points.new_empty((*lead, *_C.voxel_grid_cells(grid)), dtype=torch.float32)
 
 
-def _forward_occupancy(points: Tensor, grid: Grid, offsets: Tensor | None, mode: int) -> Tensor:
-    occupancy = _allocate_occupancy(points, grid, offsets, mode)
-    inside = points.new_empty((1 if offsets is None else offsets.shape[0] - 1,), dtype=torch.int64)
-    _C.voxel_occupancy(occupancy, inside, as_rows(points), grid, as_contiguous(offsets), mode)
-    return occupancy
-
-
-_voxel_ids = Operator(
+_voxel_ids = define(
     "voxel_ids(Tensor points, float[] grid, Tensor? offsets, Tensor? batch) -> Tensor",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake,
 )
 
-_voxel_occupancy = Operator(
+_voxel_occupancy = define(
     "voxel_occupancy(Tensor points, float[] grid, Tensor? offsets, int mode) -> Tensor",
-    forward=_forward_occupancy,
-    fake=_allocate_occupancy,
+    fake=_fake_occupancy,
 )
 
 
@@ -99,7 +69,7 @@ def voxel_ids(
         For a tensor of another shape, sizes or a range that make no grid, tensors on different devices, or (on the
         CPU) offsets that do not ascend from 0 to P.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or not the numbers it must be, or a tensor of an unsupported dtype.
 
     References
     ----------
@@ -111,11 +81,6 @@ def voxel_ids(
     tensor([[ 0,  0,  1,  0],
             [-1, -1, -1, -1]], dtype=torch.int32)
     """
-    check_tensor(points, "points")
-    if offsets is not None:
-        check_tensor(offsets, "offsets")
-    if batch is not None:
-        check_tensor(batch, "batch")
     ids: Tensor = _voxel_ids(points, as_grid(voxel_size, point_cloud_range), offsets, batch)
     return ids
 
@@ -161,9 +126,6 @@ def voxel_occupancy(
     tensor([[[0., 0.],
              [2., 0.]]])
     """
-    check_tensor(points, "points")
-    if offsets is not None:
-        check_tensor(offsets, "offsets")
     if mode not in _MODES:
         raise ValueError(f"mode must be 'binary', 'count' or 'density', got {mode!r}")
     grid = as_grid(voxel_size, point_cloud_range)

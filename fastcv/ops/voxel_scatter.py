@@ -7,55 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor, describe_shape
-from fastcv.ops._define import Gradient, Operator
-from fastcv.ops._voxels import FLOATING, as_contiguous
+from fastcv.ops._arguments import check_tensor
+from fastcv.ops._define import Gradient, define, size_from_data
 
 __all__ = ["voxel_scatter"]
 
 _REDUCTIONS = ("sum", "mean", "max", "min")
 _FIRST_THAT_CHOOSES = 2
 
-
-def _check_coords(coords: Tensor) -> None:
-    if coords.dim() != 2:
-        raise ValueError(f"coords must have shape (P, 4), rows of b, z, y, x, got {describe_shape(coords)}")
-    torch._check_value(coords.shape[1] == 4, "coords must have shape (P, 4), rows of b, z, y, x".__str__)
-    if coords.dtype is not torch.int32:
-        raise TypeError(f"coords must be int32, got {coords.dtype}")
-
-
-def _segments(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the voxels (V, 4), the voxel of each point (P,), the points by voxel (P,), where voxels start (V + 1,)."""
-    _check_coords(coords)
-    coords = coords.contiguous()
-    points = coords.shape[0]
-    order = coords.new_empty((points,))
-    starts = coords.new_empty((points + 1,))
-    voxels = coords.new_empty((points, 4))
-    voxel_of = coords.new_empty((points,), dtype=torch.int64)
-    count = coords.new_empty((), dtype=torch.int64)
-    if points == 0:
-        return voxels, voxel_of, order, starts.zero_()
-    if coords.is_cpu and _C.has_cpu_kernels:
-        _C.voxel_segments(order, starts, voxels, voxel_of, count, coords, None, None)
-    else:
-        wide = coords.long()
-        low = (wide[:, 2] << 32) | wide[:, 3]
-        high = ((wide[:, 0] << 32) | wide[:, 1]).masked_fill((coords < 0).any(dim=1), torch.iinfo(torch.int64).max)
-        by_low = low.sort(stable=True).indices
-        sorted = by_low[high[by_low].sort(stable=True).indices]
-        block_sums = coords.new_empty((points // 1024 + 2,))
-        _C.voxel_segments(order, starts, voxels, voxel_of, count, coords, sorted, block_sums)
-    found = int(count)  # on CUDA the one synchronisation: the size of the result depends on the data
-    return voxels[:found], voxel_of, order, starts[: found + 1]
+# Of segments there are the voxels (V, 4), the voxel of each point (P,), the points by voxel (P,) and where voxels begin
+# among those (V + 1,).
 
 
 def _fake_segments(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _check_coords(coords)
     points = coords.shape[0]
-    count = torch.library.get_ctx().new_dynamic_size()
+    count = size_from_data(coords)
     return (
         coords.new_empty((count, 4)),
         coords.new_empty((points,), dtype=torch.int64),
@@ -64,56 +30,18 @@ def _fake_segments(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
-def _allocate(
+def _fake_reduce(
     features: Tensor, voxel_of: Tensor, order: Tensor, starts: Tensor, reduction: int
 ) -> tuple[Tensor, Tensor]:
-    if features.dim() != 2:
-        raise ValueError(f"features must have shape (P, C), got {describe_shape(features)}")
-    if features.dtype not in FLOATING:
-        raise TypeError(f"features must be float16, bfloat16, float32 or float64, got {features.dtype}")
-    torch._check_value(
-        features.shape[0] == voxel_of.shape[0],
-        lambda: f"features must have one row per row of coords ({voxel_of.shape[0]}), got {features.shape[0]}",
-    )
     shape = starts.shape[0] - 1, features.shape[1]
     chooses = reduction >= _FIRST_THAT_CHOOSES
     return features.new_empty(shape), features.new_empty(shape if chooses else (0, shape[1]), dtype=torch.int32)
 
 
-def _forward(
-    features: Tensor, voxel_of: Tensor, order: Tensor, starts: Tensor, reduction: int
-) -> tuple[Tensor, Tensor]:
-    reduced, argument = _allocate(features, voxel_of, order, starts, reduction)
-    _C.voxel_reduce(
-        reduced,
-        argument if reduction >= _FIRST_THAT_CHOOSES else None,
-        as_contiguous(features),
-        as_contiguous(order),
-        as_contiguous(starts),
-        reduction,
-    )
-    return reduced, argument
-
-
-def _allocate_gradient(
+def _fake_spread(
     grad: Tensor, voxel_of: Tensor, order: Tensor, starts: Tensor, argument: Tensor, reduction: int
 ) -> Tensor:
     return grad.new_empty((voxel_of.shape[0], grad.shape[1]))
-
-
-def _forward_gradient(
-    grad: Tensor, voxel_of: Tensor, order: Tensor, starts: Tensor, argument: Tensor, reduction: int
-) -> Tensor:
-    grad_features = _allocate_gradient(grad, voxel_of, order, starts, argument, reduction)
-    _C.voxel_spread(
-        grad_features,
-        as_contiguous(grad),
-        as_contiguous(voxel_of),
-        as_contiguous(starts),
-        as_contiguous(argument) if reduction >= _FIRST_THAT_CHOOSES else None,
-        reduction,
-    )
-    return grad_features
 
 
 # Given the points chosen by max or min, each of the pair is linear and the transpose of the other.
@@ -150,21 +78,17 @@ def _adjoint_gradient(
     return _reduce_again(grad, voxel_of, order, starts, argument, reduction)
 
 
-_voxel_segments = Operator(
-    "voxel_segments(Tensor coords) -> (Tensor, Tensor, Tensor, Tensor)", forward=_segments, fake=_fake_segments
-)
+_voxel_segments = define("voxel_segments(Tensor coords) -> (Tensor, Tensor, Tensor, Tensor)", fake=_fake_segments)
 
-_voxel_reduce = Operator(
+_voxel_reduce = define(
     "voxel_reduce(Tensor features, Tensor voxel_of, Tensor order, Tensor starts, int reduction) -> (Tensor, Tensor)",
-    forward=_forward,
-    fake=_allocate,
+    fake=_fake_reduce,
     gradient=Gradient(("features",), _save, _backward, _jvp),
 )
 
-_voxel_spread = Operator(
+_voxel_spread = define(
     "voxel_spread(Tensor grad, Tensor voxel_of, Tensor order, Tensor starts, Tensor argument, int reduction) -> Tensor",
-    forward=_forward_gradient,
-    fake=_allocate_gradient,
+    fake=_fake_spread,
     adjoint=_adjoint_gradient,
 )
 

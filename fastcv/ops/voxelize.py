@@ -8,108 +8,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv import _C
-from fastcv.ops._arguments import check_tensor
-from fastcv.ops._define import Operator
-from fastcv.ops._voxels import Grid, as_contiguous, as_grid, as_rows, check_offsets, check_points
+from fastcv.ops._define import define, size_from_data
+from fastcv.ops._voxels import Grid, as_grid
 
 __all__ = ["voxelize", "voxelize_padded"]
 
 
-def _check(points: Tensor, offsets: Tensor | None, max_points: int, max_voxels: int) -> None:
-    check_points(points)
-    check_offsets(offsets)
-    if max_points < 1:
-        raise ValueError(f"max_points_per_voxel must be positive, got {max_points}")
-    if max_voxels < 0 or max_voxels > 2**31:
-        raise ValueError(f"max_voxels must be in [0, 2^31], got {max_voxels}")
-
-
-def _rows(points: Tensor, lead: tuple[Any, ...], max_points: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _new_outputs(
+    points: Tensor, lead: tuple[Any, ...], max_points: int, offsets: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     voxels = points.new_empty((*lead, max_points, points.shape[1]))
-    coords = points.new_empty((*lead, width), dtype=torch.int32)
+    coords = points.new_empty((*lead, 3 if offsets is None else 4), dtype=torch.int32)
     return voxels, coords, points.new_empty(lead, dtype=torch.int32)
 
 
-def _forward(
-    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    _check(points, offsets, max_points, max_voxels)
-    points, offsets = as_rows(points), as_contiguous(offsets)
-    width, clouds = (3, 1) if offsets is None else (4, offsets.shape[0] - 1)
-    counts = points.new_empty((clouds,), dtype=torch.int64)
-    if points.is_cpu and _C.has_cpu_kernels:
-        room = min(points.shape[0], clouds * max_voxels)
-        voxels, coords, members = _rows(points, (room,), max_points, width)
-        count = _C.voxelize(voxels, coords, members, counts, points, grid, offsets, max_points, max_voxels, False)
-        if count == room:
-            return voxels, coords, members
-        return voxels[:count], coords[:count], members[:count]
-    workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], clouds),), dtype=torch.uint8)
-    _C.voxelize_find(counts, points, grid, offsets, max_points, max_voxels, False, workspace)
-    count = int(counts.sum())  # the one synchronisation: the size of the result depends on the data
-    outputs = _rows(points, (count,), max_points, width)
-    _fill(outputs, counts, points, grid, offsets, max_points, max_voxels, False, workspace)
-    return outputs
-
-
-def _fill(
-    outputs: tuple[Tensor, Tensor, Tensor],
-    counts: Tensor,
-    points: Tensor,
-    grid: Grid,
-    offsets: Tensor | None,
-    max_points: int,
-    max_voxels: int,
-    padded: bool,
-    workspace: Tensor,
-) -> None:
-    """Second step on CUDA: the outputs have their size."""
-    voxels, coords, num_points = outputs
-    places = points.new_empty((num_points.numel() * max_points,), dtype=torch.int32)
-    _C.voxelize_fill(
-        voxels, coords, num_points, counts, points, grid, offsets, max_points, max_voxels, padded, workspace, places
-    )
-
-
 def _fake(
-    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
+    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check(points, offsets, max_points, max_voxels)
-    count = torch.library.get_ctx().new_dynamic_size()
-    return _rows(points, (count,), max_points, 3 if offsets is None else 4)
+    return _new_outputs(points, (size_from_data(points),), max_points, offsets)
 
 
-def _allocate_padded(
+def _fake_padded(
     points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _check(points, offsets, max_points, max_voxels)
     lead = () if offsets is None else (offsets.shape[0] - 1,)
-    outputs = _rows(points, (*lead, max_voxels), max_points, 3 if offsets is None else 4)
+    outputs = _new_outputs(points, (*lead, max_voxels), max_points, offsets)
     return *outputs, points.new_empty(lead, dtype=torch.int64)
 
 
-def _forward_padded(
-    points: Tensor, grid: Grid, offsets: Tensor | None, max_points: int, max_voxels: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    voxels, coords, num_points, counts = _allocate_padded(points, grid, offsets, max_points, max_voxels)
-    points, offsets = as_rows(points), as_contiguous(offsets)
-    if points.is_cpu and _C.has_cpu_kernels:
-        _C.voxelize(voxels, coords, num_points, counts, points, grid, offsets, max_points, max_voxels, True)
-    else:
-        workspace = points.new_empty((_C.voxelize_workspace(points.shape[0], counts.numel()),), dtype=torch.uint8)
-        _C.voxelize_find(counts, points, grid, offsets, max_points, max_voxels, True, workspace)
-        outputs = voxels, coords, num_points
-        _fill(outputs, counts, points, grid, offsets, max_points, max_voxels, True, workspace)
-    return voxels, coords, num_points, counts
+_voxelize = define(
+    "voxelize(Tensor points, float[] grid, Tensor? offsets, SymInt max_points_per_voxel, SymInt? max_voxels) "
+    "-> (Tensor, Tensor, Tensor)",
+    fake=_fake,
+)
 
-
-_ARGUMENTS = "(Tensor points, float[] grid, Tensor? offsets, SymInt max_points, SymInt max_voxels)"
-
-_voxelize = Operator(f"voxelize{_ARGUMENTS} -> (Tensor, Tensor, Tensor)", forward=_forward, fake=_fake)
-
-_voxelize_padded = Operator(
-    f"voxelize_padded{_ARGUMENTS} -> (Tensor, Tensor, Tensor, Tensor)", forward=_forward_padded, fake=_allocate_padded
+_voxelize_padded = define(
+    "voxelize_padded(Tensor points, float[] grid, Tensor? offsets, SymInt max_points_per_voxel, SymInt max_voxels) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    fake=_fake_padded,
 )
 
 
@@ -156,7 +92,7 @@ def voxelize(
         devices, or offsets that do not ascend from 0 to P. On CUDA, where looking at the offsets would cost a
         synchronisation, points outside of all clouds are dropped.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or not the numbers it must be, or a tensor of an unsupported dtype.
 
     Notes
     -----
@@ -180,12 +116,6 @@ def voxelize(
     >>> num_points
     tensor([2, 1], dtype=torch.int32)
     """
-    check_tensor(points, "points")
-    if offsets is not None:
-        check_tensor(offsets, "offsets")
-    if max_voxels is None:
-        check_points(points)
-        max_voxels = points.shape[0]
     result: tuple[Tensor, Tensor, Tensor] = _voxelize(
         points, as_grid(voxel_size, point_cloud_range), offsets, max_points_per_voxel, max_voxels
     )
@@ -232,9 +162,6 @@ def voxelize_padded(
     >>> num_points, count
     (tensor([1, 1, 0], dtype=torch.int32), tensor(2))
     """
-    check_tensor(points, "points")
-    if offsets is not None:
-        check_tensor(offsets, "offsets")
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _voxelize_padded(
         points, as_grid(voxel_size, point_cloud_range), offsets, max_points_per_voxel, max_voxels
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastcv.reference.voxelize import voxel_ids
+from fastcv.reference.voxelize import voxel_cells, voxel_ids
 
 
 def devoxelize(
@@ -22,8 +22,10 @@ def devoxelize(
 ) -> Tensor:
     """Return (P, C), differentiable in ``features``; give it float64 points to have an authority on rounding."""
     row_of: dict[tuple[int, ...], int] = {}
-    for v, row in enumerate(coords.tolist()):
-        row_of.setdefault(tuple(row), v)
+    cells = voxel_cells(voxel_size, point_cloud_range)
+    for v, (b, *cell) in enumerate(coords.tolist()):
+        if all(0 <= place < count for place, count in zip(reversed(cell), cells, strict=True)):  # outside: never found
+            row_of.setdefault((b, *cell), v)
     ids = voxel_ids(points, voxel_size, point_cloud_range, offsets).tolist()
     output = []
     for p, (b, z, y, x) in enumerate(ids):

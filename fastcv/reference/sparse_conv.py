@@ -15,11 +15,11 @@ def sparse_conv(
     Differentiable in features, weight and bias; ``reverse`` says nothing that ``neighbours`` does not.
     """
     out_channels = weight.shape[0]
-    kernel = weight.reshape(groups, out_channels // groups, -1, weight.shape[-1])  # group, C_out, offset, C_in
+    kernel = weight.reshape(groups, out_channels // groups, -1, weight.shape[-1])  # group, C_out, element, C_in
     output = features.new_zeros(neighbours.shape[1], out_channels)
-    for offset, rows in enumerate(neighbours.long()):
+    for element, rows in enumerate(neighbours.long()):
         (there,) = (rows >= 0).nonzero(as_tuple=True)
         gathered = features[rows[there]].reshape(len(there), groups, weight.shape[-1])
-        product = torch.einsum("mgi,goi->mgo", gathered, kernel[:, :, offset]).reshape(-1, out_channels)
+        product = torch.einsum("mgi,goi->mgo", gathered, kernel[:, :, element]).reshape(-1, out_channels)
         output = output.index_add(0, there, product)
     return output if bias is None else output + bias

@@ -1,5 +1,5 @@
 """Kernel maps of sparse convolution in plain torch (Graham et al. 2018, "3D Semantic Segmentation with Submanifold
-Sparse Convolutional Networks", section 3): which input site feeds which output site through which kernel offset."""
+Sparse Convolutional Networks", section 3): which input site feeds which output site through which kernel element."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def sparse_kernel_map(
     """Map sites (N, 4) = batch, z, y, x to the sites that a convolution reaches.
 
     Returns the output sites (M, 4), sorted by batch, z, y, x (of a submanifold convolution: ``indices`` itself), the
-    input row that feeds each through each kernel offset (K, M), and the output row that each input feeds (K, N); -1
-    where there is none. Offset (z, y, x) of the kernel has the number ``(z * KY + y) * KX + x``.
+    input row that feeds each through each kernel element (K, M), and the output row that each input feeds (K, N); -1
+    where there is none. Element (z, y, x) of the kernel has the number ``(z * KY + y) * KX + x``.
     """
     kernel, steps, pads = _triple(kernel_size), _triple(stride), _triple(padding)
     dilations, extra = _triple(dilation), _triple(output_padding)
@@ -37,8 +37,8 @@ def sparse_kernel_map(
     rows = _rows(indices, shape, batch_size)
     out_shape = shape if subm else _output_shape(shape, kernel, steps, pads, dilations, extra, transposed)
 
-    links: list[tuple[int, int, Site]] = []  # kernel offset, input row, output site
-    for offset, place in enumerate(_places(*kernel)):
+    links: list[tuple[int, int, Site]] = []  # kernel element, input row, output site
+    for element, place in enumerate(_places(*kernel)):
         for (batch, *site), row in rows.items():
             reached: list[int] = []
             for i, s, p, d, k, size in zip(site, steps, pads, dilations, place, out_shape, strict=True):
@@ -48,7 +48,7 @@ def sparse_kernel_map(
                     break
                 reached.append(out)
             else:
-                links.append((offset, row, (batch, *reached)))
+                links.append((element, row, (batch, *reached)))
 
     if subm:
         numbers = rows
@@ -60,10 +60,10 @@ def sparse_kernel_map(
     volume = kernel[0] * kernel[1] * kernel[2]
     neighbours = torch.full((volume, len(numbers)), -1, dtype=torch.int32)
     reverse = torch.full((volume, len(rows)), -1, dtype=torch.int32)
-    for offset, row, site_ in links:
+    for element, row, site_ in links:
         if site_ in numbers:
-            neighbours[offset, numbers[site_]] = row
-            reverse[offset, row] = numbers[site_]
+            neighbours[element, numbers[site_]] = row
+            reverse[element, row] = numbers[site_]
     return out_indices, neighbours.to(indices.device), reverse.to(indices.device)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fastcv.ops.sparse_conv import sparse_conv
-from fastcv.sparse.kernel_map import Geometry, KernelMap, expand, map_for, result
+from fastcv.sparse.kernel_map import Size, layer_geometry
 from fastcv.sparse.sequential import SparseModule
-from fastcv.sparse.tensor import SparseConvTensor
+from fastcv.sparse.tensor import SparseConvTensor, check_input
 
 __all__ = [
     "SparseConv1d",
@@ -29,8 +28,6 @@ __all__ = [
     "SubMConv2d",
     "SubMConv3d",
 ]
-
-Size = int | Sequence[int]
 
 
 class SparseConvolution(SparseModule):
@@ -119,8 +116,6 @@ class SparseConvolution(SparseModule):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(name)
-        if not 1 <= ndim <= 3:
-            raise ValueError(f"ndim must be 1, 2 or 3, got {ndim}")
         if in_channels < 1 or out_channels < 1:
             raise ValueError(f"in_channels and out_channels must be positive, got {in_channels} and {out_channels}")
         if groups < 1 or in_channels % groups or out_channels % groups:
@@ -129,30 +124,18 @@ class SparseConvolution(SparseModule):
             )
         if inverse and indice_key is None:
             raise ValueError("indice_key must name the layer that an inverse convolution undoes, got None")
-        sizes = {
-            "kernel_size": expand(kernel_size, ndim, "kernel_size", 1),
-            "stride": expand(stride, ndim, "stride", 1),
-            "padding": expand(padding, ndim, "padding", 0),
-            "dilation": expand(dilation, ndim, "dilation", 1),
-            "output_padding": expand(output_padding, ndim, "output_padding", 0),
-        }
+        sizes = (kernel_size, stride, padding, dilation, output_padding)
+        self._geometry = layer_geometry(ndim, *sizes, subm=subm, transposed=transposed)
         self.ndim = ndim
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = list(sizes["kernel_size"])
-        self.stride = list(sizes["stride"])
-        self.padding = list(sizes["padding"])
-        self.dilation = list(sizes["dilation"])
-        self.output_padding = list(sizes["output_padding"])
+        shapes = (list(axes[3 - ndim :]) for axes in self._geometry[1:6])
+        self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding = shapes
         self.groups = groups
         self.subm = subm
         self.transposed = transposed
         self.inverse = inverse
         self.indice_key = indice_key
-        if subm:
-            one, zero = (1,) * ndim, (0,) * ndim
-            sizes.update(stride=one, padding=zero, output_padding=zero)
-        self._geometry = Geometry(**sizes, subm=subm, transposed=transposed)
         self.record_voxel_count = record_voxel_count and not subm and not inverse
         if self.record_voxel_count:
             count = torch.zeros(1, dtype=torch.int32, device=device)
@@ -164,7 +147,7 @@ class SparseConvolution(SparseModule):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias uniformly from ±1/√fan-in, as ``nn.Conv3d`` and spconv do."""
-        bound = 1 / math.sqrt(self.in_channels // self.groups * self._geometry.volume)
+        bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
@@ -175,8 +158,10 @@ class SparseConvolution(SparseModule):
 
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         """Convolve the sparse tensor."""
-        self._check(input)
+        check_input(input, self.ndim)
         features = input.features
+        if features.shape[1] != self.in_channels:
+            raise ValueError(f"input must have {self.in_channels} channels, got {features.shape[1]}")
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
         kind = features.device.type
@@ -184,18 +169,21 @@ class SparseConvolution(SparseModule):
             dtype = torch.get_autocast_dtype(kind)
             features, weight = features.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        weight = weight.reshape(self.out_channels, *(1,) * (3 - self.ndim), *self.weight.shape[1:])
+        if self.ndim < 3:
+            weight = weight.reshape(self.out_channels, *self._geometry.kernel_size, weight.shape[-1])
         if self.inverse:
-            links = self._map_to_undo(input)
-            maps = (links.reverse, links.neighbours, self.groups, links.reverse_order, links.order)
-            output = sparse_conv(features, weight, bias, *maps)
+            links = input._map_to_undo(self.kernel_size, self.indice_key)
+            orders = (links.reverse_order, links.order)
+            output = sparse_conv(features, weight, bias, links.reverse, links.neighbours, self.groups, *orders)
             return input._derived(output, links.indices, links.spatial_shape, input.indice_dict)
-        links = map_for(input, self._geometry, self.indice_key)
-        maps = (links.neighbours, links.reverse, self.groups, links.order, links.reverse_order)
-        output = sparse_conv(features, weight, bias, *maps)
+        links = input._map_for(self._geometry, self.indice_key)
+        wants_reverse = features.requires_grad and torch.is_grad_enabled()
+        reverse = links.reverse if wants_reverse else links.stored_reverse
+        orders = (links.order, links.reverse_order)
+        output = sparse_conv(features, weight, bias, links.neighbours, reverse, self.groups, *orders)
         if self.record_voxel_count:
             self.max_num_voxels_during_training.clamp_(min=output.shape[0])
-        return result(input, output, links, self.indice_key)
+        return input._output(output, links, self.indice_key)
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
@@ -205,33 +193,6 @@ class SparseConvolution(SparseModule):
         parts += ["bias=False"] if self.bias is None else []
         parts += [f"indice_key={self.indice_key!r}"] if self.indice_key is not None else []
         return ", ".join(parts)
-
-    def _check(self, input: SparseConvTensor) -> None:
-        if not isinstance(input, SparseConvTensor):
-            raise TypeError(f"input must be a SparseConvTensor, got {type(input).__name__}")
-        if len(input.spatial_shape) != self.ndim:
-            raise ValueError(f"input must have {self.ndim} spatial axes, got spatial_shape {input.spatial_shape}")
-        if input.features.shape[1] != self.in_channels:
-            raise ValueError(f"input must have {self.in_channels} channels, got {input.features.shape[1]}")
-
-    def _map_to_undo(self, input: SparseConvTensor) -> KernelMap:
-        """Return the map that this inverse convolution runs backwards."""
-        found = input.find_indice_pair(self.indice_key)
-        if found is None:
-            raise ValueError(f"indice_key {self.indice_key!r} must name a layer before this one; none has it")
-        if found.is_subm:
-            raise ValueError(f"indice_key {self.indice_key!r} names a submanifold layer, which has nothing to undo")
-        if list(found.geometry.kernel_size) != self.kernel_size:
-            raise ValueError(
-                f"kernel_size must be that of the layer {self.indice_key!r} which is undone, "
-                f"{list(found.geometry.kernel_size)}, got {self.kernel_size}"
-            )
-        if found.out_spatial_shape != input.spatial_shape or found.out_indices.shape != input.indices.shape:
-            raise ValueError(
-                f"input must have the sites that the layer {self.indice_key!r} left: {found.out_indices.shape[0]} in "
-                f"{found.out_spatial_shape}, got {input.indices.shape[0]} in {input.spatial_shape}"
-            )
-        return found
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         weight = state_dict.get(prefix + "weight")

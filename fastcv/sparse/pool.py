@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
-from fastcv.sparse.kernel_map import Geometry, expand, map_for, result
+from fastcv.sparse.kernel_map import Size, layer_geometry
 from fastcv.sparse.sequential import SparseModule
-from fastcv.sparse.tensor import SparseConvTensor
+from fastcv.sparse.tensor import SparseConvTensor, check_input
 
 __all__ = [
     "SparseAvgPool",
@@ -25,8 +24,6 @@ __all__ = [
     "SparseMaxPool2d",
     "SparseMaxPool3d",
 ]
-
-Size = int | Sequence[int]
 
 _GROUP = 128
 
@@ -68,23 +65,13 @@ class _Pool(SparseModule):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if not 1 <= ndim <= 3:
-            raise ValueError(f"ndim must be 1, 2 or 3, got {ndim}")
-        kernel = expand(kernel_size, ndim, "kernel_size", 1)
-        steps = kernel if stride is None else expand(stride, ndim, "stride", 1)
-        pads = expand(padding, ndim, "padding", 0)
-        dilations = expand(dilation, ndim, "dilation", 1)
+        strides = kernel_size if stride is None else stride
+        self._geometry = layer_geometry(ndim, kernel_size, strides, padding, dilation, subm=subm)
         self.ndim = ndim
-        self.kernel_size = list(kernel)
-        self.stride = list(steps)
-        self.padding = list(pads)
-        self.dilation = list(dilations)
+        shapes = (list(axes[3 - ndim :]) for axes in self._geometry[1:5])
+        self.kernel_size, self.stride, self.padding, self.dilation = shapes
         self.subm = subm
         self.indice_key = indice_key
-        zero = (0,) * ndim
-        if subm:
-            steps, pads = (1,) * ndim, zero
-        self._geometry = Geometry(kernel, steps, pads, dilations, zero, subm=subm, transposed=False)
         self.record_voxel_count = record_voxel_count and not subm
         if self.record_voxel_count:
             self.register_buffer("max_num_voxels_during_training", torch.zeros(1, dtype=torch.int32))
@@ -95,15 +82,12 @@ class _Pool(SparseModule):
 
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         """Pool the sparse tensor."""
-        if not isinstance(input, SparseConvTensor):
-            raise TypeError(f"input must be a SparseConvTensor, got {type(input).__name__}")
-        if len(input.spatial_shape) != self.ndim:
-            raise ValueError(f"input must have {self.ndim} spatial axes, got spatial_shape {input.spatial_shape}")
-        links = map_for(input, self._geometry, self.indice_key)
+        check_input(input, self.ndim)
+        links = input._map_for(self._geometry, self.indice_key)
         output = self._pool(input.features, links.neighbours, links.reverse)
         if self.record_voxel_count:
             self.max_num_voxels_during_training.clamp_(min=output.shape[0])
-        return result(input, output, links, self.indice_key)
+        return input._output(output, links, self.indice_key)
 
     def _pool(self, features: Tensor, neighbours: Tensor, reverse: Tensor) -> Tensor:
         raise NotImplementedError
@@ -117,7 +101,7 @@ class _Pool(SparseModule):
 
 
 class SparseMaxPool(_Pool):
-    """The largest of the active sites under the kernel; an inactive site is no zero.
+    """The largest of the active sites under the kernel; inactive sites are ignored.
 
     Parameters as in the layers for one to three axes, behind ``ndim``. Output sites are those that at least one input
     site reaches, sorted by batch, z, y, x. As in ``nn.MaxPool3d``, NaN is larger than all, and the gradient goes to the

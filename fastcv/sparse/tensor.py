@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcv.sparse.kernel_map import KernelMap
+from fastcv.sparse.kernel_map import Geometry, KernelMap, build
 
 __all__ = ["SparseConvTensor"]
 
@@ -150,6 +151,58 @@ class SparseConvTensor:
             f"batch_size={self.batch_size})"
         )
 
+    def _map_for(self, geometry: Geometry, key: str | None) -> KernelMap:
+        """Return the kernel map stored under ``key``, or a new one, for the geometry of a layer.
+
+        Only submanifold layers share a map by its key, for only they leave the sites as they are.
+        """
+        found = self.find_indice_pair(key)
+        if found is None:
+            ones = (1,) * (3 - len(self.spatial_shape))
+            grid = ones + tuple(index(size) for size in self.spatial_shape)
+            return build(self.indices, self.batch_size, Geometry(grid, *geometry[1:]))
+        if not geometry.subm:
+            raise ValueError(f"indice_key {key!r} is taken: only submanifold layers share a kernel map")
+        made = found.geometry
+        if not made.subm or (made.kernel_size, made.dilation) != (geometry.kernel_size, geometry.dilation):
+            raise ValueError(
+                f"layers that share indice_key {key!r} must have the same kernel and dilation: it was made for "
+                f"{made}, wanted is {geometry}"
+            )
+        if found.spatial_shape != self.spatial_shape or found.indices.shape != self.indices.shape:
+            raise ValueError(
+                f"layers that share indice_key {key!r} must have the same sites: it was made for "
+                f"{found.indices.shape[0]} sites in {found.spatial_shape}, got {self.indices.shape[0]} in "
+                f"{self.spatial_shape}"
+            )
+        return found
+
+    def _map_to_undo(self, kernel_size: list[int], key: str | None) -> KernelMap:
+        """Return the map stored under ``key``, that an inverse convolution runs backwards."""
+        found = self.find_indice_pair(key)
+        if found is None:
+            raise ValueError(f"indice_key {key!r} must name a layer before this one; none has it")
+        if found.is_subm:
+            raise ValueError(f"indice_key {key!r} names a submanifold layer, which has nothing to undo")
+        undone = list(found.geometry.kernel_size[3 - len(self.spatial_shape) :])
+        if undone != kernel_size:
+            raise ValueError(
+                f"kernel_size must be that of the layer {key!r} which is undone, {undone}, got {kernel_size}"
+            )
+        if found.out_spatial_shape != self.spatial_shape or found.out_indices.shape != self.indices.shape:
+            raise ValueError(
+                f"input must have the sites that the layer {key!r} left: {found.out_indices.shape[0]} in "
+                f"{found.out_spatial_shape}, got {self.indices.shape[0]} in {self.spatial_shape}"
+            )
+        return found
+
+    def _output(self, features: Tensor, links: KernelMap, key: str | None) -> SparseConvTensor:
+        """Return the output of a layer; it and what comes after it find the map under ``key``."""
+        maps = self.indice_dict
+        if key is not None and key not in maps:
+            maps = {**maps, key: links}
+        return self._derived(features, links.out_indices, links.out_spatial_shape, maps)
+
     def _derived(
         self, features: Tensor, indices: Tensor, spatial_shape: list[int], indice_dict: dict[str, KernelMap]
     ) -> SparseConvTensor:
@@ -188,9 +241,9 @@ def _check(features: Any, indices: Any, spatial_shape: list[int], batch_size: in
         if value.dim() != 2:
             raise ValueError(f"{name} must have two axes, got shape {tuple(value.shape)}")
     if not features.dtype.is_floating_point:
-        raise TypeError(f"features must be of a floating dtype, got {features.dtype}")
+        raise TypeError(f"features must be of a floating dtype, got {_name(features.dtype)}")
     if indices.dtype is not torch.int32:
-        raise TypeError(f"indices must be int32, got {indices.dtype}")
+        raise TypeError(f"indices must be int32, got {_name(indices.dtype)}")
     if not 1 <= len(spatial_shape) <= 3:
         raise ValueError(f"spatial_shape must have one to three sizes, got {spatial_shape}")
     if indices.shape[1] != len(spatial_shape) + 1:
@@ -206,6 +259,18 @@ def _check(features: Any, indices: Any, spatial_shape: list[int], batch_size: in
         raise ValueError(f"indices must be on the device of features ({features.device}), got {indices.device}")
     if batch_size < 0:
         raise ValueError(f"batch_size must not be negative, got {batch_size}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def check_input(input: Any, ndim: int) -> None:
+    """Raise an error unless a layer for grids with ``ndim`` axes can take ``input``."""
+    if not isinstance(input, SparseConvTensor):
+        raise TypeError(f"input must be a SparseConvTensor, got {type(input).__name__}")
+    if len(input.spatial_shape) != ndim:
+        raise ValueError(f"input must have {ndim} spatial axes, got spatial_shape {input.spatial_shape}")
 
 
 def _check_same_sites(first: SparseConvTensor, second: SparseConvTensor) -> None:

@@ -26,12 +26,63 @@ def test_bytes(tmp_path: Path) -> None:
     assert read_velodyne(str(path)).shape == (0, 4)
 
 
-@pytest.mark.parametrize("size", [1, 15, 17, 40])
+@pytest.mark.parametrize("size", [1, 15, 17, 44])
 def test_size_that_is_no_multiple(tmp_path: Path, size: int) -> None:
     path = tmp_path / "scan.bin"
     path.write_bytes(bytes(size))
-    with pytest.raises(ValueError, match=rf"scan.bin is no Velodyne scan: .* {size} bytes are not a multiple"):
+    with pytest.raises(ValueError, match=rf"scan.bin is not a Velodyne scan: .* {size} bytes are not a multiple"):
         read_velodyne(path)
+
+
+def sweep(count: int) -> np.ndarray:
+    """Points as nuScenes has them: x, y, z, intensity, ring."""
+    generator = np.random.default_rng(0)
+    points = generator.uniform(-50, 50, (count, 5)).astype(np.float32)
+    points[:, 3] = generator.integers(0, 256, count)
+    points[:, 4] = np.arange(count) % 32
+    return points
+
+
+@pytest.mark.parametrize("count", [1, 7, 16, 4000])
+def test_a_sweep_of_nuscenes_is_recognised(tmp_path: Path, count: int) -> None:
+    """Sizes that are a multiple of 20 alone, and of 16 as well."""
+    sweep(count).tofile(tmp_path / "sweep.pcd.bin")
+    assert np.array_equal(read_velodyne(tmp_path / "sweep.pcd.bin").numpy(), sweep(count))
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 1000])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_scan_of_kitti_is_recognised(tmp_path: Path, count: int, scale: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(count, 4, generator=generator) * 20
+    points[:, 3] = torch.rand(count, generator=generator) * scale
+    write_velodyne(tmp_path / "scan.bin", points)
+    assert torch.equal(read_velodyne(tmp_path / "scan.bin"), points)
+
+
+def test_columns_are_told_or_recognised_never_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "scan.bin"
+    others = np.random.default_rng(0).uniform(-50, 50, (40, 6)).astype("<f4")  # 960 bytes: 60 points of 4, 48 of 5
+    others.tofile(path)
+    with pytest.raises(ValueError, match=r"scan.bin: its values suit none .* columns .*\(columns=4: x, y, z, refl"):
+        read_velodyne(path)
+    assert np.array_equal(read_velodyne(path, columns=6).numpy(), others)
+    assert read_velodyne(path, columns=3).shape == (80, 3)
+    others[:2].tofile(path)  # 48 bytes: a multiple of 16 alone, with a negative reflectance
+    with pytest.raises(ValueError, match="its values suit none"):
+        read_velodyne(path)
+    path.write_bytes(bytes(80))
+    with pytest.raises(ValueError, match="its values suit both"):
+        read_velodyne(path)
+    assert read_velodyne(path, columns=4).shape == (5, 4)
+    assert read_velodyne(path, 5).shape == (4, 5)
+    with pytest.raises(ValueError, match="a point has 24 bytes, and the file's 80 bytes are not a multiple"):
+        read_velodyne(path, 6)
+    with pytest.raises(ValueError, match="columns must be at least 3, for x, y and z, got 2"):
+        read_velodyne(path, 2)
+    path.write_bytes(b"")
+    assert read_velodyne(path, 5).shape == (0, 5)
+    assert read_velodyne(path).shape == (0, 4)
 
 
 def test_errors(tmp_path: Path) -> None:

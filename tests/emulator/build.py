@@ -64,25 +64,25 @@ def build_module(sanitize: str = "") -> Path:
     With `sanitize="address"` it holds AddressSanitizer and UBSan: start Python with `LD_PRELOAD` set to
     `sanitizer_preload()`.
     """
-    rooms = sorted(path.name for path in (CSRC / "ops").iterdir() if path.is_dir())
-    generated = cache_folder() / ("generated-" + _digest(rooms))
+    ops = sorted(path.name for path in (CSRC / "ops").iterdir() if path.is_dir())
+    generated = cache_folder() / ("generated-" + _digest(ops))
     flags = (
         *(f"-I{generated}", f"-isystem{_package_folder('pybind11')}/include", *_dlpack_flags()),
         *(f"-isystem{sysconfig.get_path('include')}", f"-DFASTCV_MODULE_NAME={MODULE_NAME}"),
         *('-DFASTCV_VERSION="emulated"', "-fopenmp"),
     )
-    core_headers = _files(CSRC / "core", "**/*.h", "**/*.cuh")
-    units = [Unit(CSRC / "module.cpp", flags, (generated / "rooms.inc",))]
+    core_headers = (*_files(CSRC / "core", "**/*.h", "**/*.cuh"), *_files(CSRC / "families", "*/*.h", "*/*.cuh"))
+    units = [Unit(CSRC / "module.cpp", flags, (generated / "ops.inc",))]
     units += [Unit(source, flags, core_headers) for source in _files(CSRC / "core", "*.cpp")]
-    for room in rooms:
-        # A room includes the core and itself, no other room.
-        headers = (*core_headers, *_files(CSRC / "ops" / room, "*.h", "*.cuh"), *_files(EMULATOR, "*.h"))
-        units += [Unit(source, flags, headers) for source in _files(CSRC / "ops" / room, "*_cuda.cu")]
+    for op in ops:
+        # An op folder includes the core, families and itself, no other op.
+        headers = (*core_headers, *_files(CSRC / "ops" / op, "*.h", "*.cuh"), *_files(EMULATOR, "*.h"))
+        units += [Unit(source, flags, headers) for source in _files(CSRC / "ops" / op, "*_cuda.cu")]
     units += _emulator_units(sanitize)
     # Bindings several at a time, as the wheel's build takes them: most of their compile time is pybind11's own code.
-    texts = {"rooms.inc": "".join(f"FASTCV_ROOM({room})\n" for room in rooms)}
-    for first in range(0, len(rooms), BINDINGS_AT_ONCE):
-        folders = [CSRC / "ops" / room for room in rooms[first : first + BINDINGS_AT_ONCE]]
+    texts = {"ops.inc": "".join(f"FASTCV_OP({op})\n" for op in ops)}
+    for first in range(0, len(ops), BINDINGS_AT_ONCE):
+        folders = [CSRC / "ops" / op for op in ops[first : first + BINDINGS_AT_ONCE]]
         sources = [source for folder in folders for source in _files(folder, "*_bind.cpp")]
         own = (header for folder in folders for header in _files(folder, "*.h"))
         headers = (*core_headers, *own, *sources, *_files(EMULATOR, "*.h"))

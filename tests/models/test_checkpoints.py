@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastcv.models import detection
 from fastcv.models.detection import load_weights
@@ -91,7 +91,7 @@ def test_safetensors(tmp_path: Path) -> None:
     safetensors.save_file(state, tmp_path / "model.safetensors")
     assert_loaded(load_weights(tiny(), tmp_path / "model.safetensors"), state)
     (tmp_path / "broken.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         load_weights(tiny(), tmp_path / "broken.safetensors")
 
 
@@ -193,6 +193,49 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, monkeypatch: pytest.Monke
     torch.save([1, 2], "list.pth")
     with pytest.raises(ValueError, match="must hold a state_dict"):
         load_weights(tiny(), "list.pth")
+
+
+KEY, BIAS = "backbone.body.conv1.weight", "roi_heads.box_predictor.cls_score.bias"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("key", "change", "message"), [
+    (3, lambda _: torch.zeros(1), "must hold tensors by name, got the key 3"),
+    (BIAS, lambda bias: bias[0], r"cls_score.bias must have shape \(4,\), got \(\)"),
+    (KEY, Tensor.to_sparse, "conv1.weight must be a dense tensor, got one that is sparse"),
+    (KEY, lambda w: torch.nested.nested_tensor(list(w)), "conv1.weight must be a dense .* is sparse or nested"),
+    (KEY, lambda w: w.to("meta"), "conv1.weight must be a dense tensor, got one that is without data"),
+    (KEY, lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "conv1.weight must be a dense .* is quantized"),
+    (KEY, lambda w: w.to(torch.complex64), "conv1.weight must hold real numbers, got complex64"),
+    (KEY, Tensor.long, "conv1.weight must be of a dtype like float32, got int64"),
+])  # fmt: skip
+def test_tensors_that_no_model_has(tmp_path: Path, key: Any, change: Any, message: str) -> None:
+    """Each is the last of the file, after all that fits: nothing of it is loaded."""
+    state: dict[Any, Any] = tiny(seed=1).state_dict()
+    state[key] = change(state.pop(key, None))
+    torch.save(state, tmp_path / "model.pth")
+    model = tiny()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, tmp_path / "model.pth")
+    assert_loaded(model, before)
+    with pytest.raises(ValueError, match=r"model\.pth"):
+        detection.create("maskrcnn_tiny_fpn", weights=tmp_path / "model.pth")
+
+
+def test_dtypes_of_the_same_kind_are_converted(tmp_path: Path) -> None:
+    state = tiny(seed=1).state_dict()
+    torch.save(
+        {key: value.double() if value.is_floating_point() else value for key, value in state.items()},
+        tmp_path / "m.pth",
+    )
+    assert_loaded(load_weights(tiny(), tmp_path / "m.pth"), state)
+
+
+def test_a_model_without_memory_loads_nothing(tmp_path: Path) -> None:
+    torch.save(tiny().state_dict(), tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="on the device meta"):
+        load_weights(tiny().to("meta"), tmp_path / "model.pth")
 
 
 def test_an_optimized_model_loads_nothing(tmp_path: Path) -> None:

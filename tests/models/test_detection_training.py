@@ -49,9 +49,9 @@ def test_what_is_drawn_later_hides_what_was_there() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="size must be at least 16, got 8"):
         synthetic_instances(1, size=8)
-    with pytest.raises(ValueError, match="images and targets must be as many, at least one, got 1 and 0"):
+    with pytest.raises(ValueError, match="images and targets must have the same length, at least 1, got 1 and 0"):
         train_detection(nn.Identity(), [torch.zeros(3, 8, 8)], [], steps=1)
-    with pytest.raises(ValueError, match=r"targets\[0\] must have boxes, labels and masks alone, got keypoints"):
+    with pytest.raises(ValueError, match=r"targets\[0\] must have only boxes, labels and masks, got keypoints"):
         train_detection(nn.Identity(), [torch.zeros(3, 8, 8)], [{"keypoints": torch.zeros(0, 1, 3)}], steps=1)
 
 

@@ -346,6 +346,19 @@ def test_same_losses_and_gradients_in_float32_with_frozen_normalisation(peer: Mo
         assert (parameter.grad - reference).norm() <= 1e-3 * reference.norm() + 1e-6, name
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_under_autocast(kind: str) -> None:
+    torch.manual_seed(0)
+    model = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **OPTIONS).train()
+    expected = step(model, kind, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = step(model, kind, torch.float32)
+        with torch.no_grad():
+            assert len(model.eval()(images())) == 3
+    for name, loss in expected.items():
+        torch.testing.assert_close(actual[name].float(), loss, rtol=0.1, atol=0.02, msg=name)
+
+
 def test_images_without_targets_train(backend: Backend) -> None:
     for kind in KINDS:
         model = detection.create(f"{kind}_tiny_fpn", num_classes=CLASSES, **OPTIONS).train().to(backend.device)

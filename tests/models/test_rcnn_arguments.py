@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fastcv.models import detection
+from fastcv.nn import MultiScaleRoIAlign
 
 OPTIONS: dict[str, Any] = {"num_classes": 4, "min_size": 64, "max_size": 96}
 IMAGE = torch.rand(3, 60, 80)
@@ -131,6 +133,15 @@ def test_options() -> None:
         detection.resnet_fpn_backbone(backbone_name="tiny", returned_layers=[0, 1])
     with pytest.warns(UserWarning, match="trainable_backbone_layers has no effect without weights"):
         detection.create("fasterrcnn_tiny_fpn", trainable_backbone_layers=2)
+
+
+def test_bins_that_are_not_square() -> None:
+    pool = MultiScaleRoIAlign(["0", "1"], (np.int64(3), 5), 2)
+    backbone = detection.resnet_fpn_backbone(backbone_name="tiny", out_channels=32)
+    model = detection.FasterRCNN(backbone, 2, min_size=64, max_size=96, box_roi_pool=pool).eval()
+    assert model.roi_heads.box_head.fc6.in_features == 32 * 15
+    with torch.no_grad():
+        assert len(model([IMAGE])) == 1
 
 
 def test_optimized_models_neither_train_nor_optimize_twice() -> None:

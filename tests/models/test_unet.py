@@ -95,6 +95,12 @@ def test_a_short_training_learns() -> None:
     assert score > 0.5
 
 
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_any_number_of_steps(steps: int) -> None:
+    losses, _ = train(steps=steps, base_channels=2, size=16)
+    assert len(losses) == steps
+
+
 def test_training_is_repeatable() -> None:
     assert train(steps=3, base_channels=2, size=16) == train(steps=3, base_channels=2, size=16)
 
@@ -125,7 +131,7 @@ def test_segment_command(run: Any, tmp_path: Path) -> None:
     assert Image.open(output).size[0] > 900
     for arguments, message in (
         (("--output", tmp_path / "sheet.jpg"), "has to end in .png"),
-        (("--size", 20), "--size has to be a multiple of 8, got 20"),
+        (("--size", 20), "--size must be a multiple of 8, got 20"),
     ):
         refused = run("segment", *arguments)
         assert refused.exit_code == 2

@@ -50,38 +50,68 @@ def test_activation(backend: Any) -> None:
         ConvTranspose2d(3, 4, 2, activation="gelu").to(backend.device)(input)
 
 
-def test_the_packed_weight_follows_the_weight(backend: Any) -> None:
+def assert_equals_torch(module: Any, input: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+    weight = module.weight if weight is None else weight
+    expected = nn.functional.conv_transpose2d(input.cpu(), weight.cpu(), module.bias.cpu(), stride=2)
+    torch.testing.assert_close(module(input).cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_call_reads_the_weight_as_it_is(backend: Any) -> None:
+    """Nothing is kept between calls: not for computed, replaced, written or fused weights."""
     module = ConvTranspose2d(3, 4, 2, 2).to(backend.device).eval()
     input = torch.randn(1, 3, 4, 5).to(backend.device)
-
-    def check() -> None:
-        plain = nn.ConvTranspose2d(3, 4, 2, 2)
-        plain.load_state_dict(module.state_dict())
-        torch.testing.assert_close(module(input).cpu(), plain(input.cpu()), rtol=1e-5, atol=1e-6)
-
     with torch.no_grad():
-        check()
-        packed = module._packed.weight
-        assert packed is not None
-        check()
-        assert module._packed.weight is packed, "packed once"
+        for _ in range(20):  # new tensors take the addresses of old ones
+            weight = torch.randn(3, 4, 2, 2).to(backend.device)
+            computed = torch.func.functional_call(module, {"weight": weight}, (input,))
+            expected = nn.functional.conv_transpose2d(input.cpu(), weight.cpu(), module.bias.cpu(), stride=2)
+            torch.testing.assert_close(computed.cpu(), expected, rtol=1e-5, atol=1e-5)
+            del weight
+            del module.weight
+            module.weight = nn.Parameter(torch.randn(3, 4, 2, 2).to(backend.device))
+            assert_equals_torch(module, input)
+            module.weight.data.mul_(3)
+            assert_equals_torch(module, input)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)  # does not raise the weight's version
+    module(input).sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert_equals_torch(module, input)
+    normed = nn.utils.parametrizations.weight_norm(ConvTranspose2d(3, 4, 2, 2)).to(backend.device).eval()
+    with torch.no_grad():
+        for _ in range(10):
+            normed.load_state_dict({name: torch.randn_like(value) for name, value in normed.state_dict().items()})
+            assert_equals_torch(normed, input)
+
+
+def test_an_optimized_module_notices_other_weights_and_refuses_training(backend: Any) -> None:
+    module = ConvTranspose2d(3, 4, 2, 2).to(backend.device).optimize()
+    input = torch.randn(1, 3, 4, 5).to(backend.device)
+    with torch.no_grad():
+        assert_equals_torch(module, input)
         module.weight.mul_(2)
-        check()
+        assert_equals_torch(module, input)
         module.load_state_dict(ConvTranspose2d(3, 4, 2, 2).state_dict())
-        check()
-        module.weight = nn.Parameter(torch.randn_like(module.weight))
-        check()
+        assert_equals_torch(module, input)
+        module.weight = nn.Parameter(torch.randn_like(module.weight), requires_grad=False)
+        assert_equals_torch(module, input)
         for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
             assert torch.equal(other(input), module(input))
-            assert other._packed is not module._packed
+    with pytest.raises(RuntimeError, match="cannot be trained"):
         module.train()
-        module.weight.data.mul_(3)
-        module.eval()
-        check()
-    with torch.inference_mode():
-        check()
-    (gradient,) = torch.autograd.grad(module(input).sum(), module.weight)
-    assert gradient.shape == module.weight.shape
+
+
+def test_autocast(backend: Any) -> None:
+    """As torch's: computed in the dtype of autocast, gradients in that of the weight."""
+    module = ConvTranspose2d(3, 4, 2, 2).to(backend.device)
+    input = torch.randn(1, 3, 4, 5).to(backend.device)
+    with torch.autocast(backend.device, dtype=torch.bfloat16):
+        output = module(input)
+    assert output.dtype is torch.bfloat16
+    output.sum().backward()
+    assert module.weight.grad is not None
+    assert module.weight.grad.dtype is torch.float32
+    torch.testing.assert_close(output.float(), module(input), rtol=0.02, atol=0.02)
 
 
 def test_compile(backend: Any) -> None:

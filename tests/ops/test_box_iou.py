@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -81,16 +80,13 @@ def test_gradients_equal_torchvision(backend: Any, torchvision_ops: Any, name: s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradcheck(backend: Any, name: str) -> None:
-    function = getattr(ops, name)
-    boxes1 = torch.tensor([[0.3, 0.1, 4.2, 5.7], [2.1, 1.9, 7.3, 6.4], [20.2, 20.7, 24.1, 29.3]], dtype=torch.float64)
-    boxes2 = torch.tensor([[1.2, 1.3, 5.9, 4.4], [0.8, 3.7, 2.2, 9.1]], dtype=torch.float64)
-    leaves = [boxes.to(backend.device).requires_grad_() for boxes in (boxes1, boxes2)]
-    if name == "complete_box_iou":  # not the derivative of its value: alpha is a constant
-        return
-    assert torch.autograd.gradcheck(function, leaves)
-    assert torch.autograd.gradcheck(lambda b: function(b, leaves[1].detach()), leaves[:1])
-    assert torch.autograd.gradcheck(lambda b: function(leaves[0].detach(), b), leaves[1:])
+def test_a_gradient_of_one_set_alone(backend: Any, name: str) -> None:
+    boxes1, boxes2 = (random_boxes(n, seed=n).to(backend.device).requires_grad_() for n in (7, 20))
+    both = torch.autograd.grad(getattr(ops, name)(boxes1, boxes2).square().sum(), (boxes1, boxes2))
+    for leaf, expected in zip((boxes1, boxes2), both, strict=True):
+        pair = [b if b is leaf else b.detach() for b in (boxes1, boxes2)]
+        (gradient,) = torch.autograd.grad(getattr(ops, name)(*pair).square().sum(), leaf)
+        assert torch.equal(gradient, expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -191,23 +187,6 @@ def test_misaligned_memory(backend: Any) -> None:
     assert torch.equal(ops.box_iou(boxes, boxes), ops.box_iou(boxes.clone(), boxes.clone()))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_same_bits_for_every_run_and_thread_count(backend: Any, name: str) -> None:
-    boxes1, boxes2 = random_boxes(290, dtype=torch.float32), random_boxes(700, dtype=torch.float32, seed=1)
-    weight = torch.randn(290, 700, generator=torch.Generator().manual_seed(2))
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 1) if backend.name != "emulated" else (1, 2):
-            torch.set_num_threads(count)
-            overlap = getattr(ops, name)(boxes1.to(backend.device), boxes2.to(backend.device))
-            results.append((overlap, *gradients(getattr(ops, name), boxes1, boxes2, weight, backend.device)))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
-
-
 def test_row_offsets_beyond_32_bits(backend: Any) -> None:
     """The gradient of a matrix whose rows lie 2^30 elements apart, in memory that is mostly never touched."""
     apart = 2**30 + 16
@@ -238,100 +217,14 @@ def test_second_derivative_is_refused(backend: Any) -> None:
         gradient.sum().backward()
 
 
-def test_opcheck(backend: Any) -> None:
-    for kind in range(4):
-        leaves = [random_boxes(k, dtype=torch.float32, seed=k).to(backend.device).requires_grad_() for k in (3, 5)]
-        torch.library.opcheck(torch.ops.fastcv.box_iou.default, (*leaves, kind, 1e-7, False))
-    batch = [random_boxes(2, k, seed=k).to(backend.device) for k in (3, 5)]
-    torch.library.opcheck(torch.ops.fastcv.box_iou.default, (*batch, 1, 0.0, True))
-    grad = torch.ones(2, 3, 5, dtype=torch.float64, device=backend.device)
-    torch.library.opcheck(torch.ops.fastcv.box_iou_backward.default, (grad, *batch, 1, 0.0, True, False))
-
-
-def test_compile_vmap_and_meta(backend: Any) -> None:
+def test_vmap_and_meta(backend: Any) -> None:
     boxes1, boxes2 = (random_boxes(k, dtype=torch.float32, seed=k).to(backend.device) for k in (6, 9))
+    stacked = torch.stack([boxes1, boxes1 + 1])
     for name in NAMES:
         function = getattr(ops, name)
-        compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
-        for count in (6, 2):
-            leaf = boxes1[:count].clone().requires_grad_()
-            eager = boxes1[:count].clone().requires_grad_()
-            assert torch.equal(compiled(leaf, boxes2), function(eager, boxes2))
-            (got,) = torch.autograd.grad(compiled(leaf, boxes2).square().sum(), leaf)
-            (want,) = torch.autograd.grad(function(eager, boxes2).square().sum(), eager)
-            torch.testing.assert_close(got, want)
-        assert torch.equal(compiled(boxes1.long(), boxes2.long()), function(boxes1.long(), boxes2.long()))
-        stacked = torch.stack([boxes1, boxes1 + 1])
         assert torch.equal(torch.vmap(function, (0, None))(stacked, boxes2), function(stacked, boxes2))
         assert function(boxes1.to("meta"), boxes2.to("meta")).shape == (6, 9)
-
-
-GOOD = {"boxes1": torch.zeros(2, 4), "boxes2": torch.zeros(3, 4)}
-BAD_ARGUMENTS = [
-    ({"boxes1": [1.0]}, TypeError, "boxes1 must be a torch.Tensor, got list"),
-    ({"boxes2": None}, TypeError, "boxes2 must be a torch.Tensor, got NoneType"),
-    ({"boxes1": torch.zeros(4)}, ValueError, r"boxes1 must have shape \(..., N, 4\), got \(4,\)"),
-    ({"boxes2": torch.zeros(3, 5)}, ValueError, r"boxes2 must have shape \(..., M, 4\), got \(3, 5\)"),
-    ({"boxes1": torch.zeros(2, 4, dtype=torch.bool)}, TypeError, "boxes1 must be of a floating or an integer dtype"),
-    ({"boxes1": torch.zeros(2, 4, dtype=torch.complex64)}, TypeError, "boxes1 must be .* got torch.complex64"),
-    (
-        {"boxes1": torch.zeros(2, 2, 4), "boxes2": torch.zeros(3, 2, 4)},
-        ValueError,
-        r"boxes1 and boxes2 must have leading axes that broadcast, got \(2, 2, 4\) and \(3, 2, 4\)",
-    ),
-    ({"boxes2": torch.zeros(3, 4, device="meta")}, ValueError, "boxes2 must be on the device of boxes1"),
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(backend: Any, name: str, changed: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments = {
-        key: value.to(backend.device) if isinstance(value, Tensor) and value.device.type != "meta" else value
-        for key, value in {**GOOD, **changed}.items()
-    }
-    with pytest.raises(error, match=message):
-        getattr(ops, name)(**arguments)
-
-
-def test_bad_options(backend: Any) -> None:
-    boxes = torch.zeros(1, 4, device=backend.device)
-    for fmt in ("xyxyxyxy", "", None, 3):
-        with pytest.raises(ValueError, match="fmt must be one of xyxy, xywh, cxcywh, got"):
-            ops.box_iou(boxes, boxes, fmt)
-    with pytest.raises(TypeError, match=r"boxes1 must be a torch\.Tensor"):
-        ops.box_iou(None, boxes, "xywh")
-    for function in (ops.distance_box_iou, ops.complete_box_iou):
-        with pytest.raises(TypeError, match="eps must be a number, got str"):
-            function(boxes, boxes, "small")
-        for eps in (-1.0, NAN):
-            with pytest.raises(ValueError, match="eps must not be negative"):
-                function(boxes, boxes, eps)
-
-
-def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
-    script = """
-        import itertools
-        import torch
-        from fastcv import _C
-        wrong = [torch.zeros(2, 4), torch.zeros(3, 4).double(), torch.zeros(2, 3), torch.zeros(2, 4).int(),
-                 torch.zeros(1, 2, 4), torch.zeros(4, 2).T, torch.zeros(0), None, torch.zeros(2, 4, device="meta")]
-        refused = accepted = 0
-        for a, b, c in itertools.product(wrong, repeat=3):
-            for call in (
-                lambda: _C.box_iou_forward(a, b, 0, 0.0, False),
-                lambda: _C.box_iou_forward(a, b, 9, 0.0, True),
-                lambda: _C.box_iou_backward(a, b, c, a, b, c, 1, 0.0, True, True),
-            ):
-                try:
-                    call()
-                    accepted += 1
-                except (TypeError, ValueError, RuntimeError):  # torch's own for meta tensors
-                    refused += 1
-        print("refused", refused, "accepted", accepted)
-    """
-    printed = in_new_process(script)
-    assert "refused 2160 accepted 27" in printed
+        assert function(boxes1.long().to("meta"), boxes2.long().to("meta")).dtype is torch.float32
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

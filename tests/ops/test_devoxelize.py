@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastcv import reference
 from fastcv.ops import devoxelize
+from fastcv.ops._voxels import as_grid
 
 RANGE = [0.0, -2.0, -1.0, 4.0, 2.0, 1.0]
 SIZE = [1.0, 0.5, 0.4]
@@ -95,7 +96,6 @@ def test_gradients(backend: Any, mode: str) -> None:
         return devoxelize(values, moved[0][:20], moved[1][:12], SIZE, RANGE, mode)
 
     assert torch.autograd.gradcheck(op, (leaf,), check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(op, (leaf,))
 
 
 def test_equal_voxels_and_strange_points(backend: Any) -> None:
@@ -107,15 +107,13 @@ def test_equal_voxels_and_strange_points(backend: Any) -> None:
         assert devoxelize(features, coords, points, SIZE, RANGE, mode).flatten().tolist() == [1, 0, 0, 0]
 
 
-def test_empty(backend: Any) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_without_voxels(backend: Any, mode: str) -> None:
     features = torch.zeros(0, 3, device=backend.device).requires_grad_()
     coords = torch.zeros(0, 4, dtype=torch.int32, device=backend.device)
-    for mode in MODES:
-        for count in (0, 5):
-            output = devoxelize(features, coords, torch.zeros(count, 3, device=backend.device), SIZE, RANGE, mode)
-            assert output.shape == (count, 3)
-            assert (output == 0).all()
-            output.sum().backward()
+    output = devoxelize(features, coords, torch.zeros(5, 3, device=backend.device), SIZE, RANGE, mode)
+    assert output.shape == (5, 3)
+    assert (output == 0).all()
 
 
 def test_strided(backend: Any) -> None:
@@ -125,23 +123,6 @@ def test_strided(backend: Any) -> None:
     turned = features.T.contiguous().to(backend.device).T
     rows = torch.stack([coords, coords], dim=2).to(backend.device)[:, :, 1]
     torch.testing.assert_close(devoxelize(turned, rows, wide, SIZE, RANGE).cpu(), expected)
-
-
-def test_same_for_every_run_and_thread_count(backend: Any) -> None:
-    features, coords, positions = problem(150, 500 if backend.name == "emulated" else 20_000, 9, 6)
-    leaf = features.float().to(backend.device).requires_grad_()
-    moved = coords.to(backend.device), positions.to(backend.device)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 1):
-            torch.set_num_threads(count)
-            output = devoxelize(leaf, *moved, SIZE, RANGE)
-            results.append((output, torch.autograd.grad((output * output).sum(), leaf)[0]))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -154,25 +135,18 @@ def test_any_shape(backend: Any, voxels: int, points: int, channels: int, seed: 
     torch.testing.assert_close(devoxelize(*moved, SIZE, RANGE, mode).cpu(), expected)
 
 
-def test_opcheck_compile_and_vmap(backend: Any) -> None:
-    features, coords, positions = problem(50, 20, 3, 1)
-    features = features.clone().to(backend.device).requires_grad_()
-    coords, positions = coords.to(backend.device), positions.to(backend.device)
-    grid = [*RANGE[:3], *SIZE, 4.0, 8.0, 5.0]
-    torch.library.opcheck(torch.ops.fastcv.voxel_neighbors.default, (coords, positions, grid, None, 8))
-    indices, weights = torch.ops.fastcv.voxel_neighbors(coords, positions, grid, None, 8)
-    torch.library.opcheck(torch.ops.fastcv.devoxelize.default, (features, indices, weights))
-    grad = torch.ones(20, 3, dtype=torch.float64, device=backend.device, requires_grad=True)
-    torch.library.opcheck(torch.ops.fastcv.devoxelize_transposed.default, (grad, indices, weights, 50))
+def test_any_number_of_points_in_a_trace_and_vmap(backend: Any) -> None:
+    features, coords, positions = (t.to(backend.device) for t in problem(50, 20, 3, 1))
 
     def op(features: Tensor, points: Tensor) -> Tensor:
         return devoxelize(features * 2, coords, points, SIZE, RANGE) + 1
 
     torch._dynamo.reset()
     compiled = torch.compile(op, fullgraph=True, backend="aot_eager", dynamic=True)
+    leaf = features.clone().requires_grad_()
     for count in (20, 7, 13):
-        assert torch.equal(compiled(features, positions[:count]), op(features, positions[:count]))
-    stacked = torch.stack([features.detach(), -features.detach()])
+        assert torch.equal(compiled(leaf, positions[:count]), op(leaf, positions[:count]))
+    stacked = torch.stack([features, -features])
     mapped = torch.vmap(lambda f: devoxelize(f, coords, positions, SIZE, RANGE))(stacked)
     assert torch.equal(mapped[1], devoxelize(stacked[1], coords, positions, SIZE, RANGE))
 
@@ -186,28 +160,16 @@ def test_wrong_neighbours_do_no_harm(backend: Any) -> None:
     assert grad.tolist() == [[0, 0], [1, 1]]
 
 
-GOOD = {
-    "features": torch.zeros(3, 2), "coords": torch.zeros(3, 4, dtype=torch.int32), "points": torch.zeros(5, 3),
-    "voxel_size": SIZE, "point_cloud_range": RANGE, "mode": "nearest",
-}  # fmt: skip
-BAD_ARGUMENTS = [
-    ({"features": 1}, TypeError, "features must be a torch.Tensor, got int"),
-    ({"coords": 1}, TypeError, "coords must be a torch.Tensor, got int"),
-    ({"points": 1}, TypeError, "points must be a torch.Tensor, got int"),
-    ({"features": torch.zeros(3)}, ValueError, r"features must have shape \(V, C\), got \(3,\)"),
-    ({"features": torch.zeros(3, 2).long()}, TypeError, "features must be float16"),
-    ({"features": torch.zeros(4, 2)}, ValueError, "features and coords must have the same number of rows"),
-    ({"coords": torch.zeros(3, 3).int()}, ValueError, r"coords must have shape \(V, 4\)"),
-    ({"coords": torch.zeros(3, 4).long()}, TypeError, "coords must be int32"),
-    ({"points": torch.zeros(3)}, ValueError, "points must have shape"),
-    ({"points": torch.zeros(5, 3, device="meta")}, ValueError, "points must be on the device of features"),
-    ({"mode": "cubic"}, ValueError, "mode must be 'nearest' or 'trilinear', got 'cubic'"),
-    ({"voxel_size": 0.0}, ValueError, "voxel_size must be positive"),
-    ({"offsets": torch.tensor([0, 4])}, ValueError, "offsets must ascend from 0 to the number of points"),
-]
+def test_sizes_that_make_no_grid() -> None:
+    coords = torch.zeros(3, 4, dtype=torch.int32)
+    with pytest.raises(ValueError, match="voxel_size must be positive"):
+        devoxelize(torch.zeros(3, 2), coords, torch.zeros(5, 3), 0.0, RANGE)
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        devoxelize(**{**GOOD, **change})
+def test_other_numbers_of_neighbours_are_refused() -> None:
+    coords, points, grid = torch.zeros(3, 4, dtype=torch.int32), torch.zeros(5, 3), as_grid(SIZE, RANGE)
+    with pytest.raises(ValueError, match="neighbors must be 1 or 8, got 2"):
+        torch.ops.fastcv.voxel_neighbors(coords, points, grid, None, 2)
+    indices, weights = torch.zeros(5, 2, dtype=torch.int32), torch.zeros(5, 2)
+    with pytest.raises(ValueError, match=r"indices must have shape \(P, 1\) or \(P, 8\), got \(5, 2\)"):
+        torch.ops.fastcv.devoxelize(torch.zeros(3, 2), indices, weights)

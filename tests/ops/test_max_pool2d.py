@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -225,17 +224,6 @@ def test_strided_input_and_gradient(backend: Any) -> None:
         torch.testing.assert_close(gradient, expected)
 
 
-@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4)])
-def test_empty(backend: Any, shape: tuple[int, ...]) -> None:
-    input = torch.zeros(shape, device=backend.device, requires_grad=True)
-    values, indices = max_pool2d_with_indices(input, 2)
-    assert values.shape == indices.shape == (*shape[:2], 2, 2)
-    output = max_unpool2d(values, indices, 2)
-    assert output.shape == shape
-    (gradient,) = torch.autograd.grad(output.sum(), input)
-    assert gradient.shape == shape
-
-
 def test_unpool_to_nothing_and_of_nothing(backend: Any) -> None:
     values = torch.zeros(1, 2, 0, 3, device=backend.device)
     assert max_unpool2d(values, values.long(), 2, output_size=(1, 6)).shape == (1, 2, 1, 6)
@@ -269,24 +257,6 @@ def test_enormous_window(backend: Any) -> None:
     assert torch.equal(indices[:, :, 0, 0], input.flatten(2).argmax(2))
     values.sum().backward()
     assert max_pool2d_with_indices(input, 1, 2**30)[0].shape == (1, 2, 1, 1)
-
-
-def test_same_bits_for_every_run_and_thread_count(backend: Any) -> None:
-    threads = torch.get_num_threads()
-    for layout, dtype in zip(LAYOUTS, (torch.float32, torch.bfloat16), strict=True):
-        input = random_input(3, 37, 20, 31, dtype=dtype).to(backend.device, memory_format=layout).requires_grad_()
-        results = []
-        try:
-            for count in (1, 2, 3, 1):
-                torch.set_num_threads(count)
-                values, indices = max_pool2d_with_indices(input, 3, 2, 1)
-                (gradient,) = torch.autograd.grad(values.exp().sum(), input)
-                unpooled = max_unpool2d(values.detach(), indices, 3, 2, 1, output_size=input.shape)
-                results.append((values.detach(), indices, gradient, unpooled))
-        finally:
-            torch.set_num_threads(threads)
-        for result in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
 def test_gradcheck(backend: Any) -> None:
@@ -366,31 +336,6 @@ def test_function_transforms(backend: Any) -> None:
     torch.testing.assert_close(derivative, gradient * tangent)
 
 
-def test_opcheck_and_compile(backend: Any) -> None:
-    window = (3, 2, 2, 2, 1, 1, 1, 1)
-    for layout in LAYOUTS:
-        input = random_input(2, 3, 6, 7, dtype=torch.float32).to(backend.device, memory_format=layout).requires_grad_()
-        torch.library.opcheck(torch.ops.fastcv.max_pool2d_with_indices.default, (input, *window, True))
-        values, indices = max_pool2d_with_indices(input.detach(), (3, 2), 2, 1)
-        values.requires_grad_()
-        torch.library.opcheck(torch.ops.fastcv.max_pool2d_backward.default, (values, indices, 6, 7, *window))
-        torch.library.opcheck(torch.ops.fastcv.max_pool2d_gather.default, (input, indices))
-        torch.library.opcheck(torch.ops.fastcv.max_unpool2d.default, (values, indices, 6, 7))
-
-    def function(x: Tensor) -> Tensor:
-        values, indices = max_pool2d_with_indices(x, 3, 2, 1)
-        return max_unpool2d(values * values, indices, 3, 2, 1, output_size=x.shape)
-
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
-    for height in (7, 5, 9):
-        leaf = random_input(2, 3, height, 7, dtype=torch.float32).to(backend.device).requires_grad_()
-        output = compiled(leaf)
-        assert torch.equal(output, function(leaf))
-        (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
-        torch.testing.assert_close(gradient, torch.autograd.grad(function(leaf).square().sum(), leaf)[0])
-    assert max_pool2d_with_indices(leaf.to("meta"), 2)[1].dtype is torch.int64
-
-
 def test_negative_bit_is_resolved(backend: Any) -> None:
     view = torch.complex(random_input(1, 2, 4, 6), random_input(1, 2, 4, 6, seed=1)).to(backend.device).conj().imag
     assert view.is_neg()
@@ -402,7 +347,7 @@ def test_offsets_beyond_32_bits(backend: Any) -> None:
     rows = 2**9 + 2
     input = torch.empty(1, 1, rows, 2**22, dtype=torch.float16, device=backend.device)
     expected = random_input(1, 1, rows, 1, dtype=torch.float16).to(backend.device)
-    with pytest.raises(ValueError, match="2\\^31 pixels an image"):
+    with pytest.raises(ValueError, match="fewer than 2147483648 pixels an image"):
         max_pool2d_with_indices(input, 1, (1, 2**22))
     # as planes of one row each
     planes = input.reshape(rows, 1, 1, 2**22)
@@ -411,104 +356,6 @@ def test_offsets_beyond_32_bits(backend: Any) -> None:
     assert torch.equal(values.flatten(), expected.flatten())
     assert not indices.any()
     assert torch.equal(torch.ops.fastcv.max_pool2d_gather(planes, indices), values)
-
-
-BAD_POOLING = [
-    ({"input": [1.0]}, TypeError, "input must be a torch.Tensor, got list"),
-    ({"input": torch.zeros(8, 8)}, ValueError, r"input must have shape \(N, C, H, W\) or \(C, H, W\), got \(8, 8\)"),
-    ({"input": torch.zeros(1, 2, 8, 8, dtype=torch.int32)}, TypeError, "input must be float16, .* got int32"),
-    ({"input": torch.zeros(1, 2, 0, 8)}, ValueError, "input must be larger than a window"),
-    ({"kernel_size": 9}, ValueError, r"input must be larger than a window: \(1, 2, 8, 8\) with kernel_size \(9, 9\)"),
-    ({"kernel_size": 0}, ValueError, "kernel_size must be positive, got 0"),
-    ({"kernel_size": 2.0}, TypeError, "kernel_size must be an int or two ints"),
-    ({"stride": (1, 0)}, ValueError, r"stride must be positive, got \(1, 0\)"),
-    (
-        {"padding": 2},
-        ValueError,
-        "padding must be at most half of kernel_size, got padding 2 with kernel_size 3",
-    ),
-    ({"padding": -1}, ValueError, "padding must not be negative, got -1"),
-    ({"padding": (1, 1, 1)}, TypeError, "padding must be an int or two ints"),
-    ({"dilation": -1}, ValueError, "dilation must be positive, got -1"),
-    ({"stride": 2**31}, ValueError, r"stride must lie in \[1, 2\^30\], got 2147483648"),
-]
-
-
-@pytest.mark.parametrize(("changed", "error", "message"), BAD_POOLING)
-def test_bad_arguments_of_pooling(backend: Any, changed: Any, error: type[Exception], message: str) -> None:
-    arguments = {"input": torch.zeros(1, 2, 8, 8), "kernel_size": 3, **changed}
-    if isinstance(arguments["input"], Tensor):
-        arguments["input"] = arguments["input"].to(backend.device)
-    with pytest.raises(error, match=message):
-        max_pool2d_with_indices(**arguments)
-
-
-BAD_UNPOOLING = [
-    ({"values": None}, TypeError, "values must be a torch.Tensor, got NoneType"),
-    ({"indices": 3}, TypeError, "indices must be a torch.Tensor, got int"),
-    ({"values": torch.zeros(4, 4)}, ValueError, r"values must have shape \(N, C, P, Q\) or \(C, P, Q\), got \(4, 4\)"),
-    ({"indices": torch.zeros(1, 2, 4, 3).long()}, ValueError, "indices must have the shape of values"),
-    ({"indices": torch.zeros(2, 4, 4).long()}, ValueError, "indices must have the shape of values"),
-    ({"indices": torch.zeros(1, 2, 4, 4).int()}, TypeError, "indices must be int64, got torch.int32"),
-    ({"values": torch.zeros(1, 2, 4, 4).int()}, TypeError, "must be float16, .* got int32"),
-    ({"kernel_size": 0}, ValueError, "kernel_size must be positive"),
-    ({"padding": 9}, ValueError, "padding 9 leaves a result of size"),
-    ({"output_size": (8,)}, ValueError, "output_size must end in a height and a width"),
-    ({"output_size": (8, 10)}, ValueError, r"less than a stride \(2, 2\) away from \(8, 8\), got \(8, 10\)"),
-]
-
-
-@pytest.mark.parametrize(("changed", "error", "message"), BAD_UNPOOLING)
-def test_bad_arguments_of_unpooling(backend: Any, changed: Any, error: type[Exception], message: str) -> None:
-    arguments = {"values": torch.zeros(1, 2, 4, 4), "indices": torch.zeros(1, 2, 4, 4).long(), "kernel_size": 2}
-    arguments |= changed
-    arguments = {k: v.to(backend.device) if isinstance(v, Tensor) else v for k, v in arguments.items()}
-    with pytest.raises(error, match=message):
-        max_unpool2d(**arguments)
-
-
-def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
-    """The worst of them in a process of its own, where a crash would show as a signal."""
-    script = """
-        import itertools, torch
-        from fastcv import _C
-        from fastcv.ops import max_unpool2d
-        x, small = torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4, 4)
-        index = torch.zeros(1, 2, 4, 4).long()
-        wrong = [x, small, index, x[0], small.double(), index.int(), x.transpose(1, 2), torch.zeros(0), None, 3]
-        done, window = 0, (2, 2, 2, 2, 0, 0, 1, 1)
-        calls = [(_C.max_pool2d_forward, window), (_C.max_pool2d_backward, window), (_C.max_pool2d_gather, ())]
-        calls.append((_C.max_unpool2d, (torch.zeros(0).int(),)))
-        for a, b, c in itertools.product(wrong, wrong, wrong):
-            for call, more in calls:
-                try:
-                    call(a, b, c, *more)
-                except (TypeError, ValueError):
-                    done += 1
-        sizes = (-2**63, -1, 0, 1, 3, 2**30, 2**31, 2**62)
-        for position, size in itertools.product(range(8), sizes):
-            window = [2, 2, 2, 2, 0, 0, 1, 1]
-            window[position] = size
-            calls = [(_C.max_pool2d_forward, (small, index, x)), (_C.max_pool2d_backward, (x, small, index))]
-            for call, tensors in calls:
-                try:
-                    call(*tensors, *window)
-                except (TypeError, ValueError):
-                    done += 1
-        for value in (-2**63, -1, 64, 2**31, 2**32, 2**61, 2**63 - 1):
-            bad = torch.full_like(index, value)
-            _C.max_pool2d_backward(x, small, bad, 2, 2, 2, 2, 0, 0, 1, 1)
-            assert not x.any()
-            _C.max_pool2d_gather(small, x, bad)
-            assert not small.any()
-            try:
-                max_unpool2d(small, bad, 2)
-            except ValueError:
-                done += 1
-        print("refused", done)
-    """
-    printed = in_new_process(script)
-    assert int(printed.split()[1]) > 3900
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -139,19 +138,22 @@ def test_mixed_layouts_and_strides(backend: Any) -> None:
     torch.testing.assert_close(multiscale_roi_align(mixed[::-1], boxes, 3, [1.0] * 3), expected * 0, atol=9, rtol=0)
 
 
-def test_empty(backend: Any) -> None:
-    features = leaves(pyramid(3), backend.device)
-    output = multiscale_roi_align(features, torch.zeros(0, 5, dtype=torch.float64, device=backend.device), 2, SCALES)
-    assert output.shape == (0, 3, 2, 2)
-    for gradient in torch.autograd.grad(output.sum(), features):
-        assert not gradient.any()
+def test_maps_without_pixels_give_zeros(backend: Any) -> None:
     empty = [torch.zeros(1, 2, *size, device=backend.device, requires_grad=True) for size in ((0, 4), (3, 0), (0, 0))]
     boxes = torch.tensor([[0.0, 0, 0, 9, 9], [0, 0, 0, 30, 30], [0, 0, 0, 70, 70]], device=backend.device)
     output = multiscale_roi_align(empty, boxes, 2, SCALES, **CANONICAL)
     assert not output.any()
     torch.autograd.grad(output.sum(), empty)
-    none = [f[:0] for f in features]
-    assert multiscale_roi_align(none, [], 2, SCALES).shape == (0, 3, 2, 2)
+
+
+def test_one_map_alone_wants_a_gradient(backend: Any) -> None:
+    features = leaves(pyramid(), backend.device)
+    boxes = random_boxes(14).to(backend.device)
+    expected = torch.autograd.grad(multiscale_roi_align(features, boxes, 2, SCALES, **CANONICAL).sum(), features)
+    for level, leaf in enumerate(features):
+        alone = [leaf if other is leaf else other.detach() for other in features]
+        (gradient,) = torch.autograd.grad(multiscale_roi_align(alone, boxes, 2, SCALES, **CANONICAL).sum(), leaf)
+        assert torch.equal(gradient, expected[level])
 
 
 def test_boxes_that_give_zeros(backend: Any) -> None:
@@ -179,34 +181,6 @@ def test_batch_index_outside(backend: Any, index: float) -> None:
     assert not output[1].any()
 
 
-def test_same_bits_for_every_run_and_thread_count(backend: Any) -> None:
-    features = leaves(pyramid(40, torch.float32), backend.device)
-    boxes = random_boxes(60).float().to(backend.device)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 5, 1):
-            torch.set_num_threads(count)
-            output = multiscale_roi_align(features, boxes, 7, SCALES, 2, **CANONICAL)
-            results.append((output.detach(), *torch.autograd.grad(output.square().sum(), features)))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
-
-
-def test_gradcheck(backend: Any) -> None:
-    features = leaves([f[..., :6, :7] for f in pyramid(2)], backend.device)
-    boxes = random_boxes(6).to(backend.device)
-
-    def function(*maps: Tensor) -> Tensor:
-        return multiscale_roi_align(maps, boxes, 2, SCALES, 2, True, **CANONICAL)
-
-    assert torch.autograd.gradcheck(function, features, check_forward_ad=True, fast_mode=True)
-    assert torch.autograd.gradgradcheck(function, features, fast_mode=True)
-    assert torch.autograd.gradcheck(lambda m: function(features[0].detach(), m, features[2]), features[1:2])
-
-
 def test_function_transforms(backend: Any) -> None:
     stacked = [torch.stack([a, b]) for a, b in zip(pyramid(seed=0), pyramid(seed=1), strict=True)]
     stacked = [s.to(backend.device) for s in stacked]
@@ -229,109 +203,26 @@ def test_function_transforms(backend: Any) -> None:
     torch.testing.assert_close(derivative, expected[1], rtol=1e-12, atol=1e-12)
 
 
-def test_opcheck(backend: Any) -> None:
-    features = leaves(pyramid(3, torch.float32), backend.device)
-    boxes = random_boxes(4).float().to(backend.device)
-    options = (SCALES, 2, False, 32.0, 2, 1, 3)
-    torch.library.opcheck(torch.ops.fastcv.multiscale_roi_align.default, (features, boxes, 2, 3, *options))
-    gradient = torch.ones(4, 3, 2, 3, device=backend.device, requires_grad=True)
-    sizes = (2, 3, [32, 16, 8], [40, 20, 10])
-    torch.library.opcheck(torch.ops.fastcv.multiscale_roi_align_backward.default, (gradient, boxes, *sizes, *options))
-
-
-def test_compile(backend: Any) -> None:
+@pytest.mark.parametrize("backend", ["cpu-default"], indirect=True)
+def test_compiled_module(backend: Any) -> None:
     module = MultiScaleRoIAlign(["a", "b", "c"], 3, 2, canonical_scale=32, canonical_level=2)
-    maps = dict(zip("abc", pyramid(3, torch.float32, backend.device), strict=True))
-    boxes = random_boxes(7, batch=1).float().to(backend.device)[:, 1:]
+    maps = pyramid(3, torch.float32)
+    boxes = random_boxes(7, batch=1).float()[:, 1:]
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    inputs = {name: value.clone().requires_grad_() for name, value in maps.items()}
-    output = compiled(inputs, [boxes[:3], boxes[3:]], [(64, 80)] * 2)
-    assert torch.equal(output, module(maps, [boxes[:3], boxes[3:]], [(64, 80)] * 2))
-    eager = {name: value.clone().requires_grad_() for name, value in maps.items()}
-    gradients = torch.autograd.grad(output.square().sum(), list(inputs.values()))
-    again = module(eager, [boxes[:3], boxes[3:]], [(64, 80)] * 2)
-    expected = torch.autograd.grad(again.square().sum(), list(eager.values()))
-    for gradient, expected_gradient in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(gradient, expected_gradient)
+    results = []
+    for function in (compiled, module):
+        inputs = leaves(maps)
+        output = function(dict(zip("abc", inputs, strict=True)), [boxes[:3], boxes[3:]], [(64, 80)] * 2)
+        results.append((output.detach(), *torch.autograd.grad(output.square().sum(), inputs)))
+    torch.testing.assert_close(*results)
 
 
-def test_meta_and_autocast(backend: Any) -> None:
+def test_maps_of_mixed_precision(backend: Any) -> None:
     features = pyramid(3, torch.float32)
     boxes = random_boxes(4).float()
-    meta = [f.to("meta") for f in features]
-    assert multiscale_roi_align(meta, boxes.to("meta"), 2, SCALES).shape == (4, 3, 2, 2)
     module = MultiScaleRoIAlign(["0", "1"], 2, 2)
     mixed = {"0": features[0].to(backend.device), "1": features[1].to(backend.device).bfloat16()}
     assert module(mixed, [boxes[:, 1:].to(backend.device)] * 2, [(64, 80)]).dtype is torch.float32
-
-
-GOOD = {
-    "features": [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4)],
-    "boxes": torch.zeros(1, 5),
-    "output_size": 2,
-    "scales": [0.5, 0.25],
-}
-ONE = torch.zeros(1, 2, 8, 8)
-BAD_ARGUMENTS = [
-    ({"features": ONE}, TypeError, "features must be a list of tensors, got Tensor"),
-    ({"features": []}, ValueError, "features must hold 1 to 8 tensors, got 0"),
-    ({"features": [ONE] * 9, "scales": [1.0] * 9}, ValueError, "features must hold 1 to 8 tensors, got 9"),
-    ({"features": [ONE, 3]}, TypeError, r"features\[1\] must be a torch.Tensor, got int"),
-    ({"features": [ONE, ONE[0]]}, ValueError, r"features\[1\] must have shape \(N, C, H, W\)"),
-    ({"features": [ONE[0], ONE]}, ValueError, r"features\[0\] must have shape \(N, C, H, W\)"),
-    ({"features": [ONE, ONE[:, :1]]}, ValueError, r"features\[1\] must have shape .*\(1, 2, \*, \*\), got \(1, 1, 8"),
-    ({"features": [ONE, ONE.double()]}, TypeError, r"features\[1\] must have the dtype of features\[0\]"),
-    ({"features": [ONE.int(), ONE.int()]}, TypeError, r"features\[0\] must be float16, .* got int32"),
-    ({"boxes": torch.zeros(3, 4)}, ValueError, r"boxes must have shape \(K, 5\).*got \(3, 4\)"),
-    ({"scales": [0.5]}, ValueError, "scales must hold one number per level, 2, got 1"),
-    ({"scales": [0.25, 0.5]}, ValueError, "scales must go from the finest map to the coarsest"),
-    ({"scales": [0.5, 0.0]}, ValueError, "scales must be positive and finite"),
-    ({"canonical_scale": 0}, ValueError, "canonical_scale must be positive, got 0"),
-    ({"output_size": 0}, ValueError, "output_size must be positive, got 0"),
-    ({"sampling_ratio": 10**6}, ValueError, "sampling_ratio must be at most 65536, got 1000000"),
-]
-
-
-@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
-    def move(value: Any) -> Any:
-        if isinstance(value, list):
-            return [move(element) for element in value]
-        return value.to(backend.device) if isinstance(value, Tensor) else value
-
-    with pytest.raises(error, match=message):
-        multiscale_roi_align(**{name: move(value) for name, value in {**GOOD, **changed}.items()})
-
-
-def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
-    script = """
-        import itertools, torch
-        from fastcv import _C
-        from fastcv.ops import multiscale_roi_align
-        maps = [torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(2, 3, 4, 4, requires_grad=True)]
-        for value in (float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 3e9, -1.0, 2.0):
-            for column, ratio in itertools.product(range(5), (-1, 2)):
-                box = torch.tensor([[0.0, 1, 1, 5, 5]])
-                box[0, column] = value
-                try:
-                    multiscale_roi_align(maps, box, 2, [1.0, 0.5], ratio).sum().backward()
-                except ValueError:
-                    assert column == 0
-        x = torch.zeros(2, 3, 8, 8)
-        wrong = [[x], [x, x[0]], [x] * 9, [x, x.double()], [], [None], None, x, [torch.zeros(0)], [3, x]]
-        refused = 0
-        for features, output, box in itertools.product(wrong, [x, x[0], None], [torch.zeros(1, 5), x, None]):
-            for call in (_C.multiscale_roi_align_forward, _C.multiscale_roi_align_backward):
-                a, b = (output, features) if call is _C.multiscale_roi_align_forward else (features, output)
-                for scales in ([1.0], [1.0, 0.5], []):
-                    try:
-                        call(a, b, box, scales, 2, False, 224.0, 4, 2, 5)
-                    except (TypeError, ValueError):
-                        refused += 1
-        print("refused", refused)
-    """
-    printed = in_new_process(script)
-    assert "refused 540" in printed
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,11 +72,10 @@ def test_overlaps_one_step_around_the_threshold(backend: Any, torchvision_ops: A
     overlaps = torchvision_ops.box_iou(boxes, boxes)
     chosen = overlaps[(overlaps > 0.05) & (overlaps < 1)].unique().double()[::3]
     assert len(chosen) > 20
-    step = torch.tensor([0.0, 2.0], dtype=torch.float64)
-    for value in chosen:
-        for threshold in (value, torch.nextafter(value, step[0]), torch.nextafter(value, step[1])):
-            expected = torchvision_ops.nms(boxes, scores, float(threshold))
-            actual = nms(boxes.to(backend.device), scores.to(backend.device), float(threshold))
+    for value in chosen.tolist():
+        for threshold in (value, math.nextafter(value, 0.0), math.nextafter(value, 2.0)):
+            expected = torchvision_ops.nms(boxes, scores, threshold)
+            actual = nms(boxes.to(backend.device), scores.to(backend.device), threshold)
             assert torch.equal(actual.cpu(), expected)
 
 
@@ -125,8 +125,7 @@ def test_suppressors_as_far_away_as_they_can_be(backend: Any, torchvision_ops: A
 @pytest.mark.parametrize("scale", [1e-22, 1e-18, 1e17, 3e18])
 def test_areas_at_the_ends_of_float32(backend: Any, torchvision_ops: Any, scale: float) -> None:
     """Areas that are subnormal, zero, nearly infinite or infinite."""
-    count = 800
-    boxes, scores = random_boxes(count, 8, torch.float64)
+    boxes, scores = random_boxes(800, 8, torch.float64)
     boxes = (boxes * scale).float()
     for threshold in (0.0, 0.4):
         expected = torchvision_ops.nms(boxes, scores.float(), threshold)
@@ -160,10 +159,7 @@ def test_batched_agrees_with_torchvision_class_by_class(backend: Any, torchvisio
         boxes, scores, threshold = hard_problem(seed, dtype)
         generator = torch.Generator().manual_seed(seed)
         idxs = torch.randint(-2, 3, (len(boxes),), generator=generator)
-        if seed % 3 == 0:
-            idxs = idxs * (2**40 + 2**33)
-        elif seed % 3 == 1:
-            idxs = idxs.int()
+        idxs = [idxs * (2**40 + 2**33), idxs.int(), idxs][seed % 3]
         expected = by_class(torchvision_ops, boxes, scores, idxs, threshold)
         moved = (tensor.to(backend.device) for tensor in (boxes, scores, idxs))
         assert torch.equal(batched_nms(*moved, threshold).cpu(), expected), seed
@@ -187,10 +183,8 @@ def test_batched_is_right_where_the_offset_trick_is_not(backend: Any, torchvisio
 
 @pytest.mark.parametrize("classes", [1, 2, 9, 300, 1300])
 def test_class_sizes(backend: Any, torchvision_ops: Any, classes: int) -> None:
-    count = 1300
-    boxes, scores = random_boxes(count, 4)
-    generator = torch.Generator().manual_seed(classes)
-    idxs = (torch.rand(count, generator=generator) ** 2 * classes).long()
+    boxes, scores = random_boxes(1300, 4)
+    idxs = (torch.rand(1300, generator=torch.Generator().manual_seed(classes)) ** 2 * classes).long()
     expected = by_class(torchvision_ops, boxes, scores, idxs, 0.2)
     actual = batched_nms(boxes.to(backend.device), scores.to(backend.device), idxs.to(backend.device), 0.2)
     assert torch.equal(actual.cpu(), expected)
@@ -271,22 +265,6 @@ def test_padded(backend: Any, images: int) -> None:
             assert torch.equal(single, indices[i])
 
 
-def test_empty(backend: Any) -> None:
-    boxes = torch.zeros(0, 4, device=backend.device)
-    scores, idxs = boxes[:, 0], boxes[:, 0].long()
-    assert nms(boxes, scores, 0.5).shape == (0,)
-    assert nms(boxes, scores, 0.5).dtype is torch.int64
-    assert batched_nms(boxes, scores, idxs, 0.5).shape == (0,)
-    indices, count = batched_nms_padded(boxes, scores, idxs, 0.5, 3)
-    assert indices.tolist() == [-1, -1, -1]
-    assert count.item() == 0
-    indices, count = batched_nms_padded(boxes[None].expand(2, 0, 4), scores[None].expand(2, 0), None, 0.5, 2)
-    assert indices.tolist() == [[-1, -1], [-1, -1]]
-    assert count.tolist() == [0, 0]
-    indices, count = batched_nms_padded(boxes.new_zeros(0, 5, 4), boxes.new_zeros(0, 5), None, 0.5, 2)
-    assert (indices.shape, count.shape) == ((0, 2), (0,))
-
-
 def test_strided(backend: Any) -> None:
     boxes, scores = random_boxes(90, 2)
     idxs = torch.arange(90) % 4
@@ -316,71 +294,31 @@ def test_offsets_beyond_32_bits(backend: Any) -> None:
     assert torch.equal(indices[1, : count[1]], expected)
 
 
-def test_same_for_every_run_and_thread_count(backend: Any) -> None:
-    boxes, scores = (tensor.to(backend.device) for tensor in random_boxes(1200, 3))
-    idxs = (torch.arange(1200) % 11).to(backend.device)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 5, 1):
-            torch.set_num_threads(count)
-            padded = batched_nms_padded(
-                boxes.reshape(3, 400, 4), scores.reshape(3, 400), idxs.reshape(3, 400), 0.3, 400
-            )
-            results.append((nms(boxes, scores, 0.3), batched_nms(boxes, scores, idxs, 0.3), *padded))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+def test_batching_rule_and_no_gradient(backend: Any) -> None:
+    boxes, scores = (tensor.to(backend.device).view(3, 20, -1) for tensor in random_boxes(60, 1))
+    mapped = torch.vmap(lambda b, s: batched_nms_padded(b, s, None, 0.3, 8))(boxes, scores[..., 0])
+    torch.testing.assert_close(mapped, batched_nms_padded(boxes, scores[..., 0], None, 0.3, 8))
+    assert not nms(boxes[0].clone().requires_grad_(), scores[0, :, 0], 0.3).requires_grad
 
 
-def test_transforms_modes_and_meta(backend: Any) -> None:
-    boxes = torch.stack([random_boxes(20, s)[0] for s in range(3)]).to(backend.device)
-    scores = torch.stack([random_boxes(20, s)[1] for s in range(3)]).to(backend.device)
-    mapped = torch.vmap(lambda b, s: batched_nms_padded(b, s, None, 0.3, 8))(boxes, scores)
-    direct = batched_nms_padded(boxes, scores, None, 0.3, 8)
-    assert all(torch.equal(a, b) for a, b in zip(mapped, direct, strict=True))
-    leaf = boxes[0].clone().requires_grad_()
-    assert not nms(leaf, scores[0], 0.3).requires_grad
-    indices, count = batched_nms_padded(boxes.to("meta"), scores.to("meta"), None, 0.3, 8)
-    assert (indices.shape, count.shape) == ((3, 8), (3,))
-
-
-def test_opcheck(backend: Any) -> None:
-    boxes, scores = (tensor.to(backend.device) for tensor in random_boxes(20, 1))
-    idxs = (torch.arange(20) % 3).to(backend.device)
-    torch.library.opcheck(torch.ops.fastcv.nms.default, (boxes, scores, 0.5))
-    torch.library.opcheck(torch.ops.fastcv.batched_nms.default, (boxes, scores, idxs, 0.5))
-    torch.library.opcheck(torch.ops.fastcv.batched_nms_padded.default, (boxes, scores, idxs, 0.5, 7))
-    torch.library.opcheck(torch.ops.fastcv.batched_nms_padded.default, (boxes[None], scores[None], None, 0.5, 7))
-
-
+@pytest.mark.parametrize("backend", ["cpu-default"], indirect=True)
 def test_compile_and_export(backend: Any) -> None:
-    def padded(boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, Tensor]:
-        return batched_nms_padded(boxes * 2, scores, idxs, 0.3, 12)
+    """What the contract suite does not: symbolic sizes, the result used in the graph, export."""
 
-    def dynamic(boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, Tensor]:
-        return boxes[nms(boxes, scores, 0.3)] + 1, scores[batched_nms(boxes, scores, idxs, 0.3)]
+    class Suppression(torch.nn.Module):
+        def forward(self, boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, ...]:
+            padded = batched_nms_padded(boxes * 2, scores, idxs, 0.3, 12)
+            return boxes[nms(boxes, scores, 0.3)] + 1, scores[batched_nms(boxes, scores, idxs, 0.3)], *padded
 
-    boxes, scores = (tensor.to(backend.device) for tensor in random_boxes(40, 1))
-    idxs = (torch.arange(40) % 3).to(backend.device)
+    module, problem = Suppression(), (*random_boxes(40, 1), torch.arange(40) % 3)
     torch._dynamo.reset()
-    compiled = torch.compile(padded, fullgraph=True, backend="aot_eager", dynamic=True)
-    for count in (40, 17, 30):
-        arguments = boxes[:count], scores[:count], idxs[:count]
-        assert all(torch.equal(a, b) for a, b in zip(compiled(*arguments), padded(*arguments), strict=True))
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-        compiled = torch.compile(dynamic, fullgraph=True, backend="aot_eager", dynamic=True)
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
         for count in (40, 17, 30):
-            arguments = boxes[:count], scores[:count], idxs[:count]
-            assert all(torch.equal(a, b) for a, b in zip(compiled(*arguments), dynamic(*arguments), strict=True))
-
-    class Padded(torch.nn.Module):
-        def forward(self, boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, Tensor]:
-            return padded(boxes, scores, idxs)
-
-    exported = torch.export.export(Padded(), (boxes, scores, idxs), strict=False).module()(boxes, scores, idxs)
-    assert all(torch.equal(a, b) for a, b in zip(exported, padded(boxes, scores, idxs), strict=True))
+            arguments = [tensor[:count] for tensor in problem]
+            torch.testing.assert_close(compiled(*arguments), module(*arguments), rtol=0, atol=0)
+    exported = torch.export.export(module, problem, strict=False).module()
+    torch.testing.assert_close(exported(*problem), module(*problem), rtol=0, atol=0)
 
 
 def test_cuda_graph(backend: Any) -> None:
@@ -401,96 +339,22 @@ def test_cuda_graph(backend: Any) -> None:
     assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
-GOOD = {"boxes": torch.zeros(3, 4), "scores": torch.zeros(3), "idxs": torch.zeros(3).long(), "iou_threshold": 0.5}
-BAD_ARGUMENTS = [
-    ({"boxes": [1.0]}, TypeError, "boxes must be a torch.Tensor, got list"),
-    ({"scores": 3}, TypeError, "scores must be a torch.Tensor, got int"),
-    ({"boxes": torch.zeros(3, 5)}, ValueError, r"boxes must have shape \(N, 4\).* got \(3, 5\)"),
-    ({"boxes": torch.zeros(4)}, ValueError, r"boxes must have shape \(N, 4\).* got \(4,\)"),
-    ({"boxes": torch.zeros(())}, ValueError, r"boxes must have shape \(N, 4\).* got \(\)"),
-    ({"boxes": torch.zeros(3, 4, dtype=torch.int64)}, TypeError, "boxes must be float16, .* got .*int64"),
-    ({"scores": torch.zeros(3, dtype=torch.int32)}, TypeError, "scores must be float16, .* got .*int32"),
-    ({"scores": torch.zeros(2)}, ValueError, "scores must have "),
-    ({"scores": torch.zeros(3, 1)}, ValueError, r"scores must have shape .* got \(3, 1\)"),
-    ({"scores": torch.zeros(3, device="meta")}, ValueError, "scores must be on the device of boxes"),
-    ({"iou_threshold": 1.5}, ValueError, r"iou_threshold must be in \[0, 1\], got 1.5"),
-    ({"iou_threshold": -0.1}, ValueError, r"iou_threshold must be in \[0, 1\], got -0.1"),
-    ({"iou_threshold": NAN}, ValueError, r"iou_threshold must be in \[0, 1\], got nan"),
-]
-BAD_CLASSES = [
-    ({"idxs": [0, 1, 2]}, TypeError, "idxs must be a torch.Tensor, got list"),
-    ({"idxs": torch.zeros(2).long()}, ValueError, "idxs must have "),
-    ({"idxs": torch.zeros(3)}, TypeError, "idxs must be int64 or int32, got .*float32"),
-    ({"idxs": torch.zeros(3).long().to("meta")}, ValueError, "idxs must be on the device of boxes"),
-]
-
-
-@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS + BAD_CLASSES)
-def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments = {
-        name: value.to(backend.device) if isinstance(value, Tensor) and value.device.type != "meta" else value
-        for name, value in {**GOOD, **changed}.items()
-    }
-    with pytest.raises(error, match=message):
-        batched_nms(**arguments)
-    with pytest.raises(error, match=message.replace(r"\(N, 4\)", r"\(N, 4\)( or \(B, N, 4\))?")):
-        batched_nms_padded(**arguments, max_output=3)
-    if "idxs" not in changed:
-        del arguments["idxs"]
-        with pytest.raises(error, match=message):
-            nms(**arguments)
-
-
-def test_bad_max_output(backend: Any) -> None:
-    boxes = torch.zeros(3, 4, device=backend.device)
-    with pytest.raises(ValueError, match="max_output must not be negative, got -1"):
-        batched_nms_padded(boxes, boxes[:, 0], None, 0.5, -1)
-
-
-def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
-    """The worst of them in a process of its own, where a crash would show as a signal."""
-    script = """
-        import torch
-        from fastcv import _C
-        from fastcv.ops import nms
-        values = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-45, 3e38, -3e38, 1.0, 1e-20])
-        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-            info = torch.finfo(dtype)
-            pool = torch.cat([values.to(dtype), torch.tensor([info.max, info.tiny], dtype=dtype)])
-            for count in (5, 100, 1500):
-                for seed in range(6):
-                    g = torch.Generator().manual_seed(seed)
-                    boxes = pool[torch.randint(len(pool), (count, 4), generator=g)]
-                    if seed % 2:
-                        boxes[:, :2] = -boxes[:, 2:].abs()
-                    scores = pool[torch.randint(len(pool), (count,), generator=g)]
-                    for threshold in (0.0, 0.5, 1.0, 5e-324):
-                        assert len(nms(boxes, scores, threshold)) > 0
-        boxes, scores = torch.zeros(3, 4), torch.zeros(3)
-        wrong = [boxes, scores, torch.zeros(0), scores.long(), torch.zeros(2, 3, 4), None, 3]
-        refused = 0
-        for a in wrong:
-            for b in wrong:
-                for c in wrong:
-                    for d in wrong:
-                        calls = ((_C.nms, (a, b, c, 0.5)), (_C.nms_padded, (a, b, c, d, None, 0.5, *[None] * 4)))
-                        for call, arguments in calls:
-                            try:
-                                call(*arguments)
-                            except (TypeError, ValueError):
-                                refused += 1
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        with FakeTensorMode():
-            fake = torch.zeros(3, 4)
-        for tensor in (fake, torch.zeros(3, 4, device="meta"), torch.zeros(3, 4).to_sparse()):
-            try:
-                _C.nms(tensor, torch.zeros(3), None, 0.5)
-            except Exception:
-                refused += 1
-        print("refused", refused)
-    """
-    printed = in_new_process(script)
-    assert int(printed.split()[-1]) > 4700
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_extreme_numbers(backend: Any, dtype: torch.dtype) -> None:
+    """Boxes and scores of the least, the largest and no numbers at all: every call comes to an end, with a result."""
+    info = torch.finfo(dtype)
+    values = [NAN, INF, -INF, 0.0, -0.0, 1e-45, 3e38, -3e38, 1.0, 1e-20, info.max, info.tiny]
+    pool = torch.tensor(values, dtype=torch.float64).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    for count in (5, 100) if backend.name == "emulated" else (5, 100, 1500):
+        for trial in range(6):
+            chosen = pool[torch.randint(len(pool), (count, 5), generator=generator)]
+            boxes, scores = chosen[:, :4], chosen[:, 4]
+            if trial % 2:
+                boxes[:, :2] = -boxes[:, 2:].abs()
+            for threshold in (0.0, 0.5, 1.0, 5e-324):
+                kept = nms(boxes.to(backend.device), scores.to(backend.device), threshold)
+                assert 0 < len(kept) == len(kept.unique()) <= count
 
 
 def test_extra_memory_is_linear(in_new_process: Callable[[str], str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from fastcv import reference
 from fastcv.nn import RoIAlign
 from fastcv.ops import roi_align
 
+NAN, INF = float("nan"), float("inf")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
@@ -167,24 +167,28 @@ def test_strided_gradient(backend: Any) -> None:
         torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("shape", "rois"), [((2, 3, 8, 8), 0), ((0, 3, 8, 8), 0), ((2, 0, 8, 8), 4), ((1, 3, 0, 8), 2), ((1, 3, 8, 0), 2)]
-)
-def test_empty(backend: Any, shape: tuple[int, ...], rois: int) -> None:
+@pytest.mark.parametrize("shape", [(1, 3, 0, 8), (1, 3, 8, 0), (1, 3, 0, 0)])
+def test_a_map_without_pixels_gives_zeros(backend: Any, shape: tuple[int, ...]) -> None:
     input = torch.zeros(shape, device=backend.device, requires_grad=True)
-    boxes = torch.tensor([[0.0, 1, 1, 4, 4]]).repeat(rois, 1).to(backend.device)
-    output = roi_align(input, boxes, (2, 3))
-    assert output.shape == (rois, shape[1], 2, 3)
+    output = roi_align(input, torch.tensor([[0.0, 1, 1, 4, 4]] * 2, device=backend.device), (2, 3))
+    assert output.shape == (2, 3, 2, 3)
     assert not output.any()
     (gradient,) = torch.autograd.grad(output.sum(), input)
-    assert gradient.shape == input.shape
-    assert not gradient.any()
+    assert gradient.shape == shape
 
 
-def test_empty_list_of_boxes(backend: Any) -> None:
-    input = torch.zeros(2, 3, 8, 8, device=backend.device)
-    assert roi_align(input, [input.new_zeros(0, 4)] * 2, 2).shape == (0, 3, 2, 2)
-    assert roi_align(input[:0], [], 2).shape == (0, 3, 2, 2)
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 1e38, -1e38, 3e9, -3e9])
+def test_extreme_corners(backend: Any, value: float) -> None:
+    """Numbers beyond those of integers, in one corner of a box: something finite, and a gradient of that."""
+    input = random_input(2, 3, 8, 8, dtype=torch.float32).to(backend.device).requires_grad_()
+    boxes = torch.tensor([[0.0, 1, 1, 5, 5]]).repeat(4, 1)
+    for column in range(4):
+        boxes[column, 1 + column] = value
+    for aligned in (False, True):
+        for ratio in (-1, 2):
+            output = roi_align(input, boxes.to(backend.device), 2, 1.0, ratio, aligned)
+            assert output.isfinite().all()
+            assert torch.autograd.grad(output.sum(), input)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("index", [-1.0, 2.0, 1e30, float("nan"), float("inf")])
@@ -287,35 +291,6 @@ def test_offsets_beyond_32_bits(backend: Any) -> None:
     assert torch.equal(roi_align(input, boxes, 3), expected)
 
 
-def test_same_bits_for_every_run_and_thread_count(backend: Any) -> None:
-    input = random_input(2, 40, 13, 21, dtype=torch.float32).to(backend.device).requires_grad_()
-    boxes = random_boxes(37, 2, 52, 84).float().to(backend.device)
-    weight = random_input(37, 40, 7, 7, seed=1, dtype=torch.float32).to(backend.device)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 5, 1):
-            torch.set_num_threads(count)
-            output = roi_align(input, boxes, 7, 0.25, -1, True)
-            results.append((output.detach(), *torch.autograd.grad(output, input, weight)))
-    finally:
-        torch.set_num_threads(threads)
-    for output, gradient in results[1:]:
-        assert torch.equal(output, results[0][0])
-        assert torch.equal(gradient, results[0][1])
-
-
-def test_gradcheck(backend: Any) -> None:
-    input = random_input(2, 2, 4, 5).to(backend.device).requires_grad_()
-    boxes = random_boxes(3, 2, 8, 10).to(backend.device)
-
-    def function(x: Tensor) -> Tensor:
-        return roi_align(x, boxes, 2, 0.5, -1, True)
-
-    assert torch.autograd.gradcheck(function, (input,), check_forward_ad=True, fast_mode=True)
-    assert torch.autograd.gradgradcheck(function, (input,), fast_mode=True)
-
-
 def test_gradients_are_not_computed_where_not_needed(backend: Any) -> None:
     input = random_input(1, 2, 4, 5).to(backend.device)
     boxes = random_boxes(3, 1, 8, 10).to(backend.device).requires_grad_()
@@ -351,17 +326,9 @@ def test_function_transforms(backend: Any) -> None:
     torch.testing.assert_close(per_sample[0], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_opcheck(backend: Any) -> None:
-    boxes = random_boxes(3, 2, 12, 14).float().to(backend.device)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        input = random_input(2, 3, 6, 7, dtype=torch.float32).to(backend.device, memory_format=layout).requires_grad_()
-        torch.library.opcheck(torch.ops.fastcv.roi_align.default, (input, boxes, 2, 3, 0.5, 2, True))
-        gradient = random_input(3, 3, 2, 3, dtype=torch.float32).to(backend.device, memory_format=layout)
-        arguments = (gradient.requires_grad_(), boxes, 2, 3, 6, 7, 0.5, 2, True)
-        torch.library.opcheck(torch.ops.fastcv.roi_align_backward.default, arguments)
-
-
+@pytest.mark.parametrize("backend", ["cpu-default"], indirect=True)
 def test_compile_and_export(backend: Any) -> None:
+    """What the contract suite does not: symbolic sizes, the gradient of a compiled call, lists of boxes, export."""
     module = RoIAlign(3, 0.5, 2, aligned=True)
     input = random_input(2, 3, 6, 7, dtype=torch.float32).to(backend.device)
     boxes = random_boxes(5, 2, 12, 14).float().to(backend.device)
@@ -389,23 +356,9 @@ def test_autocast_keeps_the_dtype_of_the_input(backend: Any) -> None:
     assert torch.equal(output, roi_align(input, boxes, 2))
 
 
-def test_dispatch_modes_see_the_operator(backend: Any) -> None:
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    seen = []
-
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            seen.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    input = random_input(1, 3, 6, 7, dtype=torch.float32).to(backend.device)
-    boxes = random_boxes(2, 1, 12, 14).float().to(backend.device)
-    with Recorder():
-        output = roi_align(input, boxes, 2)
-    assert "fastcv.roi_align.default" in seen
-    assert torch.equal(output, roi_align(input, boxes, 2))
-    assert roi_align(input.to("meta"), boxes.to("meta"), 2).shape == (2, 3, 2, 2)
+def test_meta_tensors(backend: Any) -> None:
+    input, boxes = random_input(1, 3, 6, 7).to("meta"), random_boxes(2, 1, 12, 14).to("meta")
+    assert roi_align(input, boxes, 2).shape == (2, 3, 2, 2)
 
 
 def test_negative_bit_is_resolved(backend: Any) -> None:
@@ -414,91 +367,6 @@ def test_negative_bit_is_resolved(backend: Any) -> None:
     assert view.is_neg()
     boxes = random_boxes(2, 1, 4, 5).to(backend.device)
     assert torch.equal(roi_align(view, boxes, 2), roi_align(view.resolve_neg(), boxes, 2))
-
-
-GOOD = {"input": torch.zeros(1, 2, 8, 8), "boxes": torch.zeros(1, 5), "output_size": 2}
-BAD_ARGUMENTS = [
-    ({"input": [1.0]}, TypeError, "input must be a torch.Tensor, got list"),
-    ({"input": torch.zeros(2, 8, 8)}, ValueError, r"input must have shape \(N, C, H, W\), got \(2, 8, 8\)"),
-    ({"input": torch.zeros(1, 2, 8, 8, dtype=torch.int32)}, TypeError, "input must be float16, .* got int32"),
-    ({"input": torch.zeros(1, 2, 8, 8, dtype=torch.complex64)}, TypeError, "input must be float16"),
-    ({"boxes": torch.zeros(3, 4)}, ValueError, r"boxes must have shape \(K, 5\).*got \(3, 4\)"),
-    ({"boxes": torch.zeros(5)}, ValueError, r"boxes must have shape \(K, 5\).*got \(5,\)"),
-    ({"boxes": torch.zeros(1, 5, dtype=torch.int64)}, TypeError, "boxes must be of a floating dtype.*int64"),
-    (
-        {"boxes": torch.zeros(1, 5, dtype=torch.float64)},
-        TypeError,
-        "boxes must be of a floating dtype not wider.*float64",
-    ),
-    ({"boxes": "all"}, TypeError, r"boxes must be a \(K, 5\) tensor or a list .* got str"),
-    ({"boxes": [torch.zeros(1, 4)] * 2}, ValueError, "input has 1 images, boxes 2"),
-    ({"boxes": [torch.zeros(1, 5)]}, ValueError, r"boxes\[0\] must have shape \(L, 4\), got \(1, 5\)"),
-    ({"boxes": [torch.zeros(1, 4, dtype=torch.int32)]}, TypeError, r"boxes\[0\] must be of a floating dtype"),
-    ({"boxes": torch.zeros(1, 5, device="meta")}, ValueError, r"boxes must be on the device of input"),
-    ({"output_size": 0}, ValueError, "output_size must be positive, got 0"),
-    ({"output_size": (2, -1)}, ValueError, r"output_size must be positive, got \(2, -1\)"),
-    ({"output_size": (2, 2, 2)}, TypeError, "output_size must be an int or two ints"),
-    ({"output_size": 2.5}, TypeError, "output_size must be an int or two ints"),
-    ({"sampling_ratio": 10**6}, ValueError, "sampling_ratio must be at most 65536, got 1000000"),
-]
-
-
-@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments = {
-        name: value.to(backend.device) if isinstance(value, Tensor) and value.device.type != "meta" else value
-        for name, value in {**GOOD, **changed}.items()
-    }
-    with pytest.raises(error, match=message):
-        roi_align(**arguments)
-
-
-def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
-    """The worst of them in a process of its own, where a crash would show as a signal."""
-    script = """
-        import torch
-        from fastcv import _C
-        from fastcv.ops import roi_align
-        x = torch.randn(2, 3, 8, 8)
-        nan, inf = float("nan"), float("inf")
-        for value in (nan, inf, -inf, 1e38, -1e38, 3e9, -1.0, 2.0):
-            for column in range(5):
-                for aligned in (False, True):
-                    for ratio in (-1, 2):
-                        box = torch.tensor([[0.0, 1, 1, 5, 5]])
-                        box[0, column] = value
-                        try:
-                            roi_align(x.requires_grad_(), box, 2, 1.0, ratio, aligned).sum().backward()
-                        except ValueError:
-                            assert column == 0
-        x = x.detach()
-        wrong = [x, x[0], x.double(), x.int(), torch.zeros(1, 5), torch.zeros(0), None, 3]
-        refused = 0
-        for a in wrong:
-            for b in wrong:
-                for c in wrong:
-                    try:
-                        _C.roi_align_backward(a, b, c, 1.0, 2, False)
-                    except (TypeError, ValueError):
-                        refused += 1
-                for sides in ((2, 2), (0, 2), (2, -1), (2**62, 2), (None, 2)):
-                    try:
-                        _C.roi_align_forward(a, b, *sides, 1.0, 2, False)
-                    except (TypeError, ValueError):
-                        refused += 1
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        with FakeTensorMode():
-            fake = torch.zeros(1, 2, 8, 8)
-        for tensor in (fake, torch.zeros(1, 2, 8, 8, device="meta"), torch.zeros(1, 2, 8, 8).to_sparse()):
-            try:
-                _C.roi_align_forward(tensor, torch.zeros(1, 5), 2, 2, 1.0, 2, False)
-            except Exception as error:
-                refused += 1
-                print(type(error).__name__, error)
-        print("refused", refused)
-    """
-    printed = in_new_process(script)
-    assert "refused 833" in printed
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastcv import reference
 from fastcv.ops import nms, soft_nms
+from fastcv.ops._call import COMPILED
 
 NAN, INF = float("nan"), float("inf")
 METHODS = ("linear", "gaussian")
@@ -68,6 +69,23 @@ def test_gaussian_scores_are_close(backend: Any, dtype: torch.dtype) -> None:
         torch.testing.assert_close(by_box, expected_by_box, rtol=tolerance, atol=1e-7)
 
 
+@pytest.mark.parametrize(("dtype", "zero"), [(torch.float32, 103.98), (torch.float64, 745.2)])
+def test_gaussian_underflows_as_the_reference_does(backend: Any, dtype: torch.dtype, zero: float) -> None:
+    """Below the normal numbers to within a unit of the smallest number, and to 0 where the reference gives 0."""
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    for exponent in (0.8 * zero, 0.85 * zero, 0.9 * zero, 0.99 * zero, zero, 1.1 * zero, 100 * zero, 1e30 * zero):
+        boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 2.5]], dtype=dtype)
+        scores = torch.tensor([0.9, 0.8, 0.7], dtype=dtype)
+        options = {"sigma": 0.25 / exponent, "min_score": 0.0, "method": "gaussian"}  # overlaps of a half and a quarter
+        kept, kept_scores = soft_nms(*on(backend, boxes, scores), **options)
+        expected, expected_scores = reference.soft_nms(boxes, scores, **options)
+        assert torch.equal(kept.cpu(), expected)
+        torch.testing.assert_close(kept_scores.cpu(), expected_scores, rtol=8 * torch.finfo(dtype).eps, atol=smallest)
+        assert torch.equal(kept_scores.cpu() == 0, expected_scores == 0)
+        if exponent >= zero:
+            assert kept_scores.tolist()[1:].count(0) >= 1
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", METHODS)
 def test_all_backends_give_the_same_bits(
@@ -76,10 +94,9 @@ def test_all_backends_give_the_same_bits(
     """The exponential function is part of the decision: no backend may have one of its own."""
     boxes, scores = random_boxes(150, 4, dtype)
     kept, kept_scores = soft_nms(*on(backend, boxes, scores), method=method)
-    from fastcv.ops import soft_nms as module_function
     from fastcv.ops._build import _C
 
-    monkeypatch.setitem(module_function.__globals__, "_C", _C)
+    monkeypatch.setitem(COMPILED, "_C", _C)
     before = _C.build_info()["cpu_variant"]
     try:
         _C.set_cpu_variant("baseline")
@@ -119,9 +136,7 @@ def test_ties_and_special_values(backend: Any, method: str) -> None:
     assert not {0, 1, 2, 4} & set(actual[0].tolist())
 
 
-def test_empty_and_strided(backend: Any) -> None:
-    kept, kept_scores = soft_nms(torch.zeros(0, 4, device=backend.device), torch.zeros(0, device=backend.device))
-    assert (kept.shape, kept.dtype, kept_scores.shape) == ((0,), torch.int64, (0,))
+def test_strided(backend: Any) -> None:
     boxes, scores = random_boxes(50, 2)
     expected = soft_nms(*on(backend, boxes, scores))
     wide = torch.full((50, 9), NAN, dtype=torch.float64)
@@ -133,55 +148,10 @@ def test_empty_and_strided(backend: Any) -> None:
         assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-def test_opcheck_compile_and_modes(backend: Any) -> None:
-    boxes, scores = on(backend, *random_boxes(20, 1, torch.float32))
-    torch.library.opcheck(torch.ops.fastcv.soft_nms.default, (boxes, scores, 0.3, 0.5, 1e-3, False))
-
-    def function(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        kept, kept_scores = soft_nms(boxes * 2, scores, method="gaussian")
-        return boxes[kept], kept_scores + 1
-
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-        compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
-        for count in (20, 7, 11):
-            actual, expected = compiled(boxes[:count], scores[:count]), function(boxes[:count], scores[:count])
-            assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
-
-
-BAD_ARGUMENTS = [
-    ({"boxes": [1.0]}, TypeError, "boxes must be a torch.Tensor, got list"),
-    ({"scores": 3}, TypeError, "scores must be a torch.Tensor, got int"),
-    ({"boxes": torch.zeros(3, 5)}, ValueError, r"boxes must have shape \(N, 4\).* got \(3, 5\)"),
-    ({"boxes": torch.zeros(3, 4).long()}, TypeError, "boxes must be float16, .* got .*int64"),
-    ({"scores": torch.zeros(2)}, ValueError, r"scores must have shape \(N,\).* got \(2,\)"),
-    ({"scores": torch.zeros(3, 1)}, ValueError, r"scores must have shape \(N,\).* got \(3, 1\)"),
-    ({"scores": torch.zeros(3).double()}, TypeError, "scores must have the dtype of boxes .*float32.*, got .*float64"),
-    ({"scores": torch.zeros(3, device="meta")}, ValueError, "scores must be on the device of boxes"),
-    ({"iou_threshold": 1.5}, ValueError, r"iou_threshold must be in \[0, 1\], got 1.5"),
-    ({"sigma": 0.0}, ValueError, "sigma must be positive, got 0.0"),
-    ({"sigma": NAN}, ValueError, "sigma must be positive, got nan"),
-    ({"min_score": -0.5}, ValueError, "min_score must not be negative, got -0.5"),
-    ({"min_score": NAN}, ValueError, "min_score must not be negative, got nan"),
-    ({"method": "cubic"}, ValueError, "method must be 'linear' or 'gaussian', got 'cubic'"),
-]
-
-
-@pytest.mark.parametrize(("changed", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(backend: Any, changed: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments = {
-        name: value.to(backend.device) if isinstance(value, Tensor) and value.device.type != "meta" else value
-        for name, value in {"boxes": torch.zeros(3, 4), "scores": torch.zeros(3), **changed}.items()
-    }
-    with pytest.raises(error, match=message):
-        soft_nms(**arguments)
-
-
-def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
+def test_extreme_values_do_not_end_the_process(in_new_process: Callable[[str], str]) -> None:
     """The worst of them in a process of its own, where a crash would show as a signal."""
     script = """
         import torch
-        from fastcv import _C
         from fastcv.ops import soft_nms
         values = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-45, 3e38, -3e38, 1.0, 1e-20])
         for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
@@ -192,23 +162,9 @@ def test_bad_input_does_not_end_the_process(in_new_process: Callable[[str], str]
                 for method in ("linear", "gaussian"):
                     for sigma in (1e-300, 0.5, 1e300):
                         assert len(soft_nms(boxes, scores, 0.3, sigma, 0.0, method)[0]) <= 200
-        kept, scores, count, work = torch.zeros(3).long(), torch.zeros(3), torch.zeros(()).long(), torch.zeros(7, 16)
-        wrong = [kept, scores, count, work, torch.zeros(3, 4), torch.zeros(3, 4).double(), None]
-        refused = 0
-        for position in range(6):
-            for bad in wrong:
-                arguments = [kept, scores, count, work, torch.zeros(3, 4), scores]
-                if bad is arguments[position]:
-                    continue
-                arguments[position] = bad
-                try:
-                    _C.soft_nms(*arguments, 0.3, 0.5, 0.0, False)
-                except (TypeError, ValueError):
-                    refused += 1
-        print("refused", refused)
+        print("alive")
     """
-    printed = in_new_process(script)
-    assert "refused 36" in printed
+    assert "alive" in in_new_process(script)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

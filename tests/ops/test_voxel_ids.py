@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -80,73 +82,38 @@ def test_strided(backend: Any) -> None:
     assert torch.equal(voxel_ids(points.to(backend.device), SIZE, RANGE, batch=batch).cpu(), expected)
 
 
-def test_same_for_every_run_and_thread_count(backend: Any) -> None:
-    points = random_points(2000 if backend.name == "emulated" else 100_000, 2).to(backend.device)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 1):
-            torch.set_num_threads(count)
-            results.append([voxel_ids(points, SIZE, RANGE), *(voxel_occupancy(points, SIZE, RANGE, m) for m in MODES)])
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
-
-
-def test_opcheck_compile_and_meta(backend: Any) -> None:
-    points = random_points(40, 1).to(backend.device)
-    grid = [*RANGE[:3], *SIZE, 16.0, 32.0, 5.0]
-    offsets = torch.tensor([0, 10, 40], device=backend.device)
-    torch.library.opcheck(torch.ops.fastcv.voxel_ids.default, (points, grid, offsets, None))
-    torch.library.opcheck(torch.ops.fastcv.voxel_ids.default, (points, grid, None, torch.zeros(40).long()))
-    torch.library.opcheck(torch.ops.fastcv.voxel_occupancy.default, (points, grid, offsets, 2))
-
+def test_compile_for_any_number_of_points() -> None:
     def both(points: Tensor) -> tuple[Tensor, Tensor]:
         return voxel_ids(points * 2, SIZE, RANGE), voxel_occupancy(points, SIZE, RANGE, "density") + 1
 
+    points = random_points(40, 1)
     torch._dynamo.reset()
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager", dynamic=True)
     for count in (40, 7, 21):
         results = compiled(points[:count]), both(points[:count])
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_vmap_and_meta(backend: Any) -> None:
+    points = random_points(40, 1).to(backend.device)
     assert voxel_ids(points.to("meta"), SIZE, RANGE).shape == (40, 4)
     assert voxel_occupancy(points.to("meta"), SIZE, RANGE).shape == (5, 32, 16)
     mapped = torch.vmap(lambda p: voxel_occupancy(p, SIZE, RANGE))(points.reshape(2, 20, 3))
     assert torch.equal(mapped[1], voxel_occupancy(points[20:], SIZE, RANGE))
 
 
-POINTS = torch.zeros(3, 4)
-BAD_ARGUMENTS = [
-    ({"points": 3}, TypeError, "points must be a torch.Tensor, got int"),
-    ({"points": torch.zeros(3, 2)}, ValueError, r"points must have shape .* got \(3, 2\)"),
-    ({"points": POINTS.long()}, TypeError, "points must be float16"),
-    ({"voxel_size": -1}, ValueError, "voxel_size must be positive"),
-    ({"offsets": torch.tensor([0, 2])}, ValueError, "offsets must ascend from 0 to the number of points"),
-    ({"offsets": torch.tensor([0, 3]).int()}, TypeError, "offsets must be int64"),
-]
-BAD_BATCH = [
-    ({"batch": [0, 0, 0]}, TypeError, "batch must be a torch.Tensor, got list"),
-    ({"batch": torch.zeros(3)}, TypeError, "batch must be int64 or int32"),
-    ({"batch": torch.zeros(3, 1).long()}, ValueError, r"batch must have shape \(P,\), got \(3, 1\)"),
-    ({"batch": torch.zeros(4).long()}, ValueError, r"batch must have shape \(P,\)"),
-    ({"batch": torch.zeros(3).long(), "offsets": torch.tensor([0, 3])}, ValueError, "must not both be given"),
-]
-
-
-@pytest.mark.parametrize(("change", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    for op in (voxel_ids, voxel_occupancy):
-        with pytest.raises(error, match=message):
-            op(**{"points": POINTS, "voxel_size": SIZE, "point_cloud_range": RANGE, **change})  # type: ignore[operator]
-
-
-@pytest.mark.parametrize(("change", "error", "message"), BAD_BATCH)
-def test_bad_batch(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        voxel_ids(POINTS, SIZE, RANGE, **change)
-
-
-def test_bad_mode() -> None:
-    with pytest.raises(ValueError, match="mode must be 'binary', 'count' or 'density', got 'half'"):
-        voxel_occupancy(POINTS, SIZE, RANGE, "half")
+def test_numbers_of_any_type() -> None:
+    points = random_points(40, 1)
+    expected = voxel_ids(points, [0.5, 0.25, 1.0], RANGE)
+    ranges = ([0, -4, -1, 8, 4, 1], tuple(RANGE), np.array(RANGE, dtype=np.float32), torch.tensor(RANGE).double())
+    sizes = (
+        (0.5, 0.25, 1),
+        np.array([0.5, 0.25, 1]),
+        torch.tensor([0.5, 0.25, 1]),
+        [np.float32(0.5), 0.25, np.int8(1)],
+    )
+    for limits, size in itertools.product(ranges, sizes):
+        assert torch.equal(voxel_ids(points, size, limits), expected)
+    expected = voxel_ids(points, 2.0, RANGE)
+    for one in (2, np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2)):
+        assert torch.equal(voxel_ids(points, one, RANGE), expected)

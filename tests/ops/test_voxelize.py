@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -143,20 +142,6 @@ def test_padded(backend: Any, max_voxels: int) -> None:
     assert (outputs[2][int(count) :] == 0).all()
 
 
-def test_empty(backend: Any) -> None:
-    points = torch.zeros(0, 4, device=backend.device)
-    voxels, coords, num_points = voxelize(points, SIZE, RANGE, 3, 10)
-    assert (voxels.shape, coords.shape, num_points.shape) == ((0, 3, 4), (0, 3), (0,))
-    *outputs, count = voxelize_padded(points, SIZE, RANGE, 3, 10)
-    assert count.item() == 0
-    assert [float(t.sum()) for t in outputs] == [0, -30, 0]
-    no_clouds = torch.zeros(1, dtype=torch.int64, device=backend.device)
-    assert voxelize(points, SIZE, RANGE, 3, 10, no_clouds)[1].shape == (0, 4)
-    assert voxelize_padded(points, SIZE, RANGE, 3, 10, no_clouds)[0].shape == (0, 10, 3, 4)
-    outside = torch.full((9, 3), 100.0, device=backend.device)
-    assert voxelize(outside, SIZE, RANGE, 3)[0].shape == (0, 3, 3)
-
-
 def test_strided(backend: Any) -> None:
     points = random_points(120, 2, 8)
     expected = reference.voxelize(points[:, :4].contiguous(), SIZE, RANGE, 3, 50)
@@ -176,21 +161,6 @@ def test_offsets_beyond_32_bits(backend: Any) -> None:
     points = torch.tensor([[1.0, 1, 0], [2, 2, 0], [1, 1, 0.1]], dtype=torch.float16)
     view.copy_(points)
     assert agree(voxelize(view, SIZE, RANGE, 2, 5), reference.voxelize(points, SIZE, RANGE, 2, 5))
-
-
-def test_same_for_every_run_and_thread_count(backend: Any) -> None:
-    count = 2000 if backend.name == "emulated" else 200_000
-    points = random_points(count, 3).to(backend.device)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for number in (1, 2, 3, 5, 1):
-            torch.set_num_threads(number)
-            results.append((*voxelize(points, 0.03, RANGE, 3), *voxelize_padded(points, 0.1, RANGE, 3, 500)))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -225,27 +195,16 @@ def test_agrees_with_spconv(backend: Any) -> None:
         assert agree(voxelize(points.to(backend.device), size, limits, max_points, max_voxels), expected)
 
 
-def test_transforms_modes_and_meta(backend: Any) -> None:
+def test_vmap(backend: Any) -> None:
     points = torch.stack([random_points(50, s) for s in range(3)]).to(backend.device)
     mapped = torch.vmap(lambda p: voxelize_padded(p, SIZE, RANGE, 2, 30))(points)
     for b in range(3):
         single = voxelize_padded(points[b], SIZE, RANGE, 2, 30)
         assert all(torch.equal(m[b], s) for m, s in zip(mapped, single, strict=True))
-    shapes = [t.shape for t in voxelize_padded(points[0].to("meta"), SIZE, RANGE, 2, 30)]
-    assert shapes == [(30, 2, 4), (30, 3), (30,), ()]
     assert not voxelize(points[0].clone().requires_grad_(), SIZE, RANGE, 2)[0].requires_grad
 
 
-def test_opcheck(backend: Any) -> None:
-    points = random_points(30, 1).to(backend.device)
-    grid = [*RANGE[:3], *SIZE, 16.0, 32.0, 5.0]
-    offsets = torch.tensor([0, 10, 30], device=backend.device)
-    for clouds in (None, offsets):
-        torch.library.opcheck(torch.ops.fastcv.voxelize.default, (points, grid, clouds, 2, 20))
-        torch.library.opcheck(torch.ops.fastcv.voxelize_padded.default, (points, grid, clouds, 2, 20))
-
-
-def test_compile(backend: Any) -> None:
+def test_compile_for_any_number_of_points() -> None:
     def padded(points: Tensor) -> tuple[Tensor, ...]:
         return voxelize_padded(points * 1.5, SIZE, RANGE, 2, 30)
 
@@ -253,7 +212,7 @@ def test_compile(backend: Any) -> None:
         voxels, coords, num_points = voxelize(points, SIZE, RANGE, 2)
         return voxels.sum(1) / num_points[:, None], coords + 1
 
-    points = random_points(60, 1).to(backend.device)
+    points = random_points(60, 1)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         for function in (padded, dynamic):
@@ -280,87 +239,26 @@ def test_cuda_graph(backend: Any) -> None:
     assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
-GOOD = {
-    "points": torch.zeros(3, 4), "voxel_size": SIZE, "point_cloud_range": RANGE, "max_points_per_voxel": 2,
-    "max_voxels": 5, "offsets": None,
-}  # fmt: skip
-BAD_ARGUMENTS = [
-    ({"points": [1.0]}, TypeError, "points must be a torch.Tensor, got list"),
-    ({"points": torch.zeros(3)}, ValueError, r"points must have shape \(P, 3 or more\).* got \(3,\)"),
-    ({"points": torch.zeros(3, 2)}, ValueError, r"points must have shape .* got \(3, 2\)"),
-    ({"points": torch.zeros(3, 4).int()}, TypeError, "points must be float16, .* got .*int32"),
-    ({"voxel_size": [1.0, 2.0]}, ValueError, "voxel_size must be a number or three of them"),
-    ({"voxel_size": [1.0, 2.0, 0.0]}, ValueError, "voxel_size must be positive and finite"),
-    ({"voxel_size": [1.0, 2.0, NAN]}, ValueError, "voxel_size must be positive and finite"),
-    ({"voxel_size": [1.0, "a", 1.0]}, ValueError, "voxel_size must be a number or three"),
-    ({"voxel_size": None}, TypeError, "voxel_size must be a number or three of them"),
-    ({"voxel_size": 1e-60, "point_cloud_range": [0, 0, 0, 1e-60, 1e-60, 1e-60]}, ValueError, "voxel_size must be"),
-    ({"voxel_size": 1e-12}, ValueError, r"must span 1 to 2\^31 - 1 voxels"),
-    ({"voxel_size": 1e-8}, ValueError, r"fewer than 2\^62 voxels"),
-    ({"voxel_size": 100.0}, ValueError, r"must span 1 to 2\^31 - 1 voxels"),
-    ({"point_cloud_range": [0, 0, 0, 1]}, ValueError, "point_cloud_range must be six numbers"),
-    ({"point_cloud_range": [0, 0, 0, -1, 1, 1]}, ValueError, "point_cloud_range must span"),
-    ({"point_cloud_range": [0, 0, 0, INF, 1, 1]}, ValueError, "point_cloud_range must be finite"),
-    ({"max_points_per_voxel": 0}, ValueError, "max_points_per_voxel must be positive, got 0"),
-    ({"max_voxels": -1}, ValueError, r"max_voxels must be in \[0, 2\^31\], got -1"),
-    ({"offsets": torch.tensor([0.0, 3.0])}, TypeError, "offsets must be int64"),
-    ({"offsets": torch.zeros(2, 2).long()}, ValueError, r"offsets must have shape \(B \+ 1,\)"),
-    ({"offsets": torch.zeros(0).long()}, ValueError, "offsets must have at least one"),
-    ({"offsets": torch.zeros(2, device="meta").long()}, ValueError, "offsets must be on the device of points"),
-]
 BAD_OFFSETS = [[0, 2], [1, 3], [0, 4], [0, 2, 1, 3], [-1, 3], [2**62, 3], [0, -(2**62), 3]]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD_ARGUMENTS)
-def test_bad_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    for op in (voxelize, voxelize_padded):
-        with pytest.raises(error, match=message):
-            op(**{**GOOD, **change})
-
-
 @pytest.mark.parametrize("offsets", BAD_OFFSETS)
-def test_bad_offsets(backend: Any, offsets: list[int]) -> None:
-    """An error where they can be read for nothing; on a GPU, where not, no harm."""
+def test_bad_offsets_do_no_harm_on_a_gpu(backend: Any, offsets: list[int]) -> None:
+    """Where they can be read for nothing they are an error."""
+    if backend.name != "cuda":
+        pytest.skip("needs a GPU")
     for op in (voxelize, voxelize_padded):
-        arguments = torch.zeros(3, 4, device=backend.device), SIZE, RANGE, 2, 5
-        moved = torch.tensor(offsets, device=backend.device)
-        if backend.name == "cuda":
-            op(*arguments, moved)
-            torch.cuda.synchronize()
-            continue
-        with pytest.raises(ValueError, match=r"offsets must ascend from 0 to the number of points \(3\)"):
-            op(*arguments, moved)
+        op(torch.zeros(3, 4).cuda(), SIZE, RANGE, 2, 5, torch.tensor(offsets).cuda())
+    torch.cuda.synchronize()
 
 
-def test_nothing_crashes(in_new_process: Callable[[str], str]) -> None:
-    """The worst arguments, in a process of their own."""
-    script = """
-        import torch
-        from fastcv.ops import voxelize
-        nan = float("nan")
-        values = [0.0, nan, float("inf"), -float("inf"), 3e38, -3e38, 1e-45, 2.0**31]
-        points = torch.tensor([[a, b, c, 1.0] for a in values for b in values for c in values])
-        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-            for size in (1e-3, 1.0, 1e30, 1e-30):
-                for low, high in ((-1e6, 1e6), (0, 1), (-3e38, 3e38), (0, 1e-30), (-1e300, 1e300)):
-                    try:
-                        voxelize(points.to(dtype), size, [low] * 3 + [high] * 3, 3, 1000)
-                    except ValueError:
-                        pass
-        for call in (
-            lambda: torch.ops.fastcv.voxelize(points, [nan] * 9, None, 1, 1),
-            lambda: torch.ops.fastcv.voxelize(points, [0.0] * 6 + [1e30] * 3, None, 1, 1),
-            lambda: torch.ops.fastcv.voxelize(points, [1.0], None, 1, 1),
-            lambda: torch.ops.fastcv.voxelize(points, [0.0, 0, 0, 1, 1, 1, 4, 4, 4], None, 2**40, 2**40),
-            lambda: voxelize(points, 1.0, [0, 0, 0, 9, 9, 9], 2**62, 10),
-        ):
-            try:
-                call()
-            except (ValueError, TypeError, RuntimeError):
-                pass
-            else:
-                raise AssertionError("accepted")
-        print("alive")
-    """
-    printed = in_new_process(script)
-    assert printed.strip() == "alive"
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_extreme_points_and_grids(backend: Any, dtype: torch.dtype) -> None:
+    values = [0.0, NAN, INF, -INF, 3e38, -3e38, 1e-45, 2.0**31]
+    points = torch.tensor([[a, b, c, 1.0] for a in values for b in values for c in values]).to(dtype)
+    for size, low, high in (
+        (1.0, 0.0, 1.0), (1e-3, 0.0, 1.0), (10.0, -1e6, 1e6), (1e33, -3e38, 3e38), (1e-30, 0.0, 1e-30),
+    ):  # fmt: skip
+        limits = [low] * 3 + [high] * 3
+        actual = voxelize(points.to(backend.device), size, limits, 3, 1000)
+        assert agree(actual, reference.voxelize(points, [size] * 3, limits, 3, 1000))

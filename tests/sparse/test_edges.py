@@ -155,6 +155,30 @@ def test_same_bits_for_every_run_and_thread_count(backend: Any) -> None:
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
+@pytest.mark.parametrize("kind", ["SubMConv3d", "SparseConv3d", "SparseInverseConv3d"])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_order_that_kernels_take_the_rows_in(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, kind: str, kernel: int
+) -> None:
+    """Layers make it on CUDA; it changes no bit, of the gradient neither."""
+    sites = sites_of((6, 7, 8), 2)
+    features = values(len(sites), 8, dtype=torch.float32).to(backend.device).requires_grad_()
+    torch.manual_seed(0)
+    layer = getattr(sparse, kind)(8, 16, kernel, indice_key="a").to(backend.device)
+    results = []
+    for ordered in (False, True):
+        monkeypatch.setattr("fastcv.sparse.kernel_map._uses_row_order", lambda _, ordered=ordered: ordered)
+        x = tensor(backend, features, sites, (6, 7, 8), 2)
+        if kind == "SparseInverseConv3d":
+            x = sparse.SparseConv3d(8, 8, kernel, 2, indice_key="a", bias=False).to(backend.device)(x)
+            x = x.replace_feature(torch.ones_like(x.features, requires_grad=True))
+        y = layer(x)
+        assert (y.indice_dict["a"].order is not None) == ordered
+        leaves = [x.features, layer.weight, layer.bias]
+        results.append((y.features, *torch.autograd.grad(y.features.square().sum(), leaves)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types(backend: Any, dtype: torch.dtype) -> None:
     """In half types and under autocast: the sums are in float32, so that only values in between are rounded."""

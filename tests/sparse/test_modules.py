@@ -65,8 +65,8 @@ BAD_TENSORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"features": [1]}, TypeError, "features must be a torch.Tensor, got list"),
     ({"features": torch.zeros(3)}, ValueError, r"features must have two axes, got shape \(3,\)"),
     ({"features": torch.zeros(4, 2)}, ValueError, "4 rows, 3 sites"),
-    ({"features": torch.zeros(3, 2).long()}, TypeError, "floating dtype, got torch.int64"),
-    ({"indices": torch.zeros(3, 4)}, TypeError, "indices must be int32, got torch.float32"),
+    ({"features": torch.zeros(3, 2).long()}, TypeError, "floating dtype, got int64"),
+    ({"indices": torch.zeros(3, 4)}, TypeError, "indices must be int32, got float32"),
     ({"indices": torch.zeros(3, 3).int()}, ValueError, r"indices must have shape \(N, 4\)"),
     ({"indices": torch.zeros(3, 4, device="meta").int()}, ValueError, "indices must be on the device of features"),
     ({"spatial_shape": (4, 0, 4)}, ValueError, "spatial_shape must be positive"),
@@ -102,6 +102,21 @@ def test_submanifold_layers_share_a_map() -> None:
     assert not plain(x).indice_dict
 
 
+def test_the_reverse_of_a_mirrored_map_is_made_when_it_is_wanted() -> None:
+    layer, x = sparse.SubMConv3d(3, 3, 3, indice_key="a"), example()
+    y = layer(x)
+    links = y.indice_dict["a"]
+    assert links.stored_reverse is None
+    leaf = y.features.detach().requires_grad_()
+    layer(y.replace_feature(leaf)).features.sum().backward()
+    assert torch.equal(links.reverse, links.neighbours.flip(0))
+    assert links.stored_reverse is links.reverse
+    gradient, leaf.grad = leaf.grad, None
+    layer(x.replace_feature(leaf)).features.sum().backward()
+    assert torch.equal(leaf.grad, gradient)
+    assert sparse.SubMConv3d(3, 3, 2, indice_key="b")(x).indice_dict["b"].stored_reverse is not None
+
+
 def test_keys_that_do_not_fit() -> None:
     y = sparse.SubMConv3d(3, 3, 3, indice_key="a")(example())
     with pytest.raises(ValueError, match="must have the same kernel"):
@@ -123,18 +138,18 @@ def test_keys_that_do_not_fit() -> None:
 
 
 BAD_LAYERS: list[tuple[Any, type[Exception], str]] = [
-    (lambda: sparse.SparseConv3d(3, 4, (3, 3)), ValueError, "kernel_size must be an int or 3 ints"),
-    (lambda: sparse.SparseConv3d(3, 4, 0), ValueError, "kernel_size must be at least 1, got 0"),
-    (lambda: sparse.SparseConv3d(3, 4, "3"), TypeError, "kernel_size must be an int or 3 ints, got '3'"),
+    (lambda: sparse.SparseConv3d(3, 4, (3, 3)), TypeError, r"kernel_size must be an int or three ints, got \(3, 3\)"),
+    (lambda: sparse.SparseConv3d(3, 4, 0), ValueError, "kernel_size must be positive, got 0"),
+    (lambda: sparse.SparseConv3d(3, 4, "3"), TypeError, "kernel_size must be an int or three ints, got '3'"),
     (lambda: sparse.SparseConv3d(3, 4, 3, groups=2), ValueError, r"groups must divide in_channels \(3\)"),
     (lambda: sparse.SparseConv3d(0, 4, 3), ValueError, "must be positive, got 0 and 4"),
     (lambda: sparse.SparseConv3d(3, 4, 3, output_padding=1), ValueError, "output_padding is for transposed"),
-    (lambda: sparse.SparseMaxPool3d(2, -1), ValueError, "stride must be at least 1, got -1"),
+    (lambda: sparse.SparseMaxPool3d(2, -1), ValueError, "stride must be positive, got -1"),
     (lambda: sparse.SparseConv3d(3, 4, 3)(torch.zeros(3)), TypeError, "input must be a SparseConvTensor"),
     (lambda: sparse.SparseConv2d(3, 4, 3)(example()), ValueError, "input must have 2 spatial axes"),
     (lambda: sparse.SparseConv3d(5, 4, 3)(example()), ValueError, "input must have 5 channels, got 3"),
-    (lambda: sparse.SparseConv3d(3, 4, 9)(example()), ValueError, "is too small for kernel_size"),
-    (lambda: sparse.SparseMaxPool3d(9)(example()), ValueError, "is too small for kernel_size"),
+    (lambda: sparse.SparseConv3d(3, 4, 9)(example()), ValueError, "spatial_shape must leave an output"),
+    (lambda: sparse.SparseMaxPool3d(9)(example()), ValueError, "spatial_shape must leave an output"),
 ]
 
 

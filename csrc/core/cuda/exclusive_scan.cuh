@@ -2,32 +2,13 @@
 // counts, every block ranks its share. Napkin maths: the items are looked at twice, the counts are 1/1024 of them.
 #pragma once
 
+#include "core/cuda/block_rank.cuh"
 #include "core/cuda/launch.cuh"
+#include "core/cuda/scan_size.h"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
 
 namespace fastcv::FASTCV_VARIANT {
-
-constexpr int kScanBlock = 1024;  // threads of a block, one item each
-
-// How many threads before this one have their flag set; all threads of a block of kScanBlock take part. `total` is the
-// number of all.
-__device__ __forceinline__ int block_rank(bool flag, int& total) {
-  constexpr int kWarps = kScanBlock / static_cast<int>(kWarpSize);
-  FASTCV_SHARED(int, warp_counts, kWarps);
-  const unsigned votes = warp_ballot(kFullMask, flag);
-  const int warp = static_cast<int>(threadIdx.x / kWarpSize);
-  if (lane_id() == 0) warp_counts[warp] = count_lanes(votes);
-  block_sync();
-  int rank = count_lanes(votes & ((1u << lane_id()) - 1));
-  total = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    if (w < warp) rank += warp_counts[w];
-    total += warp_counts[w];
-  }
-  block_sync();
-  return rank;
-}
 
 // Turns values[0 .. count) into the sums of those before each, values[count] into the sum of all. One block of
 // kScanBlock threads.

@@ -1,24 +1,16 @@
 // A set or map of 64-bit keys in global memory: open addressing with linear probing.
 //
-// `keys` has a power of two of slots, at least twice as many as there will be keys, all kEmptySlot at first. Which slot
-// a key gets depends on the order of arrival, so nothing that is to be the same twice may depend on slots; which keys
-// are there does not.
+// `keys` has hash_capacity(number of keys) slots, all kEmptySlot at first. Which slot a key gets depends on the order of
+// arrival, so nothing that is to be the same twice may depend on slots; which keys are there does not. What is kept per
+// slot must be the same whatever the order, such as the smallest index that came (atomic_min).
 #pragma once
 
 #include "core/cuda/atomic.cuh"
+#include "core/hash.h"
 
 namespace fastcv::FASTCV_VARIANT {
 
 constexpr uint64_t kEmptySlot = ~uint64_t{0};  // not a key
-
-// The finaliser of MurmurHash3: every bit of the key reaches every bit of the hash.
-FASTCV_HD uint64_t hash_key(uint64_t key) {
-  key ^= key >> 33;
-  key *= 0xff51afd7ed558ccdull;
-  key ^= key >> 33;
-  key *= 0xc4ceb9fe1a85ec53ull;
-  return key ^ (key >> 33);
-}
 
 // Enters the key unless it is there; `inserted` says which. Returns its slot.
 inline __device__ uint64_t hash_insert(uint64_t* keys, uint64_t slots, uint64_t key, bool& inserted) {
@@ -32,6 +24,10 @@ inline __device__ uint64_t hash_insert(uint64_t* keys, uint64_t slots, uint64_t 
     }
     slot = (slot + 1) & (slots - 1);
   }
+}
+inline __device__ uint64_t hash_insert(uint64_t* keys, uint64_t slots, uint64_t key) {
+  bool inserted;
+  return hash_insert(keys, slots, key, inserted);
 }
 
 // The slot of the key; kEmptySlot when it is not there. Not while others insert.

@@ -15,9 +15,14 @@
 #include "core/cuda/call_site.h"
 #include "core/platform.h"
 #include "core/stream.h"
+#include "core/types.h"
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
+
+#include <map>
+#include <mutex>
+#include <utility>
 #elif defined(FASTCV_EMULATED)
 #include "emulator/runtime.h"
 #else
@@ -25,11 +30,6 @@
 #endif
 
 namespace fastcv::FASTCV_VARIANT {
-
-template <class Integer>
-constexpr FASTCV_HD Integer ceil_div(Integer numerator, Integer denominator) {
-  return numerator / denominator + (numerator % denominator != 0);
-}
 
 // A number of blocks or threads along each axis. int64, so that a size too large is refused and not cut off.
 struct Extent {
@@ -131,6 +131,19 @@ inline void check_launch(const LaunchShape& shape, cudaError_t error) {
   throw_launch_error(shape, std::string(cudaGetErrorString(error)) + launch_hint(error));
 }
 
+// Lets a kernel have more dynamic shared memory than the 48 KiB that each may take unasked; on the current device. What
+// it is allowed only grows, so that no thread takes from another what that one is about to launch with.
+inline void allow_shared_bytes(const void* kernel, const LaunchShape& shape, int device) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, size_t> allowed;
+  const std::lock_guard<std::mutex> lock(mutex);
+  size_t& bytes = allowed[{kernel, device}];
+  if (shape.shared_bytes <= bytes) return;
+  check_launch(shape, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(shape.shared_bytes)));
+  bytes = shape.shared_bytes;
+}
+
 template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), const LaunchShape& shape, Stream stream, Args... args) {
   static_assert((sizeof(Params) + ... + 0) <= 4096, "kernel parameters are limited to 4 KiB");
@@ -140,8 +153,7 @@ void launch(void (*kernel)(Params...), const LaunchShape& shape, Stream stream, 
   const DeviceGuard guard(stream.device);
   constexpr size_t kDefaultSharedBytes = 48 << 10;
   if (shape.shared_bytes > kDefaultSharedBytes) {
-    check_launch(shape, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             static_cast<int>(shape.shared_bytes)));
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), shape, stream.device);
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(grid.x, grid.y, grid.z);

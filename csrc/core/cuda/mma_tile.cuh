@@ -182,7 +182,7 @@ struct OuterProduct {
       const uint32_t* rows = stages + step % kMmaStages * Tile::kTransposedStageWords;
       tile.multiply_transposed(rows, rows + Tile::kDepth * Tile::kRowPitch);
     };
-    pipeline(static_cast<int>((pairs + Tile::kDepth - 1) / Tile::kDepth), fetch, use);
+    pipeline(static_cast<int>(ceil_div(pairs, Tile::kDepth)), fetch, use);
   }
 };
 

@@ -6,8 +6,8 @@
 // The anchor of place (y, x) of a level and cell a is cells[a] + (x, y, x, y) * stride. As in torchvision the shift is
 // rounded to the dtype of the cells, then the sum is.
 //
-// decode_anchors makes single anchors from their flat index and moves them at once (core/box_coding.h), so that a
-// detector's inference needs no grid:
+// decode_anchors makes single anchors from their flat index and moves them at once (families/box/box_coding.h), so that
+// a detector's inference needs no grid:
 //
 //   deltas   (K, 4)   decoded  (K, 4)   of the cells' dtype, contiguous
 //   indices  (K,)     int64, places in the grid
@@ -17,9 +17,9 @@
 // anchor rounded to its dtype, bit for bit.
 #pragma once
 
-#include "core/box_coding.h"
 #include "core/cpu_variants.h"
 #include "core/types.h"
+#include "families/box/box_coding.h"
 
 namespace fastcv {
 

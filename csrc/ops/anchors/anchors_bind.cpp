@@ -1,9 +1,8 @@
 #include <pybind11/stl.h>
 
-#include <vector>
+#include <optional>
 
 #include "core/dispatch.h"
-#include "core/tensor.h"
 #include "ops/anchors/anchors.h"
 
 namespace py = pybind11;
@@ -12,93 +11,127 @@ namespace fastcv {
 namespace {
 
 constexpr int64_t kLargest = 0x7fffffff;
-constexpr size_t kNumbersPerLevel = 5;
 
-// `levels` holds height, width, stride along y and x, and the number of cells of each level.
-AnchorPyramid make_pyramid(const std::vector<int64_t>& levels, const TensorView& cells) {
-  check_shape({cells, "cell_anchors"}, {kAny, 4}, "(S, 4)");
-  check_floating({cells, "cell_anchors"});
-  check_contiguous({cells, "cell_anchors"});
-  if (levels.size() % kNumbersPerLevel != 0 || levels.size() > kNumbersPerLevel * kMaxAnchorLevels) {
-    throw py::value_error("feature_sizes must have at most 16 levels of five numbers, got " +
-                          std::to_string(levels.size()) + " numbers");
+std::string entry(const char* list, int level) {
+  return std::string(list) + "[" + std::to_string(level) + "]";
+}
+
+// Two numbers of a level, vertical and horizontal.
+void check_pair(const char* list, int level, const Ints& numbers) {
+  const int64_t y = numbers[2 * level], x = numbers[2 * level + 1];
+  if (y >= 0 && y <= kLargest && x >= 0 && x <= kLargest) return;
+  refuse(entry(list, level), "be from 0 to 2147483647", "(" + std::to_string(y) + ", " + std::to_string(x) + ")");
+}
+
+// The anchors of one place of each level, checked.
+void check_cells(const TensorList& cells) {
+  const Argument first{cells.views[0], "cell_anchors[0]"};
+  for (int l = 0; l < cells.count; ++l) {
+    const std::string name = entry("cell_anchors", l);
+    const Argument argument{cells.views[l], name.c_str()};
+    check_shape(argument, {kAny, 4}, "(S, 4)");
+    check_floating(argument);
+    check_same_dtype(argument, first);
+    check_same_device(argument, first);
   }
+}
+
+// `sizes` and `strides` hold two numbers per level.
+AnchorPyramid make_pyramid(const TensorList& cells, const Ints& sizes, const Ints& strides) {
+  const int levels = cells.count;
+  if (levels < 1) refuse("cell_anchors", "hold 1 to 16 tensors", std::to_string(levels));
+  if (sizes.count != 2 * levels) {
+    refuse("feature_sizes", "hold two numbers per level, " + std::to_string(2 * levels), std::to_string(sizes.count));
+  }
+  if (strides.count != 2 * levels) {
+    refuse("strides", "hold two numbers per level, " + std::to_string(2 * levels), std::to_string(strides.count));
+  }
+  check_cells(cells);
   AnchorPyramid pyramid{};
-  pyramid.levels = static_cast<int>(levels.size() / kNumbersPerLevel);
+  pyramid.levels = levels;
   int64_t first_cell = 0;
-  for (int l = 0; l < pyramid.levels; ++l) {
-    const int64_t* numbers = levels.data() + kNumbersPerLevel * l;
-    const int64_t height = numbers[0], width = numbers[1], count = numbers[4];
-    for (size_t i = 0; i < kNumbersPerLevel; ++i) {
-      if (numbers[i] < 0 || numbers[i] > kLargest) {
-        throw py::value_error("feature_sizes, strides and cell counts must be from 0 to 2^31 - 1, got " +
-                              std::to_string(numbers[i]));
-      }
-    }
+  for (int l = 0; l < levels; ++l) {
+    check_pair("feature_sizes", l, sizes);
+    check_pair("strides", l, strides);
+    const int64_t height = sizes[2 * l], width = sizes[2 * l + 1], count = cells.views[l].shape[0];
     // Each factor has 31 bits, so a product of two fits; the third is checked by division.
     const int64_t places = height * width;
     if (places > 0 && count > (kLargest - pyramid.anchors) / places) {
-      throw py::value_error("feature_sizes must give fewer than 2^31 anchors");
+      refuse("feature_sizes", "give fewer than 2147483648 anchors",
+             "more at level " + std::to_string(l) + ", (" + std::to_string(height) + ", " + std::to_string(width) +
+                 ") with " + std::to_string(count) + " anchors per place");
     }
-    pyramid.level[l] = {pyramid.anchors, height, width, numbers[2], numbers[3], first_cell, count};
+    pyramid.level[l] = {pyramid.anchors, height, width, strides[2 * l], strides[2 * l + 1], first_cell, count};
     pyramid.anchors += places * count;
     first_cell += count;
-  }
-  if (first_cell != cells.shape[0]) {
-    throw py::value_error("cell_anchors must have one row per cell, " + std::to_string(first_cell) + ", got " +
-                          std::to_string(cells.shape[0]));
   }
   return pyramid;
 }
 
-void anchor_grid(const TensorView& anchors, const TensorView& cells, const std::vector<int64_t>& levels) {
-  AnchorGridParams params{};
-  params.pyramid = make_pyramid(levels, cells);
-  if (anchors.rank == 3) {
-    check_shape({anchors, "anchors"}, {kAny, params.pyramid.anchors, 4}, "(I, A, 4)");
-  } else {
-    check_shape({anchors, "anchors"}, {params.pyramid.anchors, 4}, "(A, 4)");
-  }
-  check_same_dtype({anchors, "anchors"}, {cells, "cell_anchors"});
-  check_same_device({anchors, "anchors"}, {cells, "cell_anchors"});
-  check_contiguous({anchors, "anchors"});
-  params.cells = cells.data;
-  params.anchors = anchors.data;
-  params.images = anchors.rank == 3 ? anchors.shape[0] : 1;
-  params.dtype = cells.dtype;
-  if (anchors.elements() == 0) return;
-  FASTCV_RUN(anchor_grid, params, anchors);
+// The cells of all levels in one tensor.
+TensorView joined(const TensorList& cells) {
+  if (cells.count == 1 || cells.views[0].is_description) return contiguous(cells.views[0]);
+  py::tuple tensors(cells.count);
+  for (int l = 0; l < cells.count; ++l) tensors[l] = py::handle(cells.views[l].object);
+  py::object all = py::module_::import("torch").attr("cat")(tensors);
+  TensorView view = view_of(all.ptr());
+  view.copy = std::move(all);
+  return contiguous(view);
 }
 
-void decode_anchors(const TensorView& decoded, const TensorView& deltas, const TensorView& indices,
-                    const TensorView& cells, const std::vector<int64_t>& levels, double wx, double wy, double ww,
-                    double wh, double clip, bool clips, double image_height, double image_width) {
-  DecodeAnchorsParams params{};
-  params.pyramid = make_pyramid(levels, cells);
-  check_shape({deltas, "deltas"}, {kAny, 4}, "(K, 4)");
-  check_same_dtype({deltas, "deltas"}, {cells, "cell_anchors"});
-  check_same_device({deltas, "deltas"}, {cells, "cell_anchors"});
-  check_contiguous({deltas, "deltas"});
-  check_shape({indices, "indices"}, {deltas.shape[0]}, "(K,)");
-  check_dtype({indices, "indices"}, DType::kInt64);
-  check_same_device({indices, "indices"}, {cells, "cell_anchors"});
-  check_contiguous({indices, "indices"});
-  check_shape({decoded, "decoded"}, {deltas.shape[0], 4}, "(K, 4)");
-  check_same_dtype({decoded, "decoded"}, {deltas, "deltas"});
-  check_same_device({decoded, "decoded"}, {deltas, "deltas"});
-  check_contiguous({decoded, "decoded"});
+py::object anchor_grid(const TensorList& cell_anchors, const Ints& feature_sizes, const Ints& strides,
+                       std::optional<int64_t> images) {
+  AnchorGridParams params{};
+  params.pyramid = make_pyramid(cell_anchors, feature_sizes, strides);
+  params.images = images.value_or(1);
+  check_at_least("images", params.images, 0);
+  const TensorView& first = cell_anchors.views[0];
+  const int64_t anchors = params.pyramid.anchors;
+  NewTensor grid = images ? new_contiguous(first, first.dtype, {*images, anchors, 4})
+                          : new_contiguous(first, first.dtype, {anchors, 4});
+  const TensorView cells = joined(cell_anchors);
   params.cells = cells.data;
-  params.deltas = deltas.data;
-  params.indices = static_cast<const int64_t*>(indices.data);
-  params.decoded = decoded.data;
+  params.anchors = grid.view.data;
+  params.dtype = first.dtype;
+  if (grid.view.elements() > 0) FASTCV_RUN(anchor_grid, params, first);
+  return std::move(grid.object);
+}
+
+// `deltas` (K, 4) or (B, K, 4), `indices` without the last axis; `image_size` is empty or (height, width).
+py::object decode_anchors(const TensorView& deltas, const TensorView& indices, const TensorList& cell_anchors,
+                          const Ints& feature_sizes, const Ints& strides, double weight_x, double weight_y,
+                          double weight_w, double weight_h, double clip, const Ints& image_size) {
+  DecodeAnchorsParams params{};
+  params.pyramid = make_pyramid(cell_anchors, feature_sizes, strides);
+  const Argument first{cell_anchors.views[0], "cell_anchors[0]"};
+  if (deltas.rank == 3) {
+    check_shape({deltas, "deltas"}, {kAny, kAny, 4}, "(B, K, 4)");
+    check_shape({indices, "indices"}, {deltas.shape[0], deltas.shape[1]}, "(B, K)");
+  } else {
+    check_shape({deltas, "deltas"}, {kAny, 4}, "(K, 4) or (B, K, 4)");
+    check_shape({indices, "indices"}, {deltas.shape[0]}, "(K,)");
+  }
+  check_same_dtype({deltas, "deltas"}, first);
+  check_same_device({deltas, "deltas"}, first);
+  check_dtype({indices, "indices"}, DType::kInt64);
+  check_same_device({indices, "indices"}, first);
+  if (image_size.count != 0 && image_size.count != 2) {
+    refuse("image_size", "hold two numbers or none", std::to_string(image_size.count));
+  }
+  NewTensor decoded = new_like(deltas);
+  const TensorView moves = contiguous(deltas), places = contiguous(indices), cells = joined(cell_anchors);
+  params.cells = cells.data;
+  params.deltas = moves.data;
+  params.indices = places.as<int64_t>();
+  params.decoded = decoded.view.data;
   params.dtype = deltas.dtype;
-  params.count = deltas.shape[0];
-  params.coding = {{wx, wy, ww, wh}, clip};
-  params.clips = clips;
-  params.image_height = image_height;
-  params.image_width = image_width;
-  if (params.count == 0) return;
-  FASTCV_RUN(decode_anchors, params, deltas);
+  params.count = deltas.elements() / 4;
+  params.coding = {{weight_x, weight_y, weight_w, weight_h}, clip};
+  params.clips = image_size.count == 2;
+  params.image_height = static_cast<double>(image_size[0]);
+  params.image_width = static_cast<double>(image_size[1]);
+  if (params.count > 0) FASTCV_RUN(decode_anchors, params, deltas);
+  return std::move(decoded.object);
 }
 
 }  // namespace

@@ -43,6 +43,7 @@ void fill_row(const T* cells, const AnchorLevel& level, int64_t y, T* target) {
 
 template <class T>
 void fill_grid(const AnchorGridParams& p) {
+  if (p.images * p.pyramid.anchors == 0) return;  // the anchors may be null
   advise_huge_pages(p.anchors, 4 * sizeof(T) * static_cast<size_t>(p.images * p.pyramid.anchors));
   // Rows of all levels, counted through.
   int64_t rows = 0;
@@ -53,7 +54,7 @@ void fill_grid(const AnchorGridParams& p) {
     for (int l = 0; l < p.pyramid.levels && first_row < end; ++l) {
       const AnchorLevel& level = p.pyramid.level[l];
       const int64_t from = begin > first_row ? begin - first_row : 0;
-      const int64_t to = end - first_row < level.height ? end - first_row : level.height;
+      const int64_t to = least(end - first_row, level.height);
       for (int64_t y = from; y < to; ++y) {
         T* target = static_cast<T*>(p.anchors) + 4 * (level.first + y * level.width * level.cells);
         fill_row(static_cast<const T*>(p.cells) + 4 * level.first_cell, level, y, target);

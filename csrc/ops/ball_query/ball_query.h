@@ -7,7 +7,7 @@
 // Cloud b has lengths[b] points, of which query_lengths[b] ask (all where there are no lengths). The neighbours of a
 // query are the first k points, by index, whose squared distance is less than radius * radius (rounded once, in the
 // precision of the distances: float32, or float64 for float64). Points and queries with NaN or infinite coordinates
-// have none. All devices decide alike, bit for bit: squared_distance (core/point.h) is written once.
+// have none. All devices decide alike, bit for bit: squared_distance (families/point/point.h) is written once.
 #pragma once
 
 #include "core/cpu_variants.h"

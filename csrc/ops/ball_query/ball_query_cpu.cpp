@@ -1,14 +1,14 @@
 // Ball query on the CPU.
 //
 // A query first looks at the first kPrefix points of the cloud, in order: in a ball with many points the k wanted ones
-// are among them. Otherwise it goes through the blocks of neighbouring points (core/point_blocks_cpu.h) whose boxes the
-// ball reaches, marks what lies inside in a bit map, and reads the lowest k bits.
+// are among them. Otherwise it goes through the blocks of neighbouring points (families/point/point_blocks_cpu.h) whose
+// boxes the ball reaches, marks what lies inside in a bit map, and reads the lowest k bits.
 //
 // Napkin maths, 2048 queries in 16 384 points, 30 points a ball, k = 32, float32: 64 vectors of the prefix x 8
 // instructions, 256 boxes in 16 vectors x 14, eight blocks in 32 vectors x 10, 30 bits marked and 256 words of bit map
 // read: 1500 instructions, 0.3 us a query.
 #include "core/parallel.h"
-#include "core/point_blocks_cpu.h"
+#include "families/point/point_blocks_cpu.h"
 #include "ops/ball_query/ball_query.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -25,7 +25,7 @@ struct Prefix {
 
   template <class T>
   void read(const T* cloud, int64_t length) {
-    count = length < kPrefix ? length : kPrefix;
+    count = least(length, kPrefix);
     const A infinity = static_cast<A>(__builtin_inff());
     for (int64_t i = 0; i < kPrefix; ++i) {
       const Point<A> p = i < count ? read_point(cloud, i) : Point<A>{infinity, infinity, infinity};
@@ -86,8 +86,8 @@ void find_neighbours(const BallQueryParams& p) {
   using A = Accumulate<T>;
   const A squared_radius = static_cast<A>(p.squared_radius);
   const size_t block_bytes = PointBlocks<A>::bytes_for(p.count);
-  const Scratch block_memory(static_cast<size_t>(p.batch) * block_bytes);
-  const Scratch cloud_memory(static_cast<size_t>(p.batch) * sizeof(Cloud<A>));
+  const Scratch block_memory(bytes_of<char>(p.batch, block_bytes));
+  const Scratch cloud_memory(bytes_of<Cloud<A>>(p.batch));
   Cloud<A>* clouds = cloud_memory.as<Cloud<A>>();
   parallel_for(p.batch, 1, [&](int64_t b, int64_t) {
     const T* points = static_cast<const T*>(p.points) + 3 * b * p.count;
@@ -98,14 +98,14 @@ void find_neighbours(const BallQueryParams& p) {
       clouds[b].blocks.build(points, length, block_memory.as<char>() + static_cast<size_t>(b) * block_bytes);
     }
   });
-  const int64_t tasks = (p.queries + kQueriesPerTask - 1) / kQueriesPerTask;
-  const int64_t words = (p.count + 63) / 64;
+  const int64_t tasks = ceil_div(p.queries, kQueriesPerTask);
+  const int64_t words = ceil_div(p.count, 64);
   parallel_for(p.batch * tasks, 1, [&](int64_t task, int64_t) {
     const int64_t b = task / tasks, begin = task % tasks * kQueriesPerTask;
-    const int64_t end = begin + kQueriesPerTask < p.queries ? begin + kQueriesPerTask : p.queries;
+    const int64_t end = least(begin + kQueriesPerTask, p.queries);
     const int64_t asking = cloud_length(p.query_lengths, b, p.queries);
     const int64_t length = cloud_length(p.lengths, b, p.count);
-    const Scratch memory(static_cast<size_t>(words) * sizeof(uint64_t));
+    const Scratch memory(bytes_of<uint64_t>(words));
     uint64_t* marked = memory.as<uint64_t>();
     __builtin_memset(marked, 0, static_cast<size_t>(words) * sizeof(uint64_t));
     for (int64_t q = begin; q < end; ++q) {

@@ -1,7 +1,7 @@
 // Ball query on CUDA. See ball_query.h for the meaning.
 #include "core/cuda/launch.cuh"
 #include "core/cuda/warp.cuh"
-#include "core/point.h"
+#include "families/point/point.h"
 #include "ops/ball_query/ball_query.h"
 
 namespace fastcv::FASTCV_VARIANT {

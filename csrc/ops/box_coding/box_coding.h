@@ -13,9 +13,9 @@
 // pointer is null; a box's gradient is the sum over its classes in a fixed order.
 #pragma once
 
-#include "core/box_coding.h"
 #include "core/cpu_variants.h"
 #include "core/types.h"
+#include "families/box/box_coding.h"
 
 namespace fastcv {
 

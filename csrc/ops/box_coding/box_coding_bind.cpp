@@ -1,5 +1,4 @@
 #include "core/dispatch.h"
-#include "core/tensor.h"
 #include "ops/box_coding/box_coding.h"
 
 namespace py = pybind11;
@@ -7,106 +6,97 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-// Rows of 4 * classes that go with `rows` (a tensor of the call already checked).
-void check_rows(Argument argument, Argument rows, int64_t classes, const char* meaning) {
-  check_shape(argument, {rows.view.shape[0], 4 * classes}, meaning);
-  check_same_dtype(argument, rows);
-  check_same_device(argument, rows);
-  check_contiguous(argument);
+// The arguments as kernels read them; `params` points into them.
+struct Encoding {
+  TensorView reference, proposals;
+  EncodeBoxesParams params;
+};
+
+Encoding checked_encoding(const TensorView& reference, const TensorView& proposals, const BoxCoding& coding) {
+  const Argument first{reference, "reference_boxes"};
+  check_shape(first, {kAny, 4}, "(N, 4)");
+  check_floating(first);
+  Encoding made{
+      contiguous(reference), checked_like({proposals, "proposals"}, {reference.shape[0], 4}, "(N, 4)", first), {}};
+  made.params.reference = made.reference.data;
+  made.params.proposals = made.proposals.data;
+  made.params.dtype = reference.dtype;
+  made.params.count = reference.shape[0];
+  made.params.coding = coding;
+  return made;
 }
 
-void check_first(Argument argument) {
-  check_floating(argument);
-  check_contiguous(argument);
+py::object encode_boxes(const TensorView& reference_boxes, const TensorView& proposals, double weight_x,
+                        double weight_y, double weight_w, double weight_h) {
+  Encoding made = checked_encoding(reference_boxes, proposals, {{weight_x, weight_y, weight_w, weight_h}, 0});
+  NewTensor deltas = new_like(reference_boxes);
+  made.params.deltas = deltas.view.data;
+  if (made.params.count > 0) FASTCV_RUN(encode_boxes_forward, made.params, reference_boxes);
+  return std::move(deltas.object);
 }
 
-BoxCoding make_coding(double x, double y, double w, double h, double clip) {
-  return {{x, y, w, h}, clip};
+py::tuple encode_boxes_backward(const TensorView& grad_output, const TensorView& reference_boxes,
+                                const TensorView& proposals, double weight_x, double weight_y, double weight_w,
+                                double weight_h) {
+  Encoding made = checked_encoding(reference_boxes, proposals, {{weight_x, weight_y, weight_w, weight_h}, 0});
+  const TensorView grad = checked_like({grad_output, "grad_output"}, {made.params.count, 4}, "(N, 4)",
+                                       {reference_boxes, "reference_boxes"});
+  const NewTensor grad_reference = new_like(reference_boxes), grad_proposals = new_like(proposals);
+  made.params.deltas = grad.data;
+  made.params.grad_reference = grad_reference.view.data;
+  made.params.grad_proposals = grad_proposals.view.data;
+  if (made.params.count > 0) FASTCV_RUN(encode_boxes_backward, made.params, reference_boxes);
+  return py::make_tuple(grad_reference.object, grad_proposals.object);
 }
 
-EncodeBoxesParams encode_params(const TensorView& deltas, const TensorView& reference, const TensorView& proposals,
-                                const BoxCoding& coding) {
-  check_shape({reference, "reference_boxes"}, {kAny, 4}, "(N, 4)");
-  check_first({reference, "reference_boxes"});
-  check_rows({proposals, "proposals"}, {reference, "reference_boxes"}, 1, "(N, 4)");
-  check_rows({deltas, "deltas"}, {reference, "reference_boxes"}, 1, "(N, 4)");
-  EncodeBoxesParams params{};
-  params.reference = reference.data;
-  params.proposals = proposals.data;
-  params.deltas = deltas.data;
-  params.dtype = reference.dtype;
-  params.count = reference.shape[0];
-  params.coding = coding;
-  return params;
+struct Decoding {
+  TensorView deltas, boxes;
+  DecodeBoxesParams params;
+};
+
+Decoding checked_decoding(const TensorView& deltas, const TensorView& boxes, const BoxCoding& coding) {
+  const Argument first{deltas, "deltas"};
+  if (deltas.rank != 2 || deltas.shape[1] % 4 != 0) refuse("deltas", "have shape (N, 4 C)", describe_shape(deltas));
+  check_floating(first);
+  check_fewer("deltas", "boxes", deltas.elements() / 4, int64_t{1} << 31);
+  Decoding made{contiguous(deltas), checked_like({boxes, "boxes"}, {deltas.shape[0], 4}, "(N, 4)", first), {}};
+  made.params.deltas = made.deltas.data;
+  made.params.boxes = made.boxes.data;
+  made.params.dtype = deltas.dtype;
+  made.params.count = deltas.shape[0];
+  made.params.classes = deltas.shape[1] / 4;
+  made.params.coding = coding;
+  return made;
 }
 
-void encode_boxes_forward(const TensorView& deltas, const TensorView& reference, const TensorView& proposals, double wx,
-                          double wy, double ww, double wh) {
-  const EncodeBoxesParams params = encode_params(deltas, reference, proposals, make_coding(wx, wy, ww, wh, 0));
-  if (params.count == 0) return;
-  FASTCV_RUN(encode_boxes_forward, params, reference);
+py::object decode_boxes(const TensorView& deltas, const TensorView& boxes, double weight_x, double weight_y,
+                        double weight_w, double weight_h, double clip) {
+  Decoding made = checked_decoding(deltas, boxes, {{weight_x, weight_y, weight_w, weight_h}, clip});
+  NewTensor decoded = new_like(deltas);
+  made.params.decoded = decoded.view.data;
+  if (deltas.elements() > 0) FASTCV_RUN(decode_boxes_forward, made.params, deltas);
+  return std::move(decoded.object);
 }
 
-void encode_boxes_backward(const TensorView& grad_reference, const TensorView& grad_proposals, const TensorView& grad,
-                           const TensorView& reference, const TensorView& proposals, double wx, double wy, double ww,
-                           double wh) {
-  EncodeBoxesParams params = encode_params(grad, reference, proposals, make_coding(wx, wy, ww, wh, 0));
-  check_rows({grad_reference, "grad_reference_boxes"}, {reference, "reference_boxes"}, 1, "(N, 4)");
-  check_rows({grad_proposals, "grad_proposals"}, {reference, "reference_boxes"}, 1, "(N, 4)");
-  params.grad_reference = grad_reference.data;
-  params.grad_proposals = grad_proposals.data;
-  if (params.count == 0) return;
-  FASTCV_RUN(encode_boxes_backward, params, reference);
-}
-
-DecodeBoxesParams decode_params(const TensorView& decoded, const TensorView& deltas, const TensorView& boxes,
-                                const BoxCoding& coding) {
-  check_shape({deltas, "deltas"}, {kAny, kAny}, "(N, 4 C)");
-  if (deltas.shape[1] % 4 != 0) {
-    throw py::value_error("deltas must have shape (N, 4 C), got " + std::to_string(deltas.shape[1]) + " columns");
-  }
-  check_first({deltas, "deltas"});
-  check_rows({boxes, "boxes"}, {deltas, "deltas"}, 1, "(N, 4)");
-  check_rows({decoded, "decoded"}, {deltas, "deltas"}, deltas.shape[1] / 4, "(N, 4 C)");
-  if (deltas.elements() / 4 > 0x7fffffff) {
-    throw py::value_error("deltas must be fewer than 2^31 boxes, got " + std::to_string(deltas.elements() / 4));
-  }
-  DecodeBoxesParams params{};
-  params.deltas = deltas.data;
-  params.boxes = boxes.data;
-  params.decoded = decoded.data;
-  params.dtype = deltas.dtype;
-  params.count = deltas.shape[0];
-  params.classes = deltas.shape[1] / 4;
-  params.coding = coding;
-  return params;
-}
-
-void decode_boxes_forward(const TensorView& decoded, const TensorView& deltas, const TensorView& boxes, double wx,
-                          double wy, double ww, double wh, double clip) {
-  const DecodeBoxesParams params = decode_params(decoded, deltas, boxes, make_coding(wx, wy, ww, wh, clip));
-  if (params.count * params.classes == 0) return;
-  FASTCV_RUN(decode_boxes_forward, params, deltas);
-}
-
-void decode_boxes_backward(const TensorView& grad_deltas, const TensorView& grad_boxes, const TensorView& grad,
-                           const TensorView& deltas, const TensorView& boxes, double wx, double wy, double ww,
-                           double wh, double clip) {
-  DecodeBoxesParams params = decode_params(grad, deltas, boxes, make_coding(wx, wy, ww, wh, clip));
-  check_rows({grad_deltas, "grad_deltas"}, {deltas, "deltas"}, params.classes, "(N, 4 C)");
-  check_rows({grad_boxes, "grad_boxes"}, {deltas, "deltas"}, 1, "(N, 4)");
-  params.grad_deltas = grad_deltas.data;
-  params.grad_boxes = grad_boxes.data;
-  if (params.count == 0) return;
-  FASTCV_RUN(decode_boxes_backward, params, deltas);
+py::tuple decode_boxes_backward(const TensorView& grad_output, const TensorView& deltas, const TensorView& boxes,
+                                double weight_x, double weight_y, double weight_w, double weight_h, double clip) {
+  Decoding made = checked_decoding(deltas, boxes, {{weight_x, weight_y, weight_w, weight_h}, clip});
+  const TensorView grad =
+      checked_like({grad_output, "grad_output"}, {deltas.shape[0], deltas.shape[1]}, "(N, 4 C)", {deltas, "deltas"});
+  const NewTensor grad_deltas = new_like(deltas), grad_boxes = new_like(boxes);
+  made.params.decoded = grad.data;
+  made.params.grad_deltas = grad_deltas.view.data;
+  made.params.grad_boxes = grad_boxes.view.data;
+  if (made.params.count > 0) FASTCV_RUN(decode_boxes_backward, made.params, deltas);
+  return py::make_tuple(grad_deltas.object, grad_boxes.object);
 }
 
 }  // namespace
 
 void bind_box_coding(py::module_& module) {
-  module.def("encode_boxes_forward", &encode_boxes_forward);
+  module.def("encode_boxes", &encode_boxes);
   module.def("encode_boxes_backward", &encode_boxes_backward);
-  module.def("decode_boxes_forward", &decode_boxes_forward);
+  module.def("decode_boxes", &decode_boxes);
   module.def("decode_boxes_backward", &decode_boxes_backward);
 }
 

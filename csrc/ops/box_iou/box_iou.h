@@ -1,5 +1,5 @@
 // Overlaps of every box of one set with every box of another: IoU, generalized, distance and complete IoU (see
-// core/box_overlap.h for the four formulas).
+// families/box/box_overlap.h for the four formulas).
 //
 //   boxes1   (B, N, 4)   x1, y1, x2, y2; contiguous, float32 or float64
 //   boxes2   (B, M, 4)
@@ -14,9 +14,9 @@
 // Two boxes without area have an IoU of 0 / 0 = NaN, as torchvision has it.
 #pragma once
 
-#include "core/box_overlap.h"
 #include "core/cpu_variants.h"
 #include "core/types.h"
+#include "families/box/box_overlap.h"
 
 namespace fastcv {
 
@@ -36,6 +36,13 @@ struct BoxIouParams {
   int64_t grad_strides[3];       // of the gradient that backward reads, in elements
   double epsilon;
 };
+
+constexpr int64_t box_iou_workspace_bytes(const BoxIouParams& p) {
+  const int64_t row_chunks = (p.rows + kRowChunk - 1) / kRowChunk;
+  const int64_t column_chunks = (p.columns + kColumnChunk - 1) / kColumnChunk;
+  const int64_t boxes = p.batch * (column_chunks * p.rows + row_chunks * p.columns);
+  return boxes * 4 * (p.dtype == DType::kFloat64 ? 8 : 4);
+}
 
 FASTCV_DECLARE_KERNEL(box_iou_forward, BoxIouParams);
 FASTCV_DECLARE_KERNEL(box_iou_backward, BoxIouParams);

@@ -79,7 +79,7 @@ OverlapBox<Vector<S>> broadcast_box(const OverlapBox<S>& b) {
 
 // Integers were promoted to float64; their overlaps are rounded once.
 template <class S, class Out>
-FASTCV_HD void store_as(Out* target, Vector<S> value) {
+inline void store_as(Out* target, Vector<S> value) {
   if constexpr (sizeof(Out) == sizeof(S)) {
     store(target, value);
   } else {
@@ -100,17 +100,17 @@ void forward(const BoxIouParams& p) {
   const OverlapEpsilons<S> epsilon = epsilons<S>(p);
   Out* overlap = static_cast<Out*>(p.overlap);
   advise_huge_pages(overlap, static_cast<size_t>(p.batch * p.rows * p.columns) * sizeof(Out));
-  const int64_t tiles = (p.columns + kWidth - 1) / kWidth;
-  const int64_t widest = p.columns < kWidth ? p.columns : kWidth;
-  const int64_t rows = kPiecePairs / widest < p.rows ? kPiecePairs / widest : p.rows;
-  const int64_t row_blocks = (p.rows + rows - 1) / rows;
+  const int64_t tiles = ceil_div(p.columns, kWidth);
+  const int64_t widest = least(p.columns, kWidth);
+  const int64_t rows = least(kPiecePairs / widest, p.rows);
+  const int64_t row_blocks = ceil_div(p.rows, rows);
   parallel_for(p.batch * tiles * row_blocks, kPiecePairs / (rows * widest), [&](int64_t begin, int64_t end) {
     BoxArrays<S, kWidth> columns;
     for (int64_t piece = begin; piece < end; ++piece) {
       const int64_t n = piece / (tiles * row_blocks);
       const int64_t column0 = piece / row_blocks % tiles * kWidth, row0 = piece % row_blocks * rows;
-      const int64_t count = p.columns - column0 < kWidth ? p.columns - column0 : kWidth;
-      const int64_t last_row = row0 + rows < p.rows ? row0 + rows : p.rows;
+      const int64_t count = least(p.columns - column0, kWidth);
+      const int64_t last_row = least(row0 + rows, p.rows);
       columns.template fill<kKind>(static_cast<const S*>(p.boxes2) + (n * p.columns + column0) * 4, count);
       const int64_t whole = count / kLanes<S> * kLanes<S>;
       for (int64_t i = row0; i < last_row; ++i) {
@@ -139,27 +139,25 @@ struct GradientArrays {
   void clear(int64_t count) {
     for (auto& array : values) __builtin_memset(array, 0, static_cast<size_t>(count) * sizeof(S));
   }
-  FASTCV_HD void add(int64_t i, int which, Vector<S> value) {
-    store(values[which] + i, load(values[which] + i) + value);
-  }
+  void add(int64_t i, int which, Vector<S> value) { store(values[which] + i, load(values[which] + i) + value); }
 };
 
 template <class S>
-FASTCV_HD S sum_of_lanes(Vector<S> value) {
+inline S sum_of_lanes(Vector<S> value) {
   S sum = 0;
   for (int i = 0; i < kLanes<S>; ++i) sum += value[i];
   return sum;
 }
 
 template <class S>
-FASTCV_HD OverlapGradient<S> sum_of_lanes(const OverlapGradient<Vector<S>>& g) {
+inline OverlapGradient<S> sum_of_lanes(const OverlapGradient<Vector<S>>& g) {
   return {sum_of_lanes<S>(g.x1), sum_of_lanes<S>(g.y1),   sum_of_lanes<S>(g.x2),
           sum_of_lanes<S>(g.y2), sum_of_lanes<S>(g.area), sum_of_lanes<S>(g.angle)};
 }
 
 // Up to a vector of gradients from memory of any stride; zero beyond `count`.
 template <class S>
-FASTCV_HD Vector<S> load_strided(const S* source, int64_t stride, int64_t count) {
+inline Vector<S> load_strided(const S* source, int64_t stride, int64_t count) {
   if (stride == 1 && count >= kLanes<S>) return load(source);
   Vector<S> result{};
   for (int i = 0; i < kLanes<S> && i < count; ++i) result[i] = source[i * stride];
@@ -168,7 +166,7 @@ FASTCV_HD Vector<S> load_strided(const S* source, int64_t stride, int64_t count)
 
 // Lanes beyond `count` have no box: what they give is not to be counted, NaN least of all.
 template <class S>
-FASTCV_HD void drop_lanes(OverlapGradient<Vector<S>>& g, int64_t count) {
+inline void drop_lanes(OverlapGradient<Vector<S>>& g, int64_t count) {
   for (int i = static_cast<int>(count); i < kLanes<S>; ++i) {
     g.x1[i] = g.y1[i] = g.x2[i] = g.y2[i] = g.area[i] = g.angle[i] = S(0);
   }
@@ -178,8 +176,8 @@ FASTCV_HD void drop_lanes(OverlapGradient<Vector<S>>& g, int64_t count) {
 template <class S, OverlapKind kKind>
 void add_piece(const BoxIouParams& p, int64_t n, int64_t row0, int64_t column0, S* row_pieces, S* column_pieces) {
   const OverlapEpsilons<S> epsilon = epsilons<S>(p);
-  const int64_t count = p.columns - column0 < kColumnChunk ? p.columns - column0 : kColumnChunk;
-  const int64_t rows = p.rows - row0 < kRowChunk ? p.rows - row0 : kRowChunk;
+  const int64_t count = least(p.columns - column0, kColumnChunk);
+  const int64_t rows = least(p.rows - row0, kRowChunk);
   const S* boxes1 = static_cast<const S*>(p.boxes1) + (n * p.rows + row0) * 4;
   const S* boxes2 = static_cast<const S*>(p.boxes2) + (n * p.columns + column0) * 4;
   const S* grad =
@@ -187,7 +185,7 @@ void add_piece(const BoxIouParams& p, int64_t n, int64_t row0, int64_t column0, 
   BoxArrays<S, kColumnChunk> columns;
   columns.template fill<kKind>(boxes2, count);
   GradientArrays<S> sums;
-  sums.clear((count + kLanes<S> - 1) / kLanes<S> * kLanes<S>);
+  sums.clear(round_up(count, kLanes<S>));
   for (int64_t i = 0; i < rows; ++i) {
     const OverlapBox<S> row = prepare_box<kKind>(boxes1 + 4 * i);
     const OverlapBox<Vector<S>> row_vector = broadcast_box(row);
@@ -231,8 +229,8 @@ void sum_pieces(const S* pieces, int64_t batch, int64_t number, int64_t count, S
 
 template <class S, OverlapKind kKind>
 void backward(const BoxIouParams& p) {
-  const int64_t row_chunks = (p.rows + kRowChunk - 1) / kRowChunk;
-  const int64_t column_chunks = (p.columns + kColumnChunk - 1) / kColumnChunk;
+  const int64_t row_chunks = ceil_div(p.rows, kRowChunk);
+  const int64_t column_chunks = ceil_div(p.columns, kColumnChunk);
   S* row_pieces = static_cast<S*>(p.workspace);
   S* column_pieces = row_pieces + p.batch * column_chunks * p.rows * 4;
   const int64_t chunks = row_chunks * column_chunks;

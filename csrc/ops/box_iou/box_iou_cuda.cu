@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) box_iou_row_gradient_kernel(con
   const S* grad = static_cast<const S*>(p.overlap) + n * p.grad_strides[0] + row * p.grad_strides[1];
   const S* boxes2 = static_cast<const S*>(p.boxes2) + n * p.columns * 4;
   const int64_t begin = chunk * kColumnChunk;
-  const int64_t end = begin + kColumnChunk < p.columns ? begin + kColumnChunk : p.columns;
+  const int64_t end = least(begin + kColumnChunk, p.columns);
   OverlapGradient<S> sum{};
   for (int64_t column = begin + lane_id(); column < end; column += kWarpSize) {
     OverlapGradient<S> at_row, at_column;
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kBlockSize, 2)
   const S* grad = static_cast<const S*>(p.overlap) + n * p.grad_strides[0] + column * p.grad_strides[2];
   const S* boxes1 = static_cast<const S*>(p.boxes1) + n * p.rows * 4;
   const int64_t begin = chunk * kRowChunk;
-  const int64_t end = begin + kRowChunk < p.rows ? begin + kRowChunk : p.rows;
+  const int64_t end = least(begin + kRowChunk, p.rows);
   OverlapGradient<S> sum{};
   for (int64_t row = begin; row < end; ++row) {
     OverlapGradient<S> at_row, at_column;

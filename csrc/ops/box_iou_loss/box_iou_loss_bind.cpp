@@ -1,5 +1,5 @@
 #include "core/dispatch.h"
-#include "core/tensor.h"
+#include "families/box/box_bind.h"
 #include "ops/box_iou_loss/box_iou_loss.h"
 
 namespace py = pybind11;
@@ -7,70 +7,86 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-void check_boxes(Argument boxes, int64_t count) {
-  check_shape(boxes, {count, 4}, "(N, 4)");
-  if (boxes.view.dtype != DType::kFloat32 && boxes.view.dtype != DType::kFloat64) {
-    throw py::type_error(std::string(boxes.name) + " must be float32 or float64, got " + name_of(boxes.view.dtype));
+void check_boxes(Argument boxes) {
+  const TensorView& view = boxes.view;
+  if (view.rank < 1 || view.shape[view.rank - 1] != 4) {
+    refuse(boxes.name, "have shape (N, 4) or (4,)", describe_shape(view));
   }
-  check_contiguous(boxes);
+  check_numbers(boxes);
 }
 
-BoxIouLossParams make_loss_params(const TensorView& boxes1, const TensorView& boxes2, Argument loss, int64_t kind,
-                                  double epsilon) {
-  check_boxes({boxes1, "boxes1"}, kAny);
-  check_boxes({boxes2, "boxes2"}, boxes1.shape[0]);
-  check_same_dtype({boxes2, "boxes2"}, {boxes1, "boxes1"});
-  check_same_device({boxes2, "boxes2"}, {boxes1, "boxes1"});
-  check_shape(loss, {boxes1.shape[0]}, "(N,)");
-  check_same_dtype(loss, {boxes1, "boxes1"});
-  check_same_device(loss, {boxes1, "boxes1"});
-  if (kind <= 0 || kind >= kOverlapKinds) {
-    throw py::value_error("kind must be in [1, 4), got " + std::to_string(kind));
+// Boxes and their partners as the kernels read them: contiguous and of one dtype.
+struct Pairs {
+  Pairs(const TensorView& given1, const TensorView& given2) {
+    check_boxes({given1, "boxes1"});
+    check_boxes({given2, "boxes2"});
+    check_same_shape({given2, "boxes2"}, {given1, "boxes1"});
+    check_same_device({given2, "boxes2"}, {given1, "boxes1"});
+    const bool wide = given1.dtype == DType::kFloat64 || given2.dtype == DType::kFloat64;
+    dtype = wide ? DType::kFloat64 : DType::kFloat32;
+    boxes1 = converted(given1, dtype);
+    boxes2 = converted(given2, dtype);
   }
+
+  DType dtype;
+  TensorView boxes1, boxes2;
+};
+
+BoxIouLossParams make_params(const Pairs& pairs, const TensorView& loss, int64_t kind, double eps) {
+  if (kind <= 0 || kind >= kOverlapKinds) refuse("kind", "be in [1, 4)", std::to_string(kind));
+  if (!(eps >= 0)) refuse("eps", "not be negative", py::str(py::float_(eps)));
   BoxIouLossParams params{};
+  params.boxes1 = pairs.boxes1.data;
+  params.boxes2 = pairs.boxes2.data;
+  params.loss = loss.data;
+  params.dtype = pairs.dtype;
   params.kind = static_cast<OverlapKind>(kind);
-  params.boxes1 = boxes1.data;
-  params.boxes2 = boxes2.data;
-  params.loss = loss.view.data;
-  params.dtype = boxes1.dtype;
-  params.count = boxes1.shape[0];
-  params.grad_stride = loss.view.strides[0];
+  params.count = loss.elements();
   // torchvision's complete loss takes its distance with the default epsilon, whatever is asked for the penalty.
-  const double distance = params.kind == OverlapKind::kComplete ? 1e-7 : epsilon;
+  const double distance = params.kind == OverlapKind::kComplete ? 1e-7 : eps;
   params.epsilon_areas = params.epsilon_diagonal = distance;
-  params.epsilon_alpha = epsilon;
+  params.epsilon_alpha = eps;
   return params;
 }
 
-void box_iou_loss_forward(const TensorView& output, const TensorView& boxes1, const TensorView& boxes2, int64_t kind,
-                          double epsilon) {
-  const BoxIouLossParams params = make_loss_params(boxes1, boxes2, {output, "output"}, kind, epsilon);
-  check_contiguous({output, "output"});
-  if (output.elements() == 0) return;
-  FASTCV_RUN(box_iou_loss_forward, params, output);
+py::object box_iou_loss(const TensorView& boxes1, const TensorView& boxes2, int64_t kind, double eps) {
+  const Pairs pairs(boxes1, boxes2);
+  NewTensor loss = new_contiguous(boxes1, pairs.dtype, boxes1.shape, boxes1.rank - 1);
+  const BoxIouLossParams params = make_params(pairs, loss.view, kind, eps);
+  if (params.count > 0) FASTCV_RUN(box_iou_loss_forward, params, boxes1);
+  return std::move(loss.object);
 }
 
-void box_iou_loss_backward(const TensorView& grad_boxes1, const TensorView& grad_boxes2, const TensorView& grad,
-                           const TensorView& boxes1, const TensorView& boxes2, int64_t kind, double epsilon,
-                           bool needs1, bool needs2) {
-  BoxIouLossParams params = make_loss_params(boxes1, boxes2, {grad, "grad"}, kind, epsilon);
-  const auto check_gradient = [&](Argument gradient) {
-    check_boxes(gradient, params.count);
-    check_same_dtype(gradient, {boxes1, "boxes1"});
-    check_same_device(gradient, {boxes1, "boxes1"});
-  };
-  if (needs1) check_gradient({grad_boxes1, "grad_boxes1"});
-  if (needs2) check_gradient({grad_boxes2, "grad_boxes2"});
-  params.grad_boxes1 = needs1 ? grad_boxes1.data : nullptr;
-  params.grad_boxes2 = needs2 ? grad_boxes2.data : nullptr;
-  if (params.count == 0) return;
-  FASTCV_RUN(box_iou_loss_backward, params, boxes1);
+// The gradient of the loss that has arrived; `step` is what lies between its elements.
+TensorView checked_gradient(const TensorView& grad, const Pairs& pairs, int64_t& step) {
+  bool same = grad.rank == pairs.boxes1.rank - 1;
+  for (int i = 0; same && i < grad.rank; ++i) same = grad.shape[i] == pairs.boxes1.shape[i];
+  if (!same) refuse("grad", "have the shape of the loss", describe_shape(grad));
+  check_same_dtype({grad, "grad"}, {pairs.boxes1, "the loss"});
+  check_same_device({grad, "grad"}, {pairs.boxes1, "boxes1"});
+  return evenly_spaced(grad, step);
+}
+
+py::tuple box_iou_loss_backward(const TensorView& grad, const TensorView& boxes1, const TensorView& boxes2,
+                                int64_t kind, double eps, bool needs1, bool needs2) {
+  const Pairs pairs(boxes1, boxes2);
+  int64_t step = 1;
+  const TensorView arrived = checked_gradient(grad, pairs, step);
+  BoxIouLossParams params = make_params(pairs, arrived, kind, eps);
+  NewTensor grad1, grad2;
+  if (needs1) grad1 = new_like(pairs.boxes1);
+  if (needs2) grad2 = new_like(pairs.boxes2);
+  params.grad_stride = step;
+  params.grad_boxes1 = grad1.view.data;
+  params.grad_boxes2 = grad2.view.data;
+  if (params.count > 0) FASTCV_RUN(box_iou_loss_backward, params, boxes1);
+  return py::make_tuple(as_gradient_of(boxes1, grad1), as_gradient_of(boxes2, grad2));
 }
 
 }  // namespace
 
 void bind_box_iou_loss(py::module_& module) {
-  module.def("box_iou_loss_forward", &box_iou_loss_forward);
+  module.def("box_iou_loss", &box_iou_loss);
   module.def("box_iou_loss_backward", &box_iou_loss_backward);
 }
 

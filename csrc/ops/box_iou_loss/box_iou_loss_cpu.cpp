@@ -21,7 +21,7 @@ OverlapEpsilons<S> epsilons(const BoxIouLossParams& p) {
 
 // `count` boxes as vectors; lanes beyond them hold the last one again.
 template <OverlapKind kKind, class S>
-FASTCV_HD OverlapBox<Vector<S>> load_boxes(const S* boxes, int64_t count) {
+inline OverlapBox<Vector<S>> load_boxes(const S* boxes, int64_t count) {
   alignas(64) S arrays[4][kLanes<S>];
   for (int i = 0; i < kLanes<S>; ++i) {
     const S* source = boxes + 4 * (i < count ? i : count - 1);
@@ -43,8 +43,8 @@ FASTCV_HD OverlapBox<Vector<S>> load_boxes(const S* boxes, int64_t count) {
 }
 
 template <OverlapKind kKind, class S>
-FASTCV_HD void store_gradients(const Box<Vector<S>>& box, const OverlapGradient<Vector<S>>& gradient, S* target,
-                               int count) {
+inline void store_gradients(const Box<Vector<S>>& box, const OverlapGradient<Vector<S>>& gradient, S* target,
+                            int count) {
   Vector<S> corners[4];
   corner_gradient<kKind>(box, gradient, corners);
   for (int i = 0; i < count; ++i) {

@@ -4,8 +4,7 @@
 // q * out_step + phase reads, for some taps k, the source site q * in_step + offset(k):
 //
 //   forward          out_step = stride, in_step = 1: one phase per residue modulo the stride, whose taps are those k
-//   with
-//                    phase + padding - k * dilation divisible by the stride; offset is the quotient
+//                    with phase + padding - k * dilation divisible by the stride; offset is the quotient
 //   input gradient   out_step = 1, in_step = stride: one phase, all taps, offset = k * dilation - padding
 //
 // The taps of a phase are an arithmetic progression, and so are their offsets.
@@ -41,7 +40,7 @@ struct TapRun {
 
 FASTCV_HD TapRun taps_of_phase(const GatherAxis& axis, int64_t phase) {
   if (!axis.forward) return {0, axis.kernel, -axis.padding, axis.dilation};
-  const int64_t most = axis.tap_step < axis.kernel ? axis.tap_step : axis.kernel;
+  const int64_t most = least(axis.tap_step, axis.kernel);
   for (int64_t k = 0; k < most; ++k) {
     const int64_t distance = phase + axis.padding - k * axis.dilation;
     if (distance % axis.out_step != 0) continue;
@@ -52,10 +51,10 @@ FASTCV_HD TapRun taps_of_phase(const GatherAxis& axis, int64_t phase) {
 }
 
 FASTCV_HD int64_t sites_of_phase(const GatherAxis& axis) {
-  return (axis.target + axis.out_step - 1) / axis.out_step;
+  return ceil_div(axis.target, axis.out_step);
 }
 FASTCV_HD int64_t phases_of(const GatherAxis& axis) {
-  return axis.out_step < axis.target ? axis.out_step : axis.target;
+  return least(axis.out_step, axis.target);
 }
 
 // The sites of the input for which tap k falls inside the output: [begin, end).
@@ -64,7 +63,7 @@ struct TapRange {
 };
 FASTCV_HD TapRange tap_range(const ConvAxis& axis, int64_t k) {
   const int64_t offset = k * axis.dilation - axis.padding;
-  int64_t begin = offset >= 0 ? 0 : (-offset + axis.stride - 1) / axis.stride;
+  int64_t begin = offset >= 0 ? 0 : ceil_div(-offset, axis.stride);
   int64_t end = axis.output - 1 < offset ? 0 : (axis.output - 1 - offset) / axis.stride + 1;
   if (end > axis.input) end = axis.input;
   if (begin > end) begin = end;

@@ -23,10 +23,7 @@ void copy_pixels(const T* source, int64_t groups, int64_t channels, int64_t pixe
       __builtin_memcpy(target + i * pairs, source + i * channels, channels * sizeof(T));
     }
   } else {
-    const int64_t count = pixels * groups * channels;
-    int64_t i = 0;
-    for (; i + kLanes<E> <= count; i += kLanes<E>) store(target + i, load(source + i));
-    for (; i < count; ++i) target[i] = to_float(source[i]);
+    convert_run(source, pixels * groups * channels, target);
   }
 }
 
@@ -35,7 +32,7 @@ template <class E, class T>
 void copy_planes(const T* source, int64_t plane, int64_t groups, int64_t channels, int64_t pixels, E* target) {
   if constexpr (kIsPair<E>) {
     const int64_t pairs = factors_to_elements<E>(channels);
-    const Scratch line_memory(groups * pairs * pixels * sizeof(E));
+    const Scratch line_memory(bytes_of<E>(groups, pairs, pixels));
     E* lines = line_memory.as<E>();  // [group][pair][pixel]
     for (int64_t i = 0; i < groups * pairs; ++i) {
       const int64_t channel = i % pairs * 2;
@@ -62,16 +59,16 @@ class ChannelsLast {
                bool in_vectors)
       : copied_(!channels_last || !is_stored_so(channels) || (in_vectors && channels % 16 != 0)),
         row_(groups * factors_to_elements<E>(channels)),
-        memory_(copied_ ? (batch * pixels * row_ + kSlack) * sizeof(E) : 0),
+        memory_(copied_ ? bytes_of<E>(batch, pixels, row_) + bytes_of<E>(kSlack) : 0),
         data_(copied_ ? memory_.template as<E>() : static_cast<const E*>(data)) {
     if (!copied_) return;
     E* target = memory_.template as<E>();
     constexpr int64_t kPiece = 256;
-    const int64_t pieces = (pixels + kPiece - 1) / kPiece;
+    const int64_t pieces = ceil_div(pixels, kPiece);
     parallel_for(batch * pieces, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t n = i / pieces, first = i % pieces * kPiece;
-        const int64_t count = pixels - first < kPiece ? pixels - first : kPiece;
+        const int64_t count = least(pixels - first, kPiece);
         E* out = target + (n * pixels + first) * row_;
         const T* image = static_cast<const T*>(data) + n * groups * channels * pixels;
         if (channels_last) {
@@ -105,7 +102,7 @@ void pack_row(const T* source, int64_t k_stride, int64_t n_stride, int64_t k, in
   if constexpr (kIsPair<E>) {
     const T* even = source + 2 * k * k_stride;
     const bool odd = 2 * k + 1 < depth;
-    const Scratch memory(2 * taps * width * sizeof(T));
+    const Scratch memory(bytes_of<T>(2, taps, width));
     T* rows = memory.as<T>();  // [even, odd][tap][width]
     transpose(even, n_stride, rows, width, count, taps);
     if (odd) transpose(even + k_stride, n_stride, rows + taps * width, width, count, taps);
@@ -139,16 +136,16 @@ void pack_weight(const ConvTransposeParams& p, bool forward, E* packed) {
   const int64_t stride_in = p.out_channels * taps;
   const int64_t k_stride = forward ? stride_in : taps, n_stride = forward ? taps : stride_in;
   const int64_t size = packed_size<E>(taps * depth, columns);
-  const int64_t panels = (columns + kPanelColumns<E> - 1) / kPanelColumns<E>;
+  const int64_t panels = ceil_div(columns, kPanelColumns<E>);
   const T* weight = static_cast<const T*>(p.weight);
   constexpr int64_t kPiece = 16;
-  const int64_t pieces = (depth + kPiece - 1) / kPiece;
+  const int64_t pieces = ceil_div(depth, kPiece);
   parallel_for(p.groups * panels * pieces, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t piece = i % pieces, panel = i / pieces % panels, group = i / pieces / panels;
       const int64_t first = panel * kPanelColumns<E>, width = panel_width<E>(first, columns);
-      const int64_t count = columns - first < width ? columns - first : width;
-      const int64_t end_k = piece * kPiece + kPiece < depth ? piece * kPiece + kPiece : depth;
+      const int64_t count = least(columns - first, width);
+      const int64_t end_k = least(piece * kPiece + kPiece, depth);
       const T* source = weight + group * p.in_channels * stride_in + first * n_stride;
       E* target = packed + group * size + first * taps * depth;
       for (int64_t k = piece * kPiece; k < end_k; ++k) {

@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(GatherTile<T>::kThreads, 2) mma_kernel(const G
     const uint32_t* rows = stages + step % kMmaStages * Tile::kStageWords;
     tile.multiply(rows, rows + Tile::kRows * Tile::kPitch);
   };
-  const int64_t steps_of_tap = (p.depth + Tile::kDepth - 1) / Tile::kDepth;
+  const int64_t steps_of_tap = ceil_div(p.depth, Tile::kDepth);
   pipeline(static_cast<int>(cursor.taps() * steps_of_tap), fetch, use);
   tile.for_each_pair([&](int row, int column, float first, float second) {
     const int64_t target = sites[row].target;

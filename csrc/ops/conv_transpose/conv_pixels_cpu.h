@@ -43,24 +43,9 @@ inline bool taps_lie_apart(const ConvAxis (&axes)[3]) {
   return true;
 }
 
-// target[i] = source[i]
-template <class S, class T>
-FASTCV_HD void store_run(const S* source, T* target, int64_t count) {
-  constexpr int64_t kWidth = kLanes<S>;
-  if (count < kWidth) {
-    for (int64_t i = 0; i < count; ++i) target[i] = from_float<T>(source[i]);
-    return;
-  }
-  // The last vector is moved back to end where the run ends.
-  for (int64_t i = 0; i < count; i += kWidth) {
-    const int64_t at = i + kWidth <= count ? i : count - kWidth;
-    store(target + at, load(source + at));
-  }
-}
-
 // target[2 * i], target[2 * i + 1] = even[i], odd[i]. Reads whole vectors.
 template <class S, class T>
-FASTCV_HD void store_pairs(const S* even, const S* odd, T* target, int64_t count) {
+inline void store_pairs(const S* even, const S* odd, T* target, int64_t count) {
   constexpr int64_t kWidth = kLanes<S>;
   if (2 * count < kWidth) {
     for (int64_t i = 0; i < count; ++i) {
@@ -70,7 +55,7 @@ FASTCV_HD void store_pairs(const S* even, const S* odd, T* target, int64_t count
     return;
   }
   for (int64_t i = 0; i < 2 * count; i += kWidth) {
-    const int64_t at = i + kWidth <= 2 * count ? i : 2 * count - kWidth;
+    const int64_t at = least(i, 2 * count - kWidth);
     Vector<S> low, high;
     interleave<S>(load(even + at / 2), load(odd + at / 2), &low, &high);
     store(target + at, low);
@@ -92,8 +77,8 @@ struct PixelProduct {
     taps = z.kernel * y.kernel * x.kernel;
     in_pixels = z.input * y.input * x.input;
     out_pixels = in_pixels * taps;
-    pixel_panels = (p.batch * in_pixels + kPixels - 1) / kPixels;
-    column_panels = (p.columns + kPanelColumns<S> - 1) / kPanelColumns<S>;
+    pixel_panels = ceil_div(p.batch * in_pixels, kPixels);
+    column_panels = ceil_div(p.columns, kPanelColumns<S>);
   }
 
   // Neighbouring pixels of one row of the input.
@@ -107,17 +92,17 @@ struct PixelProduct {
     index /= pixel_panels;
     const int64_t first_column = index % column_panels * kPanelColumns<S>, group = index / column_panels;
     const int64_t left = p.batch * in_pixels - first_pixel;
-    const int64_t pixels = left < kPixels ? left : kPixels;
-    const int64_t vectors = (pixels + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
+    const int64_t pixels = least(left, kPixels);
+    const int64_t vectors = round_up(pixels, kLanes<S>);
 
-    const Scratch panel_memory(p.depth * kPixels * sizeof(E));
+    const Scratch panel_memory(bytes_of<E>(p.depth, kPixels));
     E* panel = panel_memory.as<E>();  // [depth][kPixels]
     pack_pixels(group, first_pixel, pixels, vectors, panel);
     Run runs[kPixels];
     const int64_t run_count = find_runs(first_pixel, pixels, runs);
 
     const int64_t kernel_x = p.axes[2].kernel, width = panel_width<S>(first_column, p.columns);
-    const Scratch tile_memory((kernel_x * kPanelColumns<S> * kPixels + kLanes<S>)*sizeof(S));
+    const Scratch tile_memory(bytes_of<S>(kernel_x, kPanelColumns<S>, kPixels) + bytes_of<S>(kLanes<S>));
     S* tile = tile_memory.as<S>();  // [kernel_x][column][kPixels]
     const E* weight = p.packed + group * packed_size<E>(taps * p.depth, p.columns) + first_column * taps * p.depth;
     for (int64_t tap = 0; tap < taps; tap += kernel_x) {
@@ -130,7 +115,7 @@ struct PixelProduct {
     int64_t done = 0;
     while (done < pixels) {
       const int64_t image = (first + done) / in_pixels, place = (first + done) % in_pixels;
-      const int64_t rest = in_pixels - place, count = rest < pixels - done ? rest : pixels - done;
+      const int64_t rest = in_pixels - place, count = least(rest, pixels - done);
       const T* source = p.source + (image * p.groups + group) * p.channels * in_pixels + place;
       for (int64_t k = 0; k < p.depth; ++k) {
         E* line = panel + k * kPixels + done;
@@ -138,7 +123,7 @@ struct PixelProduct {
           const T* even = source + 2 * k * in_pixels;
           pair_rows(even, 2 * k + 1 < p.channels ? even + in_pixels : nullptr, count, line);
         } else {
-          store_run_to_sums(source + k * in_pixels, line, count);
+          convert_run(source + k * in_pixels, count, line);
         }
       }
       done += count;
@@ -148,25 +133,13 @@ struct PixelProduct {
     }
   }
 
-  static FASTCV_HD void store_run_to_sums(const T* source, S* target, int64_t count) {
-    constexpr int64_t kWidth = kLanes<S>;
-    if (count < kWidth) {
-      for (int64_t i = 0; i < count; ++i) target[i] = to_float(source[i]);
-      return;
-    }
-    for (int64_t i = 0; i < count; i += kWidth) {
-      const int64_t at = i + kWidth <= count ? i : count - kWidth;
-      store(target + at, load(source + at));
-    }
-  }
-
   int64_t find_runs(int64_t first, int64_t pixels, Run* runs) const {
     const ConvAxis &z = p.axes[0], &y = p.axes[1], &x = p.axes[2];
     int64_t run_count = 0, done = 0;
     while (done < pixels) {
       const int64_t pixel = first + done, i_x = pixel % x.input, row = pixel / x.input;
       const int64_t i_y = row % y.input, i_z = row / y.input % z.input, image = row / y.input / z.input;
-      const int64_t rest = x.input - i_x, count = rest < pixels - done ? rest : pixels - done;
+      const int64_t rest = x.input - i_x, count = least(rest, pixels - done);
       const int64_t in_plane = (i_z * z.kernel * y.output + i_y * y.kernel) * x.output + i_x * x.kernel;
       runs[run_count++] = {done, count, image * p.groups * p.columns * out_pixels + in_plane};
       done += count;
@@ -177,7 +150,7 @@ struct PixelProduct {
   // All taps of one row of the kernel.
   void multiply(const E* weight, const E* panel, int64_t group, int64_t first_column, int64_t pixels, S* tile) const {
     const int64_t width = panel_width<S>(first_column, p.columns), kernel_x = p.axes[2].kernel;
-    const int64_t left = p.columns - first_column, columns = left < width ? left : width;
+    const int64_t left = p.columns - first_column, columns = least(left, width);
     if (p.bias != nullptr || p.depth == 0) {
       for (int64_t i = 0; i < kernel_x * columns; ++i) {
         const int64_t tap = i / columns, column = i % columns;
@@ -187,14 +160,14 @@ struct PixelProduct {
       }
     }
     for (int64_t k = 0; k < p.depth; k += kDepth) {
-      const int64_t depth = p.depth - k < kDepth ? p.depth - k : kDepth;
+      const int64_t depth = least(p.depth - k, kDepth);
       const GemmStart from = k == 0 && p.bias == nullptr ? GemmStart::kZero : GemmStart::kTile;
       for (int64_t tap = 0; tap < kernel_x; ++tap) {
         for (int64_t column = 0; column < columns; column += kPixelRows) {
           const E* a = weight + (tap * p.depth + k) * width + column;
           const E* b = panel + k * kPixels;
-          gemm_pixels_strided<E>(&a, width, &b, kPixels, 1, depth, tile + (tap * kPanelColumns<S> + column) * kPixels,
-                                 kPixels, columns - column, pixels, from);
+          gemm_pixels<E>(&a, width, &b, kPixels, 1, depth, tile + (tap * kPanelColumns<S> + column) * kPixels, kPixels,
+                         columns - column, pixels, from);
         }
       }
     }
@@ -208,7 +181,7 @@ struct PixelProduct {
   void write(int64_t group, int64_t first_column, int64_t tap, const Run* runs, int64_t run_count,
              const S* tile) const {
     const int64_t kernel_y = p.axes[1].kernel, kernel_x = p.axes[2].kernel;
-    const int64_t left = p.columns - first_column, columns = left < kPanelColumns<S> ? left : kPanelColumns<S>;
+    const int64_t left = p.columns - first_column, columns = least(left, kPanelColumns<S>);
     const int64_t tap_y = tap / kernel_x % kernel_y, tap_z = tap / kernel_x / kernel_y;
     const int64_t shift = (tap_z * p.axes[1].output + tap_y) * p.axes[2].output;
     constexpr int64_t kNextTap = kPanelColumns<S> * kPixels;
@@ -219,7 +192,7 @@ struct PixelProduct {
         T* target = plane + runs[r].target;
         const S* source = line + runs[r].first;
         if (kernel_x == 1) {
-          store_run(source, target, runs[r].count);
+          convert_run(source, runs[r].count, target);
         } else if (kernel_x == 2) {
           store_pairs(source, source + kNextTap, target, runs[r].count);
         } else {

@@ -27,7 +27,7 @@ void gather(const ConvTransposeParams& p, bool forward) {
   problem.relu = p.relu;
   problem.target = static_cast<T*>(forward ? p.output : p.input);
   problem.target_channels_last = forward ? p.output_channels_last : p.input_channels_last;
-  const Scratch packed(p.packed == nullptr ? packed_elements<E>(p, forward) * sizeof(E) : 0);
+  const Scratch packed(p.packed == nullptr ? bytes_of<E>(packed_elements<E>(p, forward)) : 0);
   if (p.packed == nullptr) pack_weight<E, T>(p, forward, packed.as<E>());
   problem.packed = p.packed == nullptr ? packed.as<E>() : static_cast<const E*>(p.packed);
   const int64_t pixels = p.batch == 0 ? 0 : pixels_of(p, forward) / p.batch;
@@ -41,7 +41,7 @@ void gather(const ConvTransposeParams& p, bool forward) {
 template <class E, class T>
 void forward_by_pixels(const ConvTransposeParams& p) {
   using S = Accumulate<T>;
-  const Scratch packed(p.packed == nullptr ? (packed_elements<E>(p, true) + kPixelRows) * sizeof(E) : 0);
+  const Scratch packed(p.packed == nullptr ? bytes_of<E>(packed_elements<E>(p, true) + kPixelRows) : 0);
   if (p.packed == nullptr) pack_weight<E, T>(p, true, packed.as<E>());
   PixelProblem<E, T> problem{};
   for (int i = 0; i < 3; ++i) problem.axes[i] = p.axes[i];

@@ -56,10 +56,10 @@ inline __device__ WeightTask weight_task(const WeightKernelParams& p) {
   task.range[2] = tap_range(p.axes[2], tap % size_x);
   int64_t pixels = p.batch;
   for (const TapRange& r : task.range) pixels *= r.end - r.begin;
-  const int64_t share = (pixels + p.pieces - 1) / p.pieces;
+  const int64_t share = ceil_div(pixels, p.pieces);
   task.begin = task.piece * share;
   const int64_t rest = pixels - task.begin;
-  task.count = rest <= 0 ? 0 : rest < share ? rest : share;
+  task.count = rest <= 0 ? 0 : least(rest, share);
   return task;
 }
 

@@ -19,7 +19,7 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
-constexpr int64_t kPixelsPerChunk = 256;
+constexpr int64_t kPixelsPerChunk = 256, kPairsPerChunk = ceil_div(kPixelsPerChunk, 2);
 
 // The pixels of a chunk in pairs, both factors.
 template <class E>
@@ -75,19 +75,18 @@ void weight_task(const ConvTransposeParams& p, const WeightSources<E>& sources, 
   const TapRange x = tap_range(ax, tap % ax.kernel);
   const int64_t in_width = sources.in_width, out_width = sources.out_width;
   const int64_t left = p.out_channels - first;
-  const int64_t columns = left < kPanelPixels<S> ? left : kPanelPixels<S>;
+  const int64_t columns = least(left, kPanelPixels<S>);
 
-  const Scratch sum_memory(p.in_channels * kPanelPixels<S> * sizeof(S));
+  const Scratch sum_memory(bytes_of<S>(p.in_channels, kPanelPixels<S>));
   S* sums = sum_memory.as<S>();
   constexpr int64_t kMostSegments = kPixelsPerChunk;
-  const Scratch pointer_memory(3 * kMostSegments * sizeof(P*));
+  const Scratch pointer_memory(bytes_of<P*>(3, kMostSegments));
   const P** a = pointer_memory.as<const P*>();
   const P** b = a + kMostSegments;
   [[maybe_unused]] const P** shifted = b + kMostSegments;
-  const int64_t left_step = (p.in_channels + kPixelRows - 1) / kPixelRows * kPixelRows;
-  const Scratch pair_memory(kIsPair<E> ? (kPixelsPerChunk + 1) / 2 * (left_step + kPanelPixels<E>)*sizeof(E) : 0);
-  const PixelPairs<E> chunk{pair_memory.as<E>() + (kPixelsPerChunk + 1) / 2 * kPanelPixels<E>, pair_memory.as<E>(),
-                            left_step};
+  const int64_t left_step = round_up(p.in_channels, kPixelRows);
+  const Scratch pair_memory(kIsPair<E> ? bytes_of<E>(kPairsPerChunk, left_step + kPanelPixels<E>) : 0);
+  const PixelPairs<E> chunk{pair_memory.as<E>() + kPairsPerChunk * kPanelPixels<E>, pair_memory.as<E>(), left_step};
   int64_t segments = 0;
   bool fresh = true;
 
@@ -97,18 +96,18 @@ void weight_task(const ConvTransposeParams& p, const WeightSources<E>& sources, 
       pairs = chunk.pack(a, in_width, p.in_channels, b, ax.stride * out_width, columns, segments, depth);
     }
     for (int64_t c = 0; c < p.in_channels; c += kPixelRows) {
-      const int64_t rows = p.in_channels - c < kPixelRows ? p.in_channels - c : kPixelRows;
+      const int64_t rows = least(p.in_channels - c, kPixelRows);
       const GemmStart from = fresh ? GemmStart::kZero : GemmStart::kTile;
       S* target = sums + c * kPanelPixels<S>;
       if constexpr (kIsPair<E>) {
         const E* left_block = chunk.left + c;
         const E* right_block = chunk.right;
-        gemm_pixels_strided<E>(&left_block, left_step, &right_block, kPanelPixels<E>, 1, pairs, target, kPanelPixels<S>,
-                               rows, columns, from);
+        gemm_pixels<E>(&left_block, left_step, &right_block, kPanelPixels<E>, 1, pairs, target, kPanelPixels<S>, rows,
+                       columns, from);
       } else {
         for (int64_t s = 0; s < segments; ++s) shifted[s] = a[s] + c;
-        gemm_pixels_strided<E>(shifted, in_width, b, ax.stride * out_width, segments, depth, target, kPanelPixels<S>,
-                               rows, columns, from);
+        gemm_pixels<E>(shifted, in_width, b, ax.stride * out_width, segments, depth, target, kPanelPixels<S>, rows,
+                       columns, from);
       }
     }
     segments = 0;
@@ -116,10 +115,10 @@ void weight_task(const ConvTransposeParams& p, const WeightSources<E>& sources, 
   };
   // Runs of pixels of equal length, then what is left of each row.
   const int64_t length = x.end - x.begin;
-  const int64_t piece = length < kPixelsPerChunk ? length : kPixelsPerChunk;
+  const int64_t piece = least(length, kPixelsPerChunk);
   const int64_t most = piece == 0 ? 1 : kPixelsPerChunk / piece;
   for (int64_t start = 0; start < length; start += piece) {
-    const int64_t depth = length - start < piece ? length - start : piece;
+    const int64_t depth = least(length - start, piece);
     for (int64_t n = 0; n < p.batch; ++n) {
       for (int64_t i = z.begin; i < z.end; ++i) {
         for (int64_t j = y.begin; j < y.end; ++j) {
@@ -145,7 +144,7 @@ void weight_task(const ConvTransposeParams& p, const WeightSources<E>& sources, 
 template <class E, class T>
 void accumulate_weight(const ConvTransposeParams& p, const WeightSources<E>& sources, T* weight) {
   const int64_t taps = p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
-  const int64_t panels = (p.out_channels + kPanelPixels<E> - 1) / kPanelPixels<E>;
+  const int64_t panels = ceil_div(p.out_channels, kPanelPixels<E>);
   parallel_for(p.groups * taps * panels, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       weight_task(p, sources, weight, i / taps / panels, i / panels % taps, i % panels * kPanelPixels<E>);

@@ -6,8 +6,7 @@
 //   coords    (V, 4)   int32: cloud, z, y, x of each voxel; contiguous. Of equal ones the first counts
 //   points    (P, 3+)  x, y, z and whatever else; any row stride; clouds by offsets
 //   indices   (P, K)   int32: rows of coords, -1 where there is none; K = 1 (nearest) or 8 (trilinear; the bits of k
-//   say
-//                      whether the voxel is the farther one along z, y, x); contiguous
+//                      say whether the voxel is the farther one along z, y, x); contiguous
 //   weights   (P, K)   float32 (float64 for float64 points): 0 where there is none; contiguous
 //
 // Interpolation, in float32 (float64 for float64 features) and in the order of k:
@@ -17,13 +16,13 @@
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/voxel_grid.h"
+#include "families/voxel/voxel_grid.h"
 
 namespace fastcv {
 
 struct VoxelNeighborsParams {
   const int32_t* coords;
-  int64_t voxels;
+  int64_t voxels;  // V, at most kMostTableVoxels
   const void* points;
   DType dtype;
   int64_t count, stride;
@@ -32,9 +31,26 @@ struct VoxelNeighborsParams {
   int64_t neighbors;  // K
   int32_t* indices;
   void* weights;
-  void* table;         // CUDA: 12 bytes for each of `table_size` slots, 16-aligned
-  int64_t table_size;  // a power of two, at least 2 V
+  void* table;         // CUDA: voxel_table_bytes, 16-aligned
+  int64_t table_size;  // CUDA: voxel_table_size
 };
+
+constexpr int64_t kMostTableVoxels = int64_t{1} << 29;
+
+// Slots of the table of V voxels: a power of two, more than 2 V.
+constexpr int64_t voxel_table_size(int64_t voxels) {
+  int64_t size = 32;
+  while (size <= 2 * voxels) size *= 2;
+  return size;
+}
+
+// All keys, then all rows.
+constexpr int64_t voxel_table_bytes(int64_t size) {
+  return size * static_cast<int64_t>(sizeof(uint64_t) + sizeof(int32_t));
+}
+
+// Computed at compile time, where an overflow is an error.
+static_assert(voxel_table_bytes(voxel_table_size(kMostTableVoxels)) > 0);
 
 struct DevoxelizeParams {
   const void* features;  // (V, C) or, transposed, (P, C); contiguous

@@ -1,7 +1,7 @@
 #include <string>
 
 #include "core/dispatch.h"
-#include "core/voxel_grid_bind.h"
+#include "families/voxel/voxel_grid_bind.h"
 #include "ops/devoxelize/devoxelize.h"
 
 namespace py = pybind11;
@@ -9,95 +9,110 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-void check(Argument argument, DType dtype, Argument device) {
-  check_dtype(argument, dtype);
-  check_contiguous(argument);
-  check_same_device(argument, device);
-}
-
-void voxel_neighbors(const TensorView& indices, const TensorView& weights, const TensorView& coords,
-                     const TensorView& points, const GridNumbers& grid, const py::object& offsets,
-                     const TensorView& table) {
-  check_points(points);
+py::tuple voxel_neighbors(const TensorView& coords, const TensorView& points, const GridNumbers& grid,
+                          const OptionalTensor& offsets, int64_t neighbors) {
   const Argument device{points, "points"};
-  check_shape({coords, "coords"}, {kAny, 4}, "(V, 4)");
-  check({coords, "coords"}, DType::kInt32, device);
-  check_shape({indices, "indices"}, {points.shape[0], kAny}, "(P, K)");
-  check({indices, "indices"}, DType::kInt32, device);
-  check_shape({weights, "weights"}, {points.shape[0], indices.shape[1]}, "(P, K)");
-  check({weights, "weights"}, accumulate_dtype(points.dtype), device);
-  check({table, "table"}, DType::kUInt8, device);
-  if (indices.shape[1] != 1 && indices.shape[1] != 8) throw py::value_error("indices must be (P, 1) or (P, 8)");
-  if (coords.shape[0] > int64_t{1} << 29) throw py::value_error("coords must be at most 2^29");
+  const TensorView rows = checked_points(points), starts = checked_offsets(offsets, points);
+  const TensorView voxels = checked({coords, "coords"}, {kAny, 4}, "(V, 4), rows of b, z, y, x", DType::kInt32, device);
+  check_fewer("coords", "rows", voxels.shape[0], kMostTableVoxels + 1);
+  if (neighbors != 1 && neighbors != 8) fastcv::refuse("neighbors", "be 1 or 8", std::to_string(neighbors));
   VoxelNeighborsParams p{};
-  p.coords = static_cast<const int32_t*>(coords.data);
-  p.voxels = coords.shape[0];
-  p.points = points.data;
-  p.dtype = points.dtype;
-  p.count = points.shape[0];
-  p.stride = points.strides[0];
-  p.clouds = make_clouds(offsets, points);
+  p.clouds = clouds_of(starts);
   p.grid = make_voxel_grid(grid, points.dtype, p.clouds.count);
-  p.neighbors = indices.shape[1];
-  p.indices = static_cast<int32_t*>(indices.data);
-  p.weights = weights.data;
-  p.table = table.data;
-  p.table_size = 1;  // the greatest power of two that the table has room for
-  while (24 * p.table_size <= table.elements()) p.table_size *= 2;
-  if (!runs_on_cpu(points) && (p.table_size < 2 * p.voxels || table.elements() < 12)) {
-    throw py::value_error("table is too small");
+  const NewTensor indices = new_contiguous(points, DType::kInt32, {rows.shape[0], neighbors});
+  const NewTensor weights = new_contiguous(points, accumulate_dtype(points.dtype), {rows.shape[0], neighbors});
+  p.coords = voxels.as<int32_t>();
+  p.voxels = voxels.shape[0];
+  p.points = rows.data;
+  p.dtype = rows.dtype;
+  p.count = rows.shape[0];
+  p.stride = rows.strides[0];
+  p.neighbors = neighbors;
+  p.indices = indices.view.as<int32_t>();
+  p.weights = weights.view.data;
+  NewTensor table;
+  if (!runs_on_cpu(points)) {
+    p.table_size = voxel_table_size(p.voxels);
+    table = new_workspace(points, voxel_table_bytes(p.table_size));
+    p.table = table.view.data;
   }
-  FASTCV_RUN(voxel_neighbors, p, points);
+  if (p.count > 0) FASTCV_RUN(voxel_neighbors, p, points);
+  return py::make_tuple(indices.object, weights.object);
 }
 
-DevoxelizeParams make_params(const TensorView& output, const TensorView& features, const TensorView& indices,
-                             const TensorView& weights) {
-  const Argument device{features, "features"};
-  check_shape({features, "features"}, {kAny, kAny}, "(V, C)");
-  check_floating({features, "features"});
-  check_contiguous({features, "features"});
-  check_shape({indices, "indices"}, {kAny, kAny}, "(P, K)");
-  check({indices, "indices"}, DType::kInt32, device);
-  if (indices.shape[1] != 1 && indices.shape[1] != 8) throw py::value_error("indices must be (P, 1) or (P, 8)");
-  check_shape({weights, "weights"}, {indices.shape[0], indices.shape[1]}, "(P, K)");
-  check({weights, "weights"}, accumulate_dtype(features.dtype), device);
-  check_shape({output, "output"}, {kAny, features.shape[1]}, "(P, C)");
-  check({output, "output"}, features.dtype, device);
-  DevoxelizeParams p{};
-  p.features = features.data;
-  p.dtype = features.dtype;
-  p.channels = features.shape[1];
-  p.neighbors = indices.shape[1];
-  p.points = indices.shape[0];
-  p.indices = static_cast<const int32_t*>(indices.data);
-  p.weights = weights.data;
-  p.output = output.data;
-  return p;
-}
+// What the op and its transpose take, as kernels read it: features of voxels or, transposed, the gradient of those of
+// points.
+struct Interpolation {
+  TensorView features, indices, weights;
 
-void devoxelize(const TensorView& output, const TensorView& features, const TensorView& indices,
-                const TensorView& weights) {
-  DevoxelizeParams p = make_params(output, features, indices, weights);
-  p.voxels = features.shape[0];
-  if (output.shape[0] != p.points) throw py::value_error("output must have a row per point");
-  FASTCV_RUN(devoxelize, p, features);
-}
-
-void devoxelize_transposed(const TensorView& output, const TensorView& grad, const TensorView& indices,
-                           const TensorView& weights, const py::object& order, const py::object& starts) {
-  DevoxelizeParams p = make_params(output, grad, indices, weights);
-  p.voxels = output.shape[0];
-  if (grad.shape[0] != p.points) throw py::value_error("grad must have a row per point");
-  if (!runs_on_cpu(grad)) {
-    const TensorView order_view = view_of(order.ptr()), starts_view = view_of(starts.ptr());
-    check_shape({order_view, "order"}, {p.points * p.neighbors}, "(P * K,)");
-    check({order_view, "order"}, DType::kInt64, {grad, "grad"});
-    check_shape({starts_view, "starts"}, {p.voxels + 1}, "(V + 1,)");
-    check({starts_view, "starts"}, DType::kInt64, {grad, "grad"});
-    p.order = static_cast<const int64_t*>(order_view.data);
-    p.starts = static_cast<const int64_t*>(starts_view.data);
+  DevoxelizeParams make_params(int64_t voxels, const NewTensor& output) const {
+    DevoxelizeParams p{};
+    p.features = features.data;
+    p.dtype = features.dtype;
+    p.voxels = voxels;
+    p.points = indices.shape[0];
+    p.channels = features.shape[1];
+    p.neighbors = indices.shape[1];
+    p.indices = indices.as<int32_t>();
+    p.weights = weights.data;
+    p.output = output.view.data;
+    return p;
   }
+};
+
+Interpolation checked_interpolation(Argument features, const char* meaning, const TensorView& indices,
+                                    const TensorView& weights) {
+  check_shape(features, {kAny, kAny}, meaning);
+  check_floating(features);
+  Interpolation made;
+  made.indices = checked({indices, "indices"}, {kAny, kAny}, "(P, K)", DType::kInt32, features);
+  const int64_t points = indices.shape[0], neighbors = indices.shape[1];
+  if (neighbors != 1 && neighbors != 8)
+    fastcv::refuse("indices", "have shape (P, 1) or (P, 8)", describe_shape(indices));
+  check_shape({weights, "weights"}, {points, neighbors}, "(P, K)");
+  check_floating({weights, "weights"});
+  check_same_device({weights, "weights"}, features);
+  made.weights = converted(weights, accumulate_dtype(features.view.dtype));
+  made.features = contiguous(features.view);
+  return made;
+}
+
+py::object devoxelize(const TensorView& features, const TensorView& indices, const TensorView& weights) {
+  const Interpolation taken = checked_interpolation({features, "features"}, "(V, C)", indices, weights);
+  NewTensor output = new_contiguous(features, features.dtype, {indices.shape[0], features.shape[1]});
+  const DevoxelizeParams p = taken.make_params(features.shape[0], output);
+  if (output.view.elements() > 0) FASTCV_RUN(devoxelize, p, features);
+  return std::move(output.object);
+}
+
+// The kernel of CUDA gets the places in the indices sorted, by torch. What is made here lives as long as this.
+struct SortedNeighbors {
+  SortedNeighbors(DevoxelizeParams& p, const TensorView& indices) {
+    if (runs_on_cpu(indices) || indices.is_description) return;
+    const py::object sorted = py::handle(indices.object).attr("reshape")(-1).attr("sort")(py::arg("stable") = true);
+    const py::object voxels = sorted.attr("values").attr("long")();
+    const py::module_ torch = py::module_::import("torch");
+    const py::object all = torch.attr("arange")(p.voxels + 1, py::arg("device") = voxels.attr("device"));
+    order = sorted.attr("indices");
+    starts = torch.attr("searchsorted")(voxels, all);
+    p.order = view_of(order.ptr()).as<int64_t>();
+    p.starts = view_of(starts.ptr()).as<int64_t>();
+  }
+
+  py::object order, starts;
+};
+
+py::object devoxelize_transposed(const TensorView& grad, const TensorView& indices, const TensorView& weights,
+                                 int64_t voxels) {
+  const Interpolation taken = checked_interpolation({grad, "grad"}, "(P, C)", indices, weights);
+  check_shape({grad, "grad"}, {indices.shape[0], kAny}, "(P, C)");
+  check_at_least("voxels", voxels, 0);
+  NewTensor output = new_contiguous(grad, grad.dtype, {voxels, grad.shape[1]});
+  if (output.view.elements() == 0) return std::move(output.object);
+  DevoxelizeParams p = taken.make_params(voxels, output);
+  const SortedNeighbors sorted(p, taken.indices);
   FASTCV_RUN(devoxelize_transposed, p, grad);
+  return std::move(output.object);
 }
 
 }  // namespace

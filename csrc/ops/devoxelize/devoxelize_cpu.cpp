@@ -4,6 +4,7 @@
 //
 // Napkin maths, 120 000 points, 16 float32 channels, trilinear: 960 000 look-ups at some 5 ns; 8 rows of 64 bytes per
 // point from the caches, 7.7 MB out.
+#include "core/hash.h"
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "core/simd.h"
@@ -23,16 +24,15 @@ struct Entry {
 template <class T>
 void find_all(const VoxelNeighborsParams& p) {
   using A = Accumulate<T>;
-  uint64_t size = 64;
-  while (size < 2 * static_cast<uint64_t>(p.voxels)) size *= 2;
+  const uint64_t size = static_cast<uint64_t>(hash_capacity(p.voxels));
   const uint64_t mask = size - 1;
-  const Scratch scratch(size * sizeof(Entry));
+  const Scratch scratch(bytes_of<Entry>(size));
   Entry* const table = scratch.as<Entry>();
   __builtin_memset(static_cast<void*>(table), 0xff, size * sizeof(Entry));
   for (int64_t v = 0; v < p.voxels; ++v) {
     const uint64_t key = key_of_coords(p.coords + 4 * v, p.grid, p.clouds.count);
     if (key == kNoVoxel) continue;
-    uint64_t slot = mix_key(key) & mask;
+    uint64_t slot = hash_key(key) & mask;
     while (table[slot].key != kNoVoxel && table[slot].key != key) slot = (slot + 1) & mask;
     if (table[slot].key == kNoVoxel) table[slot] = {key, v};
   }
@@ -42,7 +42,7 @@ void find_all(const VoxelNeighborsParams& p) {
       const int64_t cloud = cloud_of(i, p.clouds);
       const auto find = [&](const Voxel& voxel) {
         const uint64_t key = voxel_key(cloud, voxel, p.grid);
-        uint64_t slot = mix_key(key) & mask;
+        uint64_t slot = hash_key(key) & mask;
         while (table[slot].key != kNoVoxel && table[slot].key != key) slot = (slot + 1) & mask;
         return static_cast<int32_t>(table[slot].voxel);  // -1 where empty
       };
@@ -54,7 +54,7 @@ void find_all(const VoxelNeighborsParams& p) {
 
 // Adds weight * row to the sums.
 template <class T>
-FASTCV_HD void add_row(const T* row, Accumulate<T> weight, int64_t channels, Accumulate<T>* sums) {
+inline void add_row(const T* row, Accumulate<T> weight, int64_t channels, Accumulate<T>* sums) {
   for (int64_t c = 0; c < channels; ++c) sums[c] = multiply_add(weight, to_float(row[c]), sums[c]);
 }
 
@@ -67,7 +67,7 @@ void interpolate(const DevoxelizeParams& p) {
     A sums[kChunk];
     for (int64_t point = begin; point < end; ++point) {
       for (int64_t c0 = 0; c0 < p.channels; c0 += kChunk) {
-        const int64_t channels = p.channels - c0 < kChunk ? p.channels - c0 : kChunk;
+        const int64_t channels = least(p.channels - c0, kChunk);
         for (int64_t c = 0; c < channels; ++c) sums[c] = A(0);
         for (int64_t k = point * p.neighbors; k < (point + 1) * p.neighbors; ++k) {
           const int64_t voxel = p.indices[k];
@@ -87,7 +87,7 @@ void interpolate_transposed(const DevoxelizeParams& p) {
   const T* const grad = static_cast<const T*>(p.features);
   const A* const weights = static_cast<const A*>(p.weights);
   const int64_t pairs = p.points * p.neighbors;
-  const Scratch start_memory(static_cast<size_t>(p.voxels + 2) * 8), place_memory(static_cast<size_t>(pairs) * 8);
+  const Scratch start_memory(bytes_of<int64_t>(p.voxels + 2)), place_memory(bytes_of<int64_t>(p.points, p.neighbors));
   int64_t* const ends = start_memory.as<int64_t>();  // first the starts; filling moves each to its end
   int64_t* const places = place_memory.as<int64_t>();
   for (int64_t v = 0; v < p.voxels + 2; ++v) ends[v] = 0;
@@ -103,7 +103,7 @@ void interpolate_transposed(const DevoxelizeParams& p) {
     A sums[kChunk];
     for (int64_t voxel = begin; voxel < end; ++voxel) {
       for (int64_t c0 = 0; c0 < p.channels; c0 += kChunk) {
-        const int64_t channels = p.channels - c0 < kChunk ? p.channels - c0 : kChunk;
+        const int64_t channels = least(p.channels - c0, kChunk);
         for (int64_t c = 0; c < channels; ++c) sums[c] = A(0);
         for (int64_t i = voxel > 0 ? ends[voxel - 1] : 0; i < ends[voxel]; ++i) {
           const int64_t place = places[i];

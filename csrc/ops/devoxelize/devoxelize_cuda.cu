@@ -4,10 +4,10 @@
 //
 // Napkin maths, 1 000 000 points, 16 float32 channels, trilinear: indices and weights 64 MB written and read, features
 // from the second-level cache, 64 MB out: 192 MB, 45 us at 4.3 TB/s; 8 look-ups of 32-byte sectors add 256 MB.
-#include "core/cuda/feature_rows.cuh"
+#include "core/cuda/hash.cuh"
 #include "core/cuda/launch.cuh"
-#include "core/cuda/voxel_hash.cuh"
 #include "core/cuda/warp.cuh"
+#include "families/voxel/feature_rows.cuh"
 #include "ops/devoxelize/devoxelize.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -19,13 +19,13 @@ constexpr int32_t kNoRow = 0x7fffffff;
 struct Table {
   uint64_t* keys;
   int32_t* rows;
-  uint32_t mask;
+  uint64_t slots;
 };
 
 __global__ void __launch_bounds__(kBlockSize, 2) table_clear_kernel(const Table table) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
-  if (i > table.mask) return;
-  table.keys[i] = kEmptyKey;
+  const uint64_t i = static_cast<uint64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
+  if (i >= table.slots) return;
+  table.keys[i] = kEmptySlot;
   table.rows[i] = kNoRow;
 }
 
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) table_enter_kernel(const VoxelN
   if (i >= p.voxels) return;
   const uint64_t key = key_of_coords(p.coords + 4 * i, p.grid, p.clouds.count);
   if (key == kNoVoxel) return;
-  atomic_min(table.rows + hash_insert(table.keys, table.mask, key), static_cast<int32_t>(i));
+  atomic_min(table.rows + hash_insert(table.keys, table.slots, key), static_cast<int32_t>(i));
 }
 
 template <class T>
@@ -46,9 +46,8 @@ __global__ void __launch_bounds__(kBlockSize, 2) neighbors_kernel(const VoxelNei
   const int64_t cloud = cloud_of(i, p.clouds);
   const auto find = [&](const Voxel& voxel) {
     const uint64_t key = voxel_key(cloud, voxel, p.grid);
-    uint32_t slot = static_cast<uint32_t>(mix_key(key)) & table.mask;
-    while (table.keys[slot] != kEmptyKey && table.keys[slot] != key) slot = (slot + 1) & table.mask;
-    return table.keys[slot] == key ? table.rows[slot] : -1;
+    const uint64_t slot = hash_find(table.keys, table.slots, key);
+    return slot == kEmptySlot ? -1 : table.rows[slot];
   };
   find_neighbors(static_cast<const T*>(p.points) + i * p.stride, axes, p.grid, cloud, p.neighbors,
                  p.indices + i * p.neighbors, static_cast<A*>(p.weights) + i * p.neighbors, find);
@@ -98,7 +97,7 @@ namespace fastcv {
 void voxel_neighbors_cuda(const VoxelNeighborsParams& p, Stream stream) {
   using namespace FASTCV_VARIANT;
   uint64_t* const keys = static_cast<uint64_t*>(p.table);
-  const Table table{keys, reinterpret_cast<int32_t*>(keys + p.table_size), static_cast<uint32_t>(p.table_size - 1)};
+  const Table table{keys, reinterpret_cast<int32_t*>(keys + p.table_size), static_cast<uint64_t>(p.table_size)};
   launch(table_clear_kernel, {{grid_size(p.table_size, kBlockSize)}, {kBlockSize}}, stream, table);
   launch(table_enter_kernel, {{grid_size(p.voxels, kBlockSize)}, {kBlockSize}}, stream, p, table);
   dispatch_floating(p.dtype, [&](auto tag) {

@@ -9,7 +9,7 @@
 // point where the cloud has no such point or it is not finite. Then, with d(i) the least squared distance of point i to
 // those chosen, the next is argmax d(i) over the points not chosen yet; of equals the lowest index. No point is chosen
 // twice, and none with a NaN or infinite coordinate ever. float16 and bfloat16 are compared in float32. All devices
-// choose alike, bit for bit: squared_distance (core/point.h) is written once.
+// choose alike, bit for bit: squared_distance (families/point/point.h) is written once.
 #pragma once
 
 #include "core/cpu_variants.h"

@@ -1,15 +1,16 @@
 // Farthest point sampling on the CPU.
 //
-// The cloud is sorted into blocks of neighbouring points (core/point_blocks_cpu.h), each with the greatest d(i) inside.
-// A new choice can lower d(i) only in blocks whose box is nearer to it than that; all others are skipped, which after
-// the first choices is nearly all of them. The result is that of the plain algorithm, bit for bit: the distance to a
-// box is never greater than the computed distance to a point inside. Clouds are shared out among the threads.
+// The cloud is sorted into blocks of neighbouring points (families/point/point_blocks_cpu.h), each with the greatest
+// d(i) inside. A new choice can lower d(i) only in blocks whose box is nearer to it than that; all others are skipped,
+// which after the first choices is nearly all of them. The result is that of the plain algorithm, bit for bit: the
+// distance to a box is never greater than the computed distance to a point inside. Clouds are shared out among the
+// threads.
 //
 // Napkin maths, 16 384 points, k = 4096, float32: 256 boxes are 16 vectors x 25 instructions a choice (distance, test,
 // maximum); about 15 blocks are updated, 60 vectors x 12 instructions. 1200 instructions, 0.2 us; in all 0.8 ms. The
 // plain algorithm takes 1024 vectors x 12 instructions a choice, ten times as many.
 #include "core/parallel.h"
-#include "core/point_blocks_cpu.h"
+#include "families/point/point_blocks_cpu.h"
 #include "ops/farthest_point_sample/farthest_point_sample.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -24,8 +25,8 @@ struct Sampler {
   int32_t* greatest_at;  // (padded_blocks): a place
 
   static size_t bytes_for(const PointBlocks<A>& cloud) {
-    return static_cast<size_t>(cloud.blocks) * kBlockPoints * sizeof(A) +
-           static_cast<size_t>(cloud.padded_blocks) * (sizeof(A) + sizeof(int32_t));
+    return bytes_of<A>(cloud.blocks, kBlockPoints) + bytes_of<A>(cloud.padded_blocks) +
+           bytes_of<int32_t>(cloud.padded_blocks);
   }
 
   Sampler(const PointBlocks<A>& cloud, void* memory) : cloud(cloud) {
@@ -51,7 +52,7 @@ struct Sampler {
     Vector<A> most = broadcast(A(-1));
     for (int64_t first = begin; first < begin + kBlockPoints; first += kLanes<A>) {
       const Vector<A> distance = cloud.distances(chosen, first), before = load(nearest + first);
-      const Vector<A> now = distance < before ? distance : before;
+      const Vector<A> now = least(distance, before);
       store(nearest + first, now);
       most = now > most ? now : most;
     }

@@ -2,7 +2,7 @@
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
-#include "core/point.h"
+#include "families/point/point.h"
 #include "ops/farthest_point_sample/farthest_point_sample.h"
 
 namespace fastcv::FASTCV_VARIANT {

@@ -2,7 +2,7 @@
 // al. 2017, sections 3.2 and 3.4).
 //
 //   features  (B, N, C)      contiguous
-//   indices   (B, P, K)      int64 into the cloud, contiguous; -1 for no point
+//   indices   (B, P, K)      int64 into the cloud, contiguous; -1 for no point. To users without weights: (B, ...)
 //   weights   (B, P, K)      float32 (float64 for float64), contiguous; or null for ones
 //   grouped   (B, P, C)      contiguous
 //

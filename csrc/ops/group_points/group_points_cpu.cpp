@@ -36,19 +36,8 @@ int64_t rows_per_task(int64_t channels) {
 // Adds weight * source to `sum`.
 template <class T, class A>
 void add_row(const T* source, A weight, A* sum, int64_t channels) {
-  const Vector<A> weights = broadcast(weight);
-  int64_t c = 0;
-  for (; c + kLanes<A> <= channels; c += kLanes<A>) {
-    store(sum + c, multiply_add(weights, load(source + c), load(sum + c)));
-  }
-  for (; c < channels; ++c) sum[c] = multiply_add(weight, static_cast<A>(to_float(source[c])), sum[c]);
-}
-
-template <class T, class A>
-void write_row(const A* sum, T* target, int64_t channels) {
-  int64_t c = 0;
-  for (; c + kLanes<A> <= channels; c += kLanes<A>) store(target + c, load(sum + c));
-  for (; c < channels; ++c) target[c] = from_float<T>(sum[c]);
+  for_each_vector<A>(
+      channels, [&](auto at) { at.store(sum, multiply_add(at.broadcast(weight), at.load(source), at.load(sum))); });
 }
 
 template <class T>
@@ -57,9 +46,10 @@ void forward(const GroupPointsParams& p) {
   const T* features = static_cast<const T*>(p.features);
   const A* weights = static_cast<const A*>(p.weights);
   const size_t row_bytes = static_cast<size_t>(p.channels) * sizeof(T);
+  if (row_bytes == 0) return;  // the pointers may be null
   advise_huge_pages(p.grouped, static_cast<size_t>(p.batch * p.groups) * row_bytes);
   parallel_for(p.batch * p.groups, rows_per_task(p.channels * p.terms), [&](int64_t begin, int64_t end) {
-    const Scratch memory(static_cast<size_t>(p.channels) * sizeof(A));
+    const Scratch memory(bytes_of<A>(p.channels));
     A* sum = memory.as<A>();
     for (int64_t row = begin; row < end; ++row) {
       const T* cloud = features + row / p.groups * p.count * p.channels;
@@ -79,7 +69,7 @@ void forward(const GroupPointsParams& p) {
         add_row(cloud + indices[j] * p.channels, weights != nullptr ? weights[row * p.terms + j] : A(1), sum,
                 p.channels);
       }
-      write_row(sum, target, p.channels);
+      convert_run(sum, p.channels, target);
     }
   });
 }
@@ -104,8 +94,8 @@ template <class T>
 void backward(const GroupPointsParams& p) {
   using A = Accumulate<T>;
   const int64_t entry_count = p.groups * p.terms;
-  const Scratch first_memory(static_cast<size_t>(p.batch * (p.count + 1)) * sizeof(uint32_t));
-  const Scratch entry_memory(static_cast<size_t>(p.batch * entry_count) * sizeof(uint32_t));
+  const Scratch first_memory(bytes_of<uint32_t>(p.batch, p.count + 1));
+  const Scratch entry_memory(bytes_of<uint32_t>(p.batch, p.groups, p.terms));
   uint32_t *all_first = first_memory.as<uint32_t>(), *all_entries = entry_memory.as<uint32_t>();
   parallel_for(p.batch, 1, [&](int64_t b, int64_t) {
     bin_entries(p.indices + b * entry_count, p.count, entry_count, all_first + b * (p.count + 1),
@@ -114,7 +104,7 @@ void backward(const GroupPointsParams& p) {
   const uint32_t terms = static_cast<uint32_t>(p.terms);
   advise_huge_pages(p.features, static_cast<size_t>(p.batch * p.count * p.channels) * sizeof(T));
   parallel_for(p.batch * p.count, rows_per_task(p.channels), [&](int64_t begin, int64_t end) {
-    const Scratch memory(static_cast<size_t>(p.channels) * sizeof(A));
+    const Scratch memory(bytes_of<A>(p.channels));
     A* sum = memory.as<A>();
     for (int64_t row = begin; row < end; ++row) {
       const int64_t b = row / p.count, n = row % p.count;
@@ -127,7 +117,7 @@ void backward(const GroupPointsParams& p) {
         const int64_t group = terms == 1 ? entry : entry / terms;
         add_row(grouped + group * p.channels, p.weights != nullptr ? weights[entry] : A(1), sum, p.channels);
       }
-      write_row(sum, static_cast<T*>(p.features) + row * p.channels, p.channels);
+      convert_run(sum, p.channels, static_cast<T*>(p.features) + row * p.channels);
     }
   });
 }

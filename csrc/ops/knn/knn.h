@@ -8,7 +8,7 @@
 // Cloud b has lengths[b] points, of which query_lengths[b] ask (all where there are no lengths). Of points at the same
 // squared distance the one with the lower index comes first. A point counts when its squared distance is less than
 // infinity: points and queries with NaN or infinite coordinates have no neighbours. float16 and bfloat16 are compared
-// in float32. All devices give the same bits: squared_distance (core/point.h) is written once.
+// in float32. All devices give the same bits: squared_distance (families/point/point.h) is written once.
 #pragma once
 
 #include "core/cpu_variants.h"

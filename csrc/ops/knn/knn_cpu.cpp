@@ -1,14 +1,15 @@
 // Nearest neighbours on the CPU.
 //
-// Clouds are sorted into blocks of neighbouring points (core/point_blocks_cpu.h). A query computes its distances to the
-// boxes of all blocks, looks into the nearest block first, and then into all others that may hold a point nearer than
-// the k-th best so far. The k best are kept sorted by distance and index, so that the order of looking changes nothing.
+// Clouds are sorted into blocks of neighbouring points (families/point/point_blocks_cpu.h). A query computes its
+// distances to the boxes of all blocks, looks into the nearest block first, and then into all others that may hold a
+// point nearer than the k-th best so far. The k best are kept sorted by distance and index, so that the order of
+// looking changes nothing.
 //
 // Napkin maths, 20 000 queries in 20 000 points, k = 16, float32: 313 boxes are 20 vectors x 14 instructions, and the
 // ten or so blocks looked into 40 vectors x 8 instructions and 50 insertions x 20: 1600 instructions a query, 32 M in
 // all, 5 ms at two an instruction cycle of 3 GHz. Without blocks: 1250 vectors x 8 instructions, six times as many.
 #include "core/parallel.h"
-#include "core/point_blocks_cpu.h"
+#include "families/point/point_blocks_cpu.h"
 #include "ops/knn/knn.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -69,14 +70,14 @@ template <class A>
 void search(const PointBlocks<A>& cloud, const Point<A>& place, A* box_distance, Nearest<A>* nearest) {
   const Vector<A> infinity = broadcast(static_cast<A>(__builtin_inff()));
   const Point<Vector<A>> query = broadcast_point(place);
-  Vector<A> least = infinity;
+  Vector<A> lane_nearest = infinity;
   for (int64_t b = 0; b < cloud.padded_blocks; b += kLanes<A>) {
     const Vector<A> distance = cloud.box_distances(query, b);
     store(box_distance + b, distance);
-    least = distance < least ? distance : least;
+    lane_nearest = least(distance, lane_nearest);
   }
-  A nearest_box = least[0];
-  for (int i = 1; i < kLanes<A>; ++i) nearest_box = least[i] < nearest_box ? least[i] : nearest_box;
+  A nearest_box = lane_nearest[0];
+  for (int i = 1; i < kLanes<A>; ++i) nearest_box = least(lane_nearest[i], nearest_box);
   int64_t start = 0;
   while (start < cloud.blocks && box_distance[start] != nearest_box) ++start;
   if (start == cloud.blocks) return;
@@ -97,20 +98,20 @@ void find_neighbours(const KnnParams& p) {
   using A = Accumulate<T>;
   const A infinity = static_cast<A>(__builtin_inff());
   const size_t cloud_bytes = PointBlocks<A>::bytes_for(p.count);
-  const Scratch clouds(static_cast<size_t>(p.batch) * cloud_bytes);
-  const Scratch headers(static_cast<size_t>(p.batch) * sizeof(PointBlocks<A>));
+  const Scratch clouds(bytes_of<char>(p.batch, cloud_bytes));
+  const Scratch headers(bytes_of<PointBlocks<A>>(p.batch));
   PointBlocks<A>* cloud = headers.as<PointBlocks<A>>();
   parallel_for(p.batch, 1, [&](int64_t b, int64_t) {
     cloud[b].build(static_cast<const T*>(p.points) + 3 * b * p.count, cloud_length(p.lengths, b, p.count),
                    clouds.as<char>() + static_cast<size_t>(b) * cloud_bytes);
   });
-  const int64_t tasks = (p.queries + kQueriesPerTask - 1) / kQueriesPerTask;
+  const int64_t tasks = ceil_div(p.queries, kQueriesPerTask);
   parallel_for(p.batch * tasks, 1, [&](int64_t task, int64_t) {
     const int64_t b = task / tasks, begin = task % tasks * kQueriesPerTask;
-    const int64_t end = begin + kQueriesPerTask < p.queries ? begin + kQueriesPerTask : p.queries;
+    const int64_t end = least(begin + kQueriesPerTask, p.queries);
     const int64_t asking = cloud_length(p.query_lengths, b, p.queries);
-    const Scratch memory(static_cast<size_t>(cloud[b].padded_blocks + 1) * sizeof(A));
-    const Scratch list(static_cast<size_t>(p.k) * sizeof(int32_t));
+    const Scratch memory(bytes_of<A>(cloud[b].padded_blocks + 1));
+    const Scratch list(bytes_of<int32_t>(p.k));
     for (int64_t q = begin; q < end; ++q) {
       const int64_t row = b * p.queries + q;
       Nearest<A> nearest{static_cast<A*>(p.distances) + row * p.k, list.as<int32_t>(), p.k, 0, infinity};

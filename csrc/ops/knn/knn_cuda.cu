@@ -2,7 +2,7 @@
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
-#include "core/point.h"
+#include "families/point/point.h"
 #include "ops/knn/knn.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) knn_kernel(const KnnParams p, u
   if (asks) query = read_point(static_cast<const T*>(p.query), row);
   const T* points = static_cast<const T*>(p.points) + 3 * b * p.count;
   for (int first = 0; first < count; first += kTile) {
-    const int tile = count - first < kTile ? count - first : kTile;
+    const int tile = least(count - first, kTile);
     for (int i = thread; i < tile; i += kBlockSize) {
       const Point<A> point = read_point(points, first + i);
       x[i] = point.x;

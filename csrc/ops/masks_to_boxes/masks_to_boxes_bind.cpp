@@ -1,5 +1,4 @@
 #include "core/dispatch.h"
-#include "core/tensor.h"
 #include "ops/masks_to_boxes/masks_to_boxes.h"
 
 namespace py = pybind11;
@@ -7,23 +6,30 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-void masks_to_boxes(const TensorView& output, const TensorView& masks) {
+// One byte per pixel, not zero where the pixel is set.
+TensorView as_bytes(const TensorView& masks) {
+  if (masks.dtype == DType::kBool || masks.dtype == DType::kUInt8) return contiguous(masks);
+  TensorView bytes = masks;
+  if (masks.is_description) return bytes;
+  bytes.copy = py::handle(masks.object).attr("ne")(0).attr("contiguous")();
+  bytes.data = view_of(bytes.copy.ptr()).data;
+  return bytes;
+}
+
+py::object masks_to_boxes(const TensorView& masks) {
   check_shape({masks, "masks"}, {kAny, kAny, kAny}, "(N, H, W)");
-  if (masks.dtype != DType::kBool && masks.dtype != DType::kUInt8) {
-    throw py::type_error(std::string("masks must be bool or uint8, got ") + name_of(masks.dtype));
+  if (masks.dtype == DType::kOther && describe_dtype(masks).rfind("complex", 0) == 0) {
+    refuse_type("masks", "be of a real dtype", describe_dtype(masks));
   }
-  check_contiguous({masks, "masks"});
-  if (masks.shape[1] > INT32_MAX || masks.shape[2] > INT32_MAX) {
-    throw py::value_error("masks must have fewer than 2^31 rows and columns");
-  }
-  check_shape({output, "output"}, {masks.shape[0], 4}, "(N, 4)");
-  check_dtype({output, "output"}, DType::kFloat32);
-  check_contiguous({output, "output"});
-  check_same_device({output, "output"}, {masks, "masks"});
-  if (output.elements() == 0) return;
-  const MasksToBoxesParams params{static_cast<const uint8_t*>(masks.data), static_cast<float*>(output.data),
-                                  masks.shape[0], masks.shape[1], masks.shape[2]};
-  FASTCV_RUN(masks_to_boxes, params, output);
+  constexpr int64_t kLimit = int64_t{1} << 31;
+  check_fewer("masks", "rows", masks.shape[1], kLimit);
+  check_fewer("masks", "columns", masks.shape[2], kLimit);
+  NewTensor boxes = new_contiguous(masks, DType::kFloat32, {masks.shape[0], 4});
+  const TensorView bytes = as_bytes(masks);
+  const MasksToBoxesParams params{bytes.as<uint8_t>(), boxes.view.as<float>(), masks.shape[0], masks.shape[1],
+                                  masks.shape[2]};
+  if (params.count > 0) FASTCV_RUN(masks_to_boxes, params, masks);
+  return std::move(boxes.object);
 }
 
 }  // namespace

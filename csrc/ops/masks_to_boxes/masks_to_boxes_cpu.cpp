@@ -23,7 +23,7 @@ bool add_row(const uint8_t* row, uint8_t* __restrict columns, int64_t width) {
 
 void masks_to_boxes_cpu(const MasksToBoxesParams& p) {
   parallel_for(p.count, 1, [&](int64_t begin, int64_t end) {
-    const Scratch memory(static_cast<size_t>(p.width));
+    const Scratch memory(bytes_of<uint8_t>(p.width));
     uint8_t* columns = memory.as<uint8_t>();
     for (int64_t n = begin; n < end; ++n) {
       const uint8_t* mask = p.masks + n * p.height * p.width;

@@ -30,9 +30,9 @@ __global__ void __launch_bounds__(kBlockSize, 2) masks_to_boxes_kernel(const Mas
       }
       if (first < 0) continue;
       const int begin = static_cast<int>(x) + first, end = static_cast<int>(x) + last;
-      left = begin < left ? begin : left;
-      right = end > right ? end : right;
-      top = y < top ? y : top;
+      left = least(begin, left);
+      right = greatest(end, right);
+      top = least(y, top);
       bottom = y;
     }
   }
@@ -49,10 +49,10 @@ __global__ void __launch_bounds__(kBlockSize, 2) masks_to_boxes_kernel(const Mas
   block_sync();
   if (threadIdx.x != 0) return;
   for (int w = 1; w < kWarps; ++w) {
-    left = extremes[4 * w] < left ? extremes[4 * w] : left;
-    top = extremes[4 * w + 1] < top ? extremes[4 * w + 1] : top;
-    right = extremes[4 * w + 2] > right ? extremes[4 * w + 2] : right;
-    bottom = extremes[4 * w + 3] > bottom ? extremes[4 * w + 3] : bottom;
+    left = least(extremes[4 * w], left);
+    top = least(extremes[4 * w + 1], top);
+    right = greatest(extremes[4 * w + 2], right);
+    bottom = greatest(extremes[4 * w + 3], bottom);
   }
   float* box = p.boxes + static_cast<int64_t>(blockIdx.x) * 4;
   const bool empty = right < 0;

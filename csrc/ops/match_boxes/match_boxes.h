@@ -22,9 +22,9 @@
 // The N x M overlaps are never stored.
 #pragma once
 
-#include "core/box.h"
 #include "core/cpu_variants.h"
 #include "core/types.h"
+#include "families/box/box.h"
 
 namespace fastcv {
 
@@ -35,12 +35,17 @@ struct MatchBoxesParams {
   const void* gt;
   const void* candidates;
   int64_t* matches;
-  void* gt_best;  // CUDA, when low quality is allowed: (N,) of 8 bytes each, uninitialised
+  void* gt_best;  // CUDA, when low quality is allowed: match_boxes_workspace_bytes(N) bytes, 8-aligned
   DType dtype;    // of the boxes
   int64_t gts, count;
   double high_threshold, low_threshold;
   bool allow_low_quality;
 };
+
+// The greatest overlap with each gt, as an integer of at most 8 bytes.
+constexpr int64_t match_boxes_workspace_bytes(int64_t gts) {
+  return gts * 8;
+}
 
 FASTCV_DECLARE_KERNEL(match_boxes, MatchBoxesParams);
 

@@ -1,5 +1,4 @@
 #include "core/dispatch.h"
-#include "core/tensor.h"
 #include "ops/match_boxes/match_boxes.h"
 
 namespace py = pybind11;
@@ -7,45 +6,36 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-void match_boxes(const TensorView& matches, const TensorView& gt, const TensorView& candidates,
-                 const TensorView& workspace, double high_threshold, double low_threshold, bool allow_low_quality) {
+py::object match_boxes(const TensorView& gt, const TensorView& candidates, double high_threshold, double low_threshold,
+                       bool allow_low_quality) {
   check_shape({gt, "gt"}, {kAny, 4}, "(N, 4)");
   check_floating({gt, "gt"});
-  check_contiguous({gt, "gt"});
   check_shape({candidates, "candidates"}, {kAny, 4}, "(M, 4)");
-  check_same_dtype({candidates, "candidates"}, {gt, "gt"});
+  check_floating({candidates, "candidates"});
   check_same_device({candidates, "candidates"}, {gt, "gt"});
-  check_contiguous({candidates, "candidates"});
-  check_shape({matches, "matches"}, {candidates.shape[0]}, "(M,)");
-  check_dtype({matches, "matches"}, DType::kInt64);
-  check_same_device({matches, "matches"}, {gt, "gt"});
-  check_contiguous({matches, "matches"});
-  if (allow_low_quality) {  // otherwise any tensor stands in
-    check_shape({workspace, "workspace"}, {gt.shape[0]}, "(N,)");
-    check_dtype({workspace, "workspace"}, DType::kInt64);
-    check_same_device({workspace, "workspace"}, {gt, "gt"});
-    check_contiguous({workspace, "workspace"});
-  }
   if (!(low_threshold <= high_threshold)) {
-    throw py::value_error("low_threshold must not be greater than high_threshold, got " +
-                          std::to_string(low_threshold) + " and " + std::to_string(high_threshold));
+    const std::string low = py::str(py::float_(low_threshold)), high = py::str(py::float_(high_threshold));
+    refuse("low_threshold", "not be greater than high_threshold", low + " and " + high);
   }
-  if (gt.shape[0] > 0x7fffffff) {
-    throw py::value_error("gt must have fewer than 2^31 boxes, got " + std::to_string(gt.shape[0]));
-  }
-  if (candidates.shape[0] == 0) return;
+  check_fewer("gt", "boxes", gt.shape[0], int64_t{1} << 31);
+  const DType dtype = promoted(gt.dtype, candidates.dtype);
+  const TensorView gt_boxes = converted(gt, dtype), candidate_boxes = converted(candidates, dtype);
+  NewTensor matches = new_contiguous(candidates, DType::kInt64, {candidates.shape[0]});
+  NewTensor workspace;
+  if (allow_low_quality && !runs_on_cpu(gt)) workspace = new_workspace(gt, match_boxes_workspace_bytes(gt.shape[0]));
   MatchBoxesParams params{};
-  params.gt = gt.data;
-  params.candidates = candidates.data;
-  params.matches = static_cast<int64_t*>(matches.data);
-  params.gt_best = workspace.data;
-  params.dtype = gt.dtype;
+  params.gt = gt_boxes.data;
+  params.candidates = candidate_boxes.data;
+  params.matches = matches.view.as<int64_t>();
+  params.gt_best = workspace.view.data;
+  params.dtype = dtype;
   params.gts = gt.shape[0];
   params.count = candidates.shape[0];
   params.high_threshold = high_threshold;
   params.low_threshold = low_threshold;
   params.allow_low_quality = allow_low_quality;
-  FASTCV_RUN(match_boxes, params, candidates);
+  if (params.count > 0) FASTCV_RUN(match_boxes, params, candidates);
+  return std::move(matches.object);
 }
 
 }  // namespace

@@ -13,9 +13,9 @@
 // Napkin maths, 50 gts x 268 000 candidates, float32: 4.3 MB are read and 2.1 MB written (0.6 ms at 10 GB/s); 4200
 // tiles x 50 bounds tests are 0.2 M comparisons of 16 lanes; of the pairs about one in twenty survives: 10 000 x 4
 // vectors x 25 cycles (the division is half of them), 0.4 ms. Without skipping the pairs would take 7 ms.
+#include "core/interleave_cpu.h"
 #include "core/memory.h"
 #include "core/parallel.h"
-#include "core/transpose_cpu.h"
 #include "ops/match_boxes/match_boxes.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -27,20 +27,6 @@ constexpr int64_t kBlock = 2048;
 template <class A>
 constexpr int kVectors = kTile / kLanes<A>;
 
-// Integers as wide as A: masks and indices.
-template <class A>
-using IntVector = decltype(Vector<A>{} < Vector<A>{});
-template <class A>
-struct IntOf;
-template <>
-struct IntOf<float> {
-  using type = int32_t;
-};
-template <>
-struct IntOf<double> {
-  using type = int64_t;
-};
-
 template <class A>
 bool is_regular(A area) {
   return area > A(0) && area - area == A(0);
@@ -48,36 +34,23 @@ bool is_regular(A area) {
 
 // ---- lanes ----
 
-template <class V, int... kLane>
-FASTCV_HD V even_lanes(V a, V b, Lanes<kLane...>) {
-  return __builtin_shufflevector(a, b, (2 * kLane)...);
-}
-template <class V, int... kLane>
-FASTCV_HD V odd_lanes(V a, V b, Lanes<kLane...>) {
-  return __builtin_shufflevector(a, b, (2 * kLane + 1)...);
-}
 template <int kStep, class V, int... kLane>
-FASTCV_HD V swap_lanes(V v, Lanes<kLane...>) {
+inline V swap_lanes(V v, Lanes<kLane...>) {
   return __builtin_shufflevector(v, v, (kLane ^ kStep)...);
-}
-
-template <class V>
-FASTCV_HD V greater(V a, V b) {
-  return a > b ? a : b;
 }
 
 // The greatest lane of a vector without NaN.
 template <class A, int kStep = kLanes<A> / 2>
-FASTCV_HD A greatest_lane(Vector<A> v) {
+inline A greatest_lane(Vector<A> v) {
   if constexpr (kStep == 0) {
     return v[0];
   } else {
-    return greatest_lane<A, kStep / 2>(greater(v, swap_lanes<kStep>(v, typename MakeLanes<kLanes<A>>::type{})));
+    return greatest_lane<A, kStep / 2>(greatest(v, swap_lanes<kStep>(v, typename MakeLanes<kLanes<A>>::type{})));
   }
 }
 
 template <class A>
-bool any_lane(IntVector<A> mask) {
+bool any_lane(IntegerVector<A> mask) {
   bool any = false;
   for (int i = 0; i < kLanes<A>; ++i) any |= mask[i] != 0;
   return any;
@@ -91,11 +64,10 @@ struct GroundTruth {
   int64_t count, padded;
   A *x1, *y1, *x2, *y2, *area;
 
-  static size_t bytes(int64_t count) { return 5 * (count + kLanes<A>)*sizeof(A); }
+  static size_t bytes(int64_t count) { return bytes_of<A>(5, count + kLanes<A>); }
 
   template <class T>
-  GroundTruth(const T* boxes, int64_t count, A* memory)
-      : count(count), padded((count + kLanes<A> - 1) / kLanes<A> * kLanes<A>) {
+  GroundTruth(const T* boxes, int64_t count, A* memory) : count(count), padded(round_up(count, kLanes<A>)) {
     x1 = memory, y1 = x1 + padded, x2 = y1 + padded, y2 = x2 + padded, area = y2 + padded;
     for (int64_t j = 0; j < padded; ++j) {
       const bool inside = j < count;
@@ -130,15 +102,8 @@ struct Tile {
       }
       boxes = padded;
     }
-    typename MakeLanes<kLanes<A>>::type lanes;
     for (int v = 0; v < kVectors<A>; ++v) {
-      const T* source = boxes + 4 * v * kLanes<A>;
-      const Vector<A> r0 = load(source), r1 = load(source + kLanes<A>);
-      const Vector<A> r2 = load(source + 2 * kLanes<A>), r3 = load(source + 3 * kLanes<A>);
-      const Vector<A> x_low = even_lanes(r0, r1, lanes), x_high = even_lanes(r2, r3, lanes);
-      const Vector<A> y_low = odd_lanes(r0, r1, lanes), y_high = odd_lanes(r2, r3, lanes);
-      box[v] = {even_lanes(x_low, x_high, lanes), even_lanes(y_low, y_high, lanes), odd_lanes(x_low, x_high, lanes),
-                odd_lanes(y_low, y_high, lanes)};
+      load_quadruples<A>(boxes + 4 * v * kLanes<A>, &box[v].x1, &box[v].y1, &box[v].x2, &box[v].y2);
       area[v] = box_area(box[v]);
     }
   }
@@ -146,13 +111,13 @@ struct Tile {
   // Whether all boxes are regular, and then the box around them.
   bool bounds(Box<A>* around) const {
     Vector<A> left = -box[0].x1, top = -box[0].y1, right = box[0].x2, bottom = box[0].y2;
-    IntVector<A> regular = ~IntVector<A>{};
+    IntegerVector<A> regular = ~IntegerVector<A>{};
     for (int v = 0; v < kVectors<A>; ++v) {
       regular &= (area[v] > Vector<A>{}) & (area[v] - area[v] == Vector<A>{});
-      left = greater(left, -box[v].x1);
-      top = greater(top, -box[v].y1);
-      right = greater(right, box[v].x2);
-      bottom = greater(bottom, box[v].y2);
+      left = greatest(left, -box[v].x1);
+      top = greatest(top, -box[v].y1);
+      right = greatest(right, box[v].x2);
+      bottom = greatest(bottom, box[v].y2);
     }
     if (any_lane<A>(~regular)) return false;
     *around = {-greatest_lane<A>(left), -greatest_lane<A>(top), greatest_lane<A>(right), greatest_lane<A>(bottom)};
@@ -164,33 +129,33 @@ struct Tile {
 template <class A>
 struct TileBest {
   Vector<A> value[kVectors<A>];
-  IntVector<A> index[kVectors<A>];
+  IntegerVector<A> index[kVectors<A>];
 };
 
 // Compares a tile with gt j; returns its greatest overlap with it, NaN when there is one.
 template <bool kRegular, bool kWantGreatest, class A>
-FASTCV_HD A compare(const Tile<A>& tile, const GroundTruth<A>& gt, int64_t j, TileBest<A>* best) {
+inline A compare(const Tile<A>& tile, const GroundTruth<A>& gt, int64_t j, TileBest<A>* best) {
   const Box<Vector<A>> box = gt.box(j);
   const Vector<A> area = broadcast(gt.area[j]);
-  const IntVector<A> index = static_cast<typename IntOf<A>::type>(j) - IntVector<A>{};
-  Vector<A> greatest{};
-  IntVector<A> unordered{};
+  const IntegerVector<A> index = static_cast<Integer<A>>(j) - IntegerVector<A>{};
+  Vector<A> most{};
+  IntegerVector<A> unordered{};
   for (int v = 0; v < kVectors<A>; ++v) {
     const Vector<A> iou = box_iou(box, area, tile.box[v], tile.area[v]);
-    IntVector<A> take = iou > best->value[v];
+    IntegerVector<A> take = iou > best->value[v];
     if constexpr (!kRegular) {
       take |= (iou != iou) & (best->value[v] == best->value[v]);
       unordered |= iou != iou;
     }
     best->value[v] = take ? iou : best->value[v];
     best->index[v] = take ? index : best->index[v];
-    if constexpr (kWantGreatest) greatest = greater(iou, greatest);
+    if constexpr (kWantGreatest) most = greatest(iou, most);
   }
   if constexpr (!kWantGreatest) return A(0);
   if constexpr (!kRegular) {
     if (any_lane<A>(unordered)) return static_cast<A>(__builtin_nanf(""));
   }
-  return greatest_lane<A>(greatest);
+  return greatest_lane<A>(most);
 }
 
 // a when it is greater or NaN; a NaN in b stays.
@@ -206,11 +171,11 @@ int64_t list_near(const GroundTruth<A>& gt, const Box<A>& around, int32_t* list)
   int64_t listed = 0;
   for (int64_t j0 = 0; j0 < gt.padded; j0 += kLanes<A>) {
     const Vector<A> area = load(gt.area + j0);
-    const IntVector<A> regular = (area > Vector<A>{}) & (area - area == Vector<A>{});
-    const IntVector<A> near =
+    const IntegerVector<A> regular = (area > Vector<A>{}) & (area - area == Vector<A>{});
+    const IntegerVector<A> near =
         (load(gt.x2 + j0) > b.x1) & (load(gt.x1 + j0) < b.x2) & (load(gt.y2 + j0) > b.y1) & (load(gt.y1 + j0) < b.y2);
-    const IntVector<A> chosen = near | ~regular;
-    const int64_t end = gt.count - j0 < kLanes<A> ? gt.count - j0 : kLanes<A>;
+    const IntegerVector<A> chosen = near | ~regular;
+    const int64_t end = least(gt.count - j0, kLanes<A>);
     for (int64_t i = 0; i < end; ++i) {
       list[listed] = static_cast<int32_t>(j0 + i);
       listed += chosen[i] != 0;
@@ -224,7 +189,7 @@ template <bool kLowQuality, class T, class A>
 void match_block(const MatchBoxesParams& p, const GroundTruth<A>& gt, int64_t begin, int64_t end, A* gt_best) {
   const T* candidates = static_cast<const T*>(p.candidates);
   const A high = static_cast<A>(p.high_threshold), low = static_cast<A>(p.low_threshold);
-  const Scratch list_memory((gt.padded + 1) * sizeof(int32_t));
+  const Scratch list_memory(bytes_of<int32_t>(gt.padded + 1));
   int32_t* list = list_memory.as<int32_t>();
   if (kLowQuality) {
     for (int64_t j = 0; j < gt.count; ++j) gt_best[j] = A(0);
@@ -248,7 +213,7 @@ void match_block(const MatchBoxesParams& p, const GroundTruth<A>& gt, int64_t be
         if (kLowQuality) gt_best[j] = greater_or_nan(greatest, gt_best[j]);
       }
     }
-    const int64_t count = end - i0 < kTile ? end - i0 : kTile;
+    const int64_t count = least(end - i0, kTile);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t argmax = best.index[i / kLanes<A>][i % kLanes<A>];
       const int64_t verdict = match_verdict(best.value[i / kLanes<A>][i % kLanes<A>], high, low);
@@ -267,7 +232,7 @@ void restore_best(const MatchBoxesParams& p, const GroundTruth<A>& gt, int64_t j
     Tile<A> tile;
     tile.load_from(static_cast<const T*>(p.candidates) + 4 * i0, end - i0);
     for (int v = 0; v < kVectors<A>; ++v) {
-      const IntVector<A> equal = box_iou(box, area, tile.box[v], tile.area[v]) == broadcast(wanted);
+      const IntegerVector<A> equal = box_iou(box, area, tile.box[v], tile.area[v]) == broadcast(wanted);
       if (!any_lane<A>(equal)) continue;
       for (int lane = 0; lane < kLanes<A>; ++lane) {
         const int64_t i = i0 + v * kLanes<A> + lane;
@@ -291,9 +256,9 @@ void match(const MatchBoxesParams& p) {
                  [&](int64_t begin, int64_t end) { match_block<false, T, A>(p, gt, begin, end, nullptr); });
     return;
   }
-  const int64_t block = p.gts > kBlock ? (p.gts + kTile - 1) / kTile * kTile : kBlock;
-  const int64_t blocks = (p.count + block - 1) / block;
-  const Scratch best_memory((blocks + 1) * p.gts * sizeof(A));
+  const int64_t block = p.gts > kBlock ? round_up(p.gts, kTile) : kBlock;
+  const int64_t blocks = ceil_div(p.count, block);
+  const Scratch best_memory(bytes_of<A>(blocks + 1, p.gts));
   A* block_best = best_memory.as<A>();
   parallel_for(p.count, block, [&](int64_t begin, int64_t end) {
     match_block<true, T, A>(p, gt, begin, end, block_best + begin / block * p.gts);

@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) match_boxes_kernel(const MatchB
   A best = 0;
   int argmax = 0;
   for (int64_t j0 = 0; j0 < p.gts; j0 += kGtTile) {
-    const int tile = static_cast<int>(p.gts - j0 < kGtTile ? p.gts - j0 : kGtTile);
+    const int tile = static_cast<int>(least(p.gts - j0, kGtTile));
     for (int j = thread; j < tile; j += kBlockSize) {
       gt[j] = read_box<T>(p.gt, j0 + j);
       gt_area[j] = box_area(gt[j]);
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) restore_best_kernel(const Match
   bool search = decode_match(encoded) < 0;
   bool found = false;
   for (int64_t j0 = 0; j0 < p.gts; j0 += kGtTile) {
-    const int tile = static_cast<int>(p.gts - j0 < kGtTile ? p.gts - j0 : kGtTile);
+    const int tile = static_cast<int>(least(p.gts - j0, kGtTile));
     for (int j = thread; j < tile; j += kBlockSize) {
       gt[j] = read_box<T>(p.gt, j0 + j);
       gt_area[j] = box_area(gt[j]);

@@ -21,8 +21,8 @@
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/image.h"
 #include "core/types.h"
+#include "families/image/image.h"
 
 namespace fastcv {
 
@@ -55,9 +55,9 @@ FASTCV_HD WindowAxis window_axis(const MaxPool2dParams& p, int axis, int64_t pos
   int64_t first = start;
   if (start < 0) {  // the bindings limit all sizes to 2^30
     const unsigned dilation = static_cast<unsigned>(p.dilation[axis]);
-    first = start + static_cast<int64_t>((static_cast<unsigned>(-start) + dilation - 1) / dilation) * dilation;
+    first = start + static_cast<int64_t>(ceil_div(static_cast<unsigned>(-start), dilation)) * dilation;
   }
-  return {static_cast<int>(first), static_cast<int>(end < size ? end : size)};
+  return {static_cast<int>(first), static_cast<int>(least(end, size))};
 }
 
 // The windows that may hold a pixel: those from first up to last.
@@ -69,7 +69,7 @@ FASTCV_HD WindowRange windows_of_pixel(const MaxPool2dParams& p, int axis, int64
   const unsigned stride = static_cast<unsigned>(p.stride[axis]);
   const int64_t padded = pixel + p.padding[axis];
   const int64_t before = padded - static_cast<int64_t>(p.kernel[axis] - 1) * p.dilation[axis];
-  const int first = before <= 0 ? 0 : static_cast<int>((static_cast<unsigned>(before) + stride - 1) / stride);
+  const int first = before <= 0 ? 0 : static_cast<int>(ceil_div(static_cast<unsigned>(before), stride));
   const int64_t last = static_cast<unsigned>(padded) / stride;
   return {first, static_cast<int>(last < windows ? last : windows - 1)};
 }

@@ -17,17 +17,11 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
-// Integers as wide as the values, for places in a plane.
+// A place in a plane, and a vector of them.
 template <class A>
-struct PlaceOf {
-  using type = int32_t;
-};
-template <>
-struct PlaceOf<double> {
-  using type = int64_t;
-};
+using Place = Integer<A>;
 template <class A>
-using Place = typename PlaceOf<A>::type;
+using Places = IntegerVector<A>;
 
 constexpr int64_t kPieceElements = 16 << 10;
 
@@ -37,13 +31,13 @@ int64_t grain_for(int64_t item_elements) {
 
 // Places that no int32 holds become -1.
 template <class A>
-FASTCV_HD Vector<Place<A>> load_places(const int64_t* indices) {
+inline Places<A> load_places(const int64_t* indices) {
   Place<A> places[kLanes<A>];
   for (int i = 0; i < kLanes<A>; ++i) {
     const int64_t outside = sizeof(A) == 4 && indices[i] >> 31 != 0 ? -1 : 0;
     places[i] = static_cast<Place<A>>(indices[i] | outside);
   }
-  Vector<Place<A>> result;
+  Places<A> result;
   __builtin_memcpy(&result, places, sizeof(result));
   return result;
 }
@@ -54,7 +48,7 @@ void copy_windows(const T* values, const int64_t* indices, int64_t count, A* to_
   int64_t i = 0;
   for (; i + kLanes<A> <= count; i += kLanes<A>) {
     store(to_values + i, load(values + i));
-    const Vector<Place<A>> places = load_places<A>(indices + i);
+    const Places<A> places = load_places<A>(indices + i);
     __builtin_memcpy(to_places + i, &places, sizeof(places));
   }
   for (; i < count; ++i) {
@@ -74,10 +68,10 @@ struct RowMeeting {
 template <class A, int kStride>
 RowMeeting row_meeting(const MaxPool2dParams& p) {
   const int64_t reach = static_cast<int64_t>(p.kernel[1] - 1) * p.dilation[1];
-  const int64_t before = reach > p.padding[1] ? (reach - p.padding[1] + kStride - 1) / kStride : 0;
-  const int64_t steps = (p.shape.width + kStride - 1) / kStride;
-  const int64_t read = (steps + kLanes<A> - 1) / kLanes<A> * kLanes<A> + (kStride - 1 + p.padding[1]) / kStride;
-  return {before, before + (read > p.pooled_width ? read : p.pooled_width)};
+  const int64_t before = reach > p.padding[1] ? ceil_div(reach - p.padding[1], kStride) : 0;
+  const int64_t steps = ceil_div(p.shape.width, kStride);
+  const int64_t read = round_up(steps, kLanes<A>) + (kStride - 1 + p.padding[1]) / kStride;
+  return {before, before + greatest(read, p.pooled_width)};
 }
 
 constexpr int kMostMeetings = 100;
@@ -96,7 +90,7 @@ void add_windows_of_rows(const MaxPool2dParams& p, RowMeeting meeting, const Acc
   using P = Place<A>;
   constexpr int kStep = kLanes<A>;
   const int64_t width = p.shape.width;
-  Vector<P> lane;
+  Places<A> lane;
   for (int i = 0; i < kStep; ++i) lane[i] = static_cast<P>(i * kStride);
   for (int64_t y = 0; y < p.shape.height; ++y) {
     int64_t offsets[kStride][kMostMeetings];
@@ -116,10 +110,10 @@ void add_windows_of_rows(const MaxPool2dParams& p, RowMeeting meeting, const Acc
     for (int64_t j = 0; kStride * j < width; j += kStep) {
       Vector<A> sums[kStride];
       for (int r = 0; r < kStride; ++r) {
-        const Vector<P> here = lane + static_cast<P>(y * width + kStride * j + r);
+        const Places<A> here = lane + static_cast<P>(y * width + kStride * j + r);
         Vector<A> sum{};
         for (int n = 0; n < count[r]; ++n) {
-          Vector<P> place;
+          Places<A> place;
           __builtin_memcpy(&place, places + offsets[r][n] + j, sizeof(place));
           sum += place == here ? load(values + offsets[r][n] + j) : Vector<A>{};
         }
@@ -146,7 +140,7 @@ void add_windows_in_rows(const MaxPool2dParams& p) {
   const int64_t pixels = p.shape.height * p.shape.width, windows = p.pooled_height * p.pooled_width;
   const int64_t padded = p.pooled_height * meeting.width;
   parallel_for(p.shape.outer, grain_for(pixels), [&](int64_t begin, int64_t end) {
-    const Scratch scratch(padded * (sizeof(A) + sizeof(P)));
+    const Scratch scratch(bytes_of<A>(p.pooled_height, meeting.width) + bytes_of<P>(p.pooled_height, meeting.width));
     A* values = scratch.as<A>();
     P* places = reinterpret_cast<P*>(values + padded);
     for (int64_t i = 0; i < padded; ++i) values[i] = A(0), places[i] = P(-1);
@@ -179,6 +173,7 @@ template <class T>
 void add_at_places_of_planes(const MaxPool2dParams& p) {
   using A = Accumulate<T>;
   const int64_t pixels = p.shape.height * p.shape.width;
+  if (pixels == 0) return;  // the gradient may be null
   bool apart = true;
   for (int axis = 0; axis < 2; ++axis) {
     apart = apart && p.stride[axis] > static_cast<int64_t>(p.kernel[axis] - 1) * p.dilation[axis];
@@ -191,11 +186,11 @@ void add_at_places_of_planes(const MaxPool2dParams& p) {
         add_at_places<T>(p, plane, target);
         continue;
       }
-      const Scratch scratch(pixels * sizeof(A));
+      const Scratch scratch(bytes_of<A>(p.shape.height, p.shape.width));
       A* sums = scratch.as<A>();
       __builtin_memset(sums, 0, pixels * sizeof(A));
       add_at_places<T>(p, plane, sums);
-      for (int64_t i = 0; i < pixels; ++i) target[i] = from_float<T>(sums[i]);
+      convert_run(sums, pixels, target);
     }
   });
 }
@@ -229,7 +224,7 @@ void add_windows_of_pixels(const MaxPool2dParams& p) {
           }
         };
         const T* values = static_cast<const T*>(p.small);
-        const Vector<Place<A>> here = static_cast<Place<A>>(place) - Vector<Place<A>>{};
+        const Places<A> here = static_cast<Place<A>>(place) - Places<A>{};
         int64_t c = 0;
         for (; c + kLanes<A> <= run; c += kLanes<A>) {
           Vector<A> sum{};

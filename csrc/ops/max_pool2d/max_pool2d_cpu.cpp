@@ -22,12 +22,12 @@ constexpr A kLowest = -static_cast<A>(__builtin_inf());
 template <class A>
 struct Leaders {
   Vector<A> value;
-  Vector<Place<A>> place;
+  Places<A> place;
 
-  FASTCV_HD void challenge(Vector<A> challenger, Place<A> challenger_place) {
-    challenge(challenger, challenger_place - Vector<Place<A>>{});
+  void challenge(Vector<A> challenger, Place<A> challenger_place) {
+    challenge(challenger, challenger_place - Places<A>{});
   }
-  FASTCV_HD void challenge(Vector<A> challenger, Vector<Place<A>> challenger_place) {
+  void challenge(Vector<A> challenger, Places<A> challenger_place) {
     const auto wins = (challenger > value) | (challenger != challenger);
     value = wins ? challenger : value;
     place = wins ? challenger_place : place;
@@ -35,7 +35,7 @@ struct Leaders {
 };
 
 template <class T>
-FASTCV_HD void store_leaders(const Leaders<Accumulate<T>>& leaders, T* values, int64_t* indices) {
+inline void store_leaders(const Leaders<Accumulate<T>>& leaders, T* values, int64_t* indices) {
   store(values, leaders.value);
   if (indices == nullptr) return;
   constexpr int kCount = kLanes<Accumulate<T>>;
@@ -49,7 +49,7 @@ FASTCV_HD void store_leaders(const Leaders<Accumulate<T>>& leaders, T* values, i
 
 // Every kStride-th value: lanes 0, kStride, 2 kStride ... Reads kStride vectors.
 template <int kStride, class T>
-FASTCV_HD Vector<Accumulate<T>> load_every(const T* source) {
+inline Vector<Accumulate<T>> load_every(const T* source) {
   using A = Accumulate<T>;
   if constexpr (kStride == 1) return load(source);
   Vector<A> even, odd;
@@ -84,7 +84,7 @@ void pool_row(const T* plane, const MaxPool2dParams& p, int64_t row, T* values, 
   constexpr int64_t kStep = kLanes<A>;
   const int64_t width = p.shape.width, reach = static_cast<int64_t>(p.kernel[1] - 1) * p.dilation[1];
   const WindowAxis rows = window_axis(p, 0, row, p.shape.height);
-  Vector<Place<A>> lane;
+  Places<A> lane;
   for (int i = 0; i < kStep; ++i) lane[i] = static_cast<Place<A>>(i * kStride);
   int64_t q = 0;
   for (; q * kStride < p.padding[1] && q < p.pooled_width; ++q) {
@@ -114,7 +114,7 @@ template <class T>
 void pool_planes(const MaxPool2dParams& p) {
   const int64_t height = p.pooled_height, width = p.pooled_width;
   const int64_t window = static_cast<int64_t>(p.kernel[0]) * p.kernel[1];
-  parallel_for(p.shape.outer * height, grain_for(width * (window < 16 ? window : 16)), [&](int64_t begin, int64_t end) {
+  parallel_for(p.shape.outer * height, grain_for(width * least(window, 16)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const T* plane = static_cast<const T*>(p.large) + i / height * (p.shape.height * p.shape.width);
       T* values = static_cast<T*>(p.small) + i * width;
@@ -136,14 +136,14 @@ void pool_planes(const MaxPool2dParams& p) {
 // ---- forward, channels_last ----
 
 template <class T, int kVectors>
-FASTCV_HD void pool_channels(const T* image, const MaxPool2dParams& p, WindowAxis rows, WindowAxis columns, T* values,
-                             int64_t* indices) {
+inline void pool_channels(const T* image, const MaxPool2dParams& p, WindowAxis rows, WindowAxis columns, T* values,
+                          int64_t* indices) {
   using A = Accumulate<T>;
   const int64_t width = p.shape.width, run = p.shape.run;
   Leaders<A> leaders[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     leaders[v].value = broadcast(kLowest<A>);
-    leaders[v].place = static_cast<Place<A>>(rows.first * width + columns.first) - Vector<Place<A>>{};
+    leaders[v].place = static_cast<Place<A>>(rows.first * width + columns.first) - Places<A>{};
   }
   for (int64_t y = rows.first; y < rows.end; y += p.dilation[0]) {
     for (int64_t x = columns.first; x < columns.end; x += p.dilation[1]) {
@@ -165,39 +165,38 @@ void pool_pixels(const MaxPool2dParams& p) {
   const int64_t height = p.pooled_height, width = p.pooled_width, run = p.shape.run;
   const int64_t pixels = p.shape.height * p.shape.width;
   const int64_t window = static_cast<int64_t>(p.kernel[0]) * p.kernel[1];
-  parallel_for(
-      p.shape.outer * height, grain_for(width * run * (window < 16 ? window : 16)), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const T* image = static_cast<const T*>(p.large) + i / height * (pixels * run);
-          const WindowAxis rows = window_axis(p, 0, i % height, p.shape.height);
-          for (int64_t q = 0; q < width; ++q) {
-            const WindowAxis columns = window_axis(p, 1, q, p.shape.width);
-            T* values = static_cast<T*>(p.small) + (i * width + q) * run;
-            int64_t* indices = p.indices != nullptr ? p.indices + (i * width + q) * run : nullptr;
-            int64_t c = 0;
-            for (; c + 4 * kStep <= run; c += 4 * kStep) {
-              pool_channels<T, 4>(image + c, p, rows, columns, values + c, indices != nullptr ? indices + c : nullptr);
-            }
-            for (; c + kStep <= run; c += kStep) {
-              pool_channels<T, 1>(image + c, p, rows, columns, values + c, indices != nullptr ? indices + c : nullptr);
-            }
-            for (; c < run; ++c) {
-              A leader = kLowest<A>;
-              int64_t place = rows.first * p.shape.width + columns.first;
-              for (int64_t y = rows.first; y < rows.end; y += p.dilation[0]) {
-                for (int64_t x = columns.first; x < columns.end; x += p.dilation[1]) {
-                  const A challenger = to_float(image[(y * p.shape.width + x) * run + c]);
-                  if (!(challenger > leader || challenger != challenger)) continue;
-                  leader = challenger;
-                  place = y * p.shape.width + x;
-                }
-              }
-              values[c] = from_float<T>(leader);
-              if (indices != nullptr) indices[c] = place;
+  parallel_for(p.shape.outer * height, grain_for(width * run * least(window, 16)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const T* image = static_cast<const T*>(p.large) + i / height * (pixels * run);
+      const WindowAxis rows = window_axis(p, 0, i % height, p.shape.height);
+      for (int64_t q = 0; q < width; ++q) {
+        const WindowAxis columns = window_axis(p, 1, q, p.shape.width);
+        T* values = static_cast<T*>(p.small) + (i * width + q) * run;
+        int64_t* indices = p.indices != nullptr ? p.indices + (i * width + q) * run : nullptr;
+        int64_t c = 0;
+        for (; c + 4 * kStep <= run; c += 4 * kStep) {
+          pool_channels<T, 4>(image + c, p, rows, columns, values + c, indices != nullptr ? indices + c : nullptr);
+        }
+        for (; c + kStep <= run; c += kStep) {
+          pool_channels<T, 1>(image + c, p, rows, columns, values + c, indices != nullptr ? indices + c : nullptr);
+        }
+        for (; c < run; ++c) {
+          A leader = kLowest<A>;
+          int64_t place = rows.first * p.shape.width + columns.first;
+          for (int64_t y = rows.first; y < rows.end; y += p.dilation[0]) {
+            for (int64_t x = columns.first; x < columns.end; x += p.dilation[1]) {
+              const A challenger = to_float(image[(y * p.shape.width + x) * run + c]);
+              if (!(challenger > leader || challenger != challenger)) continue;
+              leader = challenger;
+              place = y * p.shape.width + x;
             }
           }
+          values[c] = from_float<T>(leader);
+          if (indices != nullptr) indices[c] = place;
         }
-      });
+      }
+    }
+  });
 }
 
 // ---- with given indices ----
@@ -216,20 +215,20 @@ constexpr int64_t kBlockBytes = 256;  // whole cache lines
 template <class T, class Body>
 void for_each_block(const MaxPool2dParams& p, const Body& body) {
   constexpr int64_t kWidth = kBlockBytes / sizeof(T);
-  const int64_t run = p.shape.run, blocks = (run + kWidth - 1) / kWidth;
+  const int64_t run = p.shape.run, blocks = ceil_div(run, kWidth);
   const int64_t pixels = p.shape.height * p.shape.width, pooled = p.pooled_height * p.pooled_width;
-  parallel_for(p.shape.outer * blocks, grain_for(pixels * (run < kWidth ? run : kWidth)),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i) {
-                   const int64_t first = i % blocks * kWidth;
-                   const int64_t width = first + kWidth <= run ? kWidth : run - first;
-                   body(run == 1 ? Block{i, 0, 1, pooled, 0} : Block{i / blocks, first, pooled, width, 1});
-                 }
-               });
+  parallel_for(p.shape.outer * blocks, grain_for(pixels * least(run, kWidth)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i % blocks * kWidth;
+      const int64_t width = first + kWidth <= run ? kWidth : run - first;
+      body(run == 1 ? Block{i, 0, 1, pooled, 0} : Block{i / blocks, first, pooled, width, 1});
+    }
+  });
 }
 
 template <class U>
 void set_zero(U* target, int64_t pixels, int64_t run, int64_t count) {
+  if (pixels == 0) return;  // target may be null
   if (count == run) {
     __builtin_memset(target, 0, pixels * run * sizeof(U));
     return;

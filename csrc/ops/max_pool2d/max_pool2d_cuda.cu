@@ -3,7 +3,7 @@
 // The backward has no atomics: the thread of a pixel looks at the windows that may hold it and adds the gradients of
 // those whose index it is, in their order.
 #include "core/cuda/atomic.cuh"
-#include "core/cuda/rows.cuh"
+#include "families/image/rows.cuh"
 #include "ops/max_pool2d/max_pool2d.h"
 
 namespace fastcv::FASTCV_VARIANT {

@@ -14,13 +14,13 @@ struct KeptBlock {
   static constexpr int kSize = 64 / static_cast<int>(sizeof(A));
   A x1[kSize], y1[kSize], x2[kSize], y2[kSize];  // the area is worked out again: less memory to wait for
 
-  FASTCV_HD void set(int place, const Box<A>& box) {
+  void set(int place, const Box<A>& box) {
     x1[place] = box.x1;
     y1[place] = box.y1;
     x2[place] = box.x2;
     y2[place] = box.y2;
   }
-  FASTCV_HD void prefetch() const {
+  void prefetch() const {
     __builtin_prefetch(x1);
     __builtin_prefetch(y1);
     __builtin_prefetch(x2);
@@ -29,42 +29,22 @@ struct KeptBlock {
 };
 
 #if defined(__AVX512F__)
-FASTCV_HD Vector<float> smaller(Vector<float> a, Vector<float> b) {
-  return _mm512_min_ps(a, b);
-}
-FASTCV_HD Vector<float> larger(Vector<float> a, Vector<float> b) {
-  return _mm512_max_ps(a, b);
-}
-FASTCV_HD Vector<double> smaller(Vector<double> a, Vector<double> b) {
-  return _mm512_min_pd(a, b);
-}
-FASTCV_HD Vector<double> larger(Vector<double> a, Vector<double> b) {
-  return _mm512_max_pd(a, b);
-}
-FASTCV_HD bool any_at_least(Vector<float> a, Vector<float> b, Vector<float> positive) {
+FASTCV_INLINE bool any_at_least(Vector<float> a, Vector<float> b, Vector<float> positive) {
   return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(positive, Vector<float>{}, _CMP_GT_OQ), a, b, _CMP_GE_OQ) != 0;
 }
-FASTCV_HD bool any_at_least(Vector<double> a, Vector<double> b, Vector<double> positive) {
+FASTCV_INLINE bool any_at_least(Vector<double> a, Vector<double> b, Vector<double> positive) {
   return _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(positive, Vector<double>{}, _CMP_GT_OQ), a, b, _CMP_GE_OQ) != 0;
 }
-FASTCV_HD bool any_above(Vector<float> a, Vector<float> b) {
+FASTCV_INLINE bool any_above(Vector<float> a, Vector<float> b) {
   return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
 }
-FASTCV_HD bool any_above(Vector<double> a, Vector<double> b) {
+FASTCV_INLINE bool any_above(Vector<double> a, Vector<double> b) {
   return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) != 0;
 }
 #else
-template <class V>
-FASTCV_HD V smaller(V a, V b) {
-  return a < b ? a : b;
-}
-template <class V>
-FASTCV_HD V larger(V a, V b) {
-  return a > b ? a : b;
-}
 // Whether a lane of a comparison's result (all ones or all zeros) is set.
 template <class Mask>
-FASTCV_HD bool any_lane(Mask mask) {
+FASTCV_INLINE bool any_lane(Mask mask) {
   typedef uint64_t Words __attribute__((vector_size(kVectorBytes)));
   const Words words = (Words)mask;
 #if defined(__AVX2__)
@@ -74,11 +54,11 @@ FASTCV_HD bool any_lane(Mask mask) {
 #endif
 }
 template <class V>
-FASTCV_HD bool any_at_least(V a, V b, V positive) {
+FASTCV_INLINE bool any_at_least(V a, V b, V positive) {
   return any_lane((a >= b) & (positive > V{}));
 }
 template <class V>
-FASTCV_HD bool any_above(V a, V b) {
+FASTCV_INLINE bool any_above(V a, V b) {
   return any_lane(a > b);
 }
 #endif
@@ -89,7 +69,7 @@ struct Candidate {
   Vector<A> x1, y1, x2, y2, area;
   Vector<A> threshold;
 
-  FASTCV_HD Candidate(const Box<A>& box, A box_area, A threshold)
+  Candidate(const Box<A>& box, A box_area, A threshold)
       : x1(broadcast(box.x1)),
         y1(broadcast(box.y1)),
         x2(broadcast(box.x2)),
@@ -100,15 +80,15 @@ struct Candidate {
   // Whether a box of blocks [first, last) has an IoU with this one above the threshold. Division takes longer than all
   // the rest, so it waits until a product says that it may matter. Rounding keeps order: where the rounded quotient is
   // above the threshold, so is the true one, and then the intersection is at least the rounded product.
-  FASTCV_HD bool is_suppressed(const KeptBlock<A>* first, const KeptBlock<A>* last) const {
+  bool is_suppressed(const KeptBlock<A>* first, const KeptBlock<A>* last) const {
     for (; first < last; ++first) {
 #pragma GCC unroll 4
       for (int i = 0; i < KeptBlock<A>::kSize; i += kLanes<A>) {
         const Vector<A> bx1 = load(first->x1 + i), by1 = load(first->y1 + i);
         const Vector<A> bx2 = load(first->x2 + i), by2 = load(first->y2 + i);
-        const Vector<A> width = smaller(bx2, x2) - larger(bx1, x1);
-        const Vector<A> height = smaller(by2, y2) - larger(by1, y1);
-        const Vector<A> intersection = larger(width, Vector<A>{}) * larger(height, Vector<A>{});
+        const Vector<A> width = least(bx2, x2) - greatest(bx1, x1);
+        const Vector<A> height = least(by2, y2) - greatest(by1, y1);
+        const Vector<A> intersection = greatest(width, Vector<A>{}) * greatest(height, Vector<A>{});
         const Vector<A> both = (bx2 - bx1) * (by2 - by1) + area - intersection;
         if (__builtin_expect(any_at_least(intersection, threshold * both, intersection), 0) &&
             any_above(intersection / both, threshold)) {

@@ -17,10 +17,10 @@
 // Memory: O(N), no mask of pairs.
 #pragma once
 
-#include "core/box.h"
 #include "core/cpu_variants.h"
-#include "core/threshold.h"
 #include "core/types.h"
+#include "families/box/box.h"
+#include "families/box/threshold.h"
 
 namespace fastcv {
 

@@ -1,7 +1,4 @@
-#include <string>
-
 #include "core/dispatch.h"
-#include "core/tensor.h"
 #include "ops/nms/nms.h"
 
 namespace py = pybind11;
@@ -10,57 +7,32 @@ namespace fastcv {
 namespace {
 
 // Checks a (B, N) companion of the boxes, or (N,) where there is no image axis, and writes its strides.
-void check_per_box(Argument argument, const TensorView& boxes, int64_t (&strides)[2]) {
-  const TensorView& view = argument.view;
-  if (boxes.rank == 3) {
-    check_shape(argument, {boxes.shape[0], boxes.shape[1]}, "(B, N)");
+void check_per_box(Argument argument, Argument boxes, int64_t (&strides)[2]) {
+  if (boxes.view.rank == 3) {
+    check_shape(argument, {boxes.view.shape[0], boxes.view.shape[1]}, "(B, N)");
   } else {
-    check_shape(argument, {boxes.shape[0]}, "(N,)");
+    check_shape(argument, {boxes.view.shape[0]}, "(N,)");
   }
-  check_same_device(argument, {boxes, "boxes"});
-  strides[0] = boxes.rank == 3 ? view.strides[0] : 0;
-  strides[1] = view.strides[view.rank - 1];
+  check_same_device(argument, boxes);
+  strides[0] = boxes.view.rank == 3 ? argument.view.strides[0] : 0;
+  strides[1] = argument.view.strides[argument.view.rank - 1];
 }
 
-const int64_t* sorted_indices(const py::object& tensor, const char* name, const NmsParams& p, const TensorView& boxes) {
-  if (tensor.is_none()) return nullptr;
-  const TensorView view = view_of(tensor.ptr());
-  check_dtype({view, name}, DType::kInt64);
-  check_contiguous({view, name});
-  check_same_device({view, name}, {boxes, "boxes"});
-  if (view.elements() != p.images * p.boxes_per_image) throw py::value_error(std::string(name) + " must be (B, N)");
-  return static_cast<const int64_t*>(view.data);
-}
-
-NmsParams make_params(const TensorView& kept, const TensorView& boxes, const TensorView& scores,
-                      const py::object& classes, double threshold) {
+NmsParams make_params(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs, double threshold) {
   NmsParams p{};
-  const bool has_images = boxes.rank == 3;
-  if (has_images) {
-    check_shape({boxes, "boxes"}, {kAny, kAny, 4}, "(B, N, 4)");
-    check_shape({kept, "kept"}, {boxes.shape[0], kAny}, "(B, M)");
-  } else {
-    check_shape({boxes, "boxes"}, {kAny, 4}, "(N, 4)");
-    check_shape({kept, "kept"}, {kAny}, "(M,)");
-  }
   check_floating({boxes, "boxes"});
   check_floating({scores, "scores"});
-  check_per_box({scores, "scores"}, boxes, p.score_strides);
-  if (!classes.is_none()) {
-    const TensorView view = view_of(classes.ptr());
-    if (view.dtype != DType::kInt64 && view.dtype != DType::kInt32) {
-      throw py::type_error(std::string("idxs must be int64 or int32, got ") + name_of(view.dtype));
+  check_per_box({scores, "scores"}, {boxes, "boxes"}, p.score_strides);
+  if (idxs) {
+    if (idxs.dtype != DType::kInt64 && idxs.dtype != DType::kInt32) {
+      refuse_type("idxs", "be int64 or int32", describe_dtype(idxs));
     }
-    check_per_box({view, "idxs"}, boxes, p.class_strides);
-    p.classes = view.data;
-    p.class_dtype = view.dtype;
+    check_per_box({idxs, "idxs"}, {boxes, "boxes"}, p.class_strides);
+    p.classes = idxs.data;
+    p.class_dtype = idxs.dtype;
   }
-  check_dtype({kept, "kept"}, DType::kInt64);
-  check_contiguous({kept, "kept"});
-  check_same_device({kept, "kept"}, {boxes, "boxes"});
-  if (!(threshold >= 0 && threshold <= 1)) {
-    throw py::value_error("iou_threshold must be in [0, 1], got " + std::to_string(threshold));
-  }
+  if (!(threshold >= 0 && threshold <= 1)) refuse("iou_threshold", "be in [0, 1]", py::str(py::float_(threshold)));
+  const bool has_images = boxes.rank == 3;
   p.boxes = boxes.data;
   p.scores = scores.data;
   p.dtype = boxes.dtype;
@@ -71,63 +43,102 @@ NmsParams make_params(const TensorView& kept, const TensorView& boxes, const Ten
   p.box_strides[1] = boxes.strides[boxes.rank - 2];
   p.box_strides[2] = boxes.strides[boxes.rank - 1];
   p.threshold = threshold;
-  p.kept = static_cast<int64_t*>(kept.data);
-  p.capacity = kept.shape[kept.rank - 1];
-  if (p.boxes_per_image >= int64_t{1} << 31) throw py::value_error("boxes must be fewer than 2^31 per image");
+  check_fewer("boxes", "rows per image", p.boxes_per_image, int64_t{1} << 31);
+  if (!runs_on_cpu(boxes)) check_fewer("boxes", "images", p.images, 65536);
   return p;
 }
 
-// For boxes in the memory of the CPU and without an image axis: the kept indices, no more.
-py::object nms(const TensorView& boxes, const TensorView& scores, const py::object& classes, double threshold) {
-  if (!runs_on_cpu(boxes)) throw py::value_error("nms: on CUDA use nms_padded");
+// The kernels of CUDA get their boxes sorted, by torch, and a workspace. What is made here lives as long as this.
+struct Sorted {
+  Sorted(NmsParams& p, const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs) {
+    if (runs_on_cpu(boxes) || boxes.is_description) return;
+    // Ascending by the negative, NaN last. Sorts by bits know several NaN and two zeros: here is one of each.
+    const py::handle user_scores(scores.object);
+    const py::object negative = py::int_(0) - user_scores.attr("contiguous")();
+    const py::object descending = negative.attr("masked_fill")(user_scores.attr("isnan")(), Py_NAN);
+    order = sort(descending).attr("indices");
+    p.order = view_of(order.ptr()).as<int64_t>();
+    if (idxs) {
+      const py::object sorted = sort(py::handle(idxs.object).attr("gather")(-1, order).attr("long")());
+      classes = sorted.attr("values");
+      places = sorted.attr("indices");
+      p.sorted_classes = view_of(classes.ptr()).as<int64_t>();
+      p.places = view_of(places.ptr()).as<int64_t>();
+    }
+    workspace = new_workspace(boxes, nms_workspace_bytes(p.images * p.boxes_per_image, p.dtype));
+    p.workspace = workspace.view.data;
+  }
+
+  static py::object sort(const py::object& values) {
+    return values.attr("sort")(py::arg("dim") = -1, py::arg("stable") = true);
+  }
+
+  py::object order, classes, places;
+  NewTensor workspace;
+};
+
+py::object suppress(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs, double threshold) {
   check_shape({boxes, "boxes"}, {kAny, 4}, "(N, 4)");
-  NewTensor kept = new_contiguous(boxes, DType::kInt64, {boxes.shape[0]});
-  NmsParams p = make_params(kept.view, boxes, scores, classes, threshold);
-  int64_t count = p.boxes_per_image;
-  p.count = &count;
-  if (count == 1) *p.kept = 0;
-  if (count > 1) FASTCV_RUN(nms, p, boxes);
-  if (count < p.boxes_per_image) return kept.object.attr("narrow")(0, 0, count);
+  NmsParams p = make_params(boxes, scores, idxs, threshold);
+  NewTensor kept = new_contiguous(boxes, DType::kInt64, {p.boxes_per_image});
+  if (boxes.is_description || p.boxes_per_image == 0) return std::move(kept.object);
+  const Sorted sorted(p, boxes, scores, idxs);
+  p.kept = kept.view.as<int64_t>();
+  p.capacity = p.boxes_per_image;
+  int64_t found = p.boxes_per_image;
+  if (runs_on_cpu(boxes)) {
+    p.count = &found;
+    if (found == 1) *p.kept = 0;
+    if (found > 1) FASTCV_RUN(nms, p, boxes);
+  } else {
+    const NewTensor count = new_contiguous(boxes, DType::kInt64, {1});
+    p.count = count.view.as<int64_t>();
+    p.fill = true;
+    FASTCV_RUN(nms, p, boxes);
+    found = count.object.attr("item")().cast<int64_t>();  // the one synchronisation
+  }
+  if (found < p.boxes_per_image) return kept.object.attr("narrow")(0, 0, found);
   return std::move(kept.object);
 }
 
-void nms_padded(const TensorView& kept, const TensorView& count, const TensorView& boxes, const TensorView& scores,
-                const py::object& classes, double threshold, const py::object& order, const py::object& places,
-                const py::object& sorted_classes, const py::object& workspace) {
-  NmsParams p = make_params(kept, boxes, scores, classes, threshold);
-  check_dtype({count, "count"}, DType::kInt64);
-  check_contiguous({count, "count"});
-  check_same_device({count, "count"}, {boxes, "boxes"});
-  if (count.elements() != p.images) throw py::value_error("count must have one element per image");
-  p.count = static_cast<int64_t*>(count.data);
-  p.fill = true;
-  if (!runs_on_cpu(boxes)) {
-    p.order = sorted_indices(order, "order", p, boxes);
-    p.places = sorted_indices(places, "places", p, boxes);
-    p.sorted_classes = sorted_indices(sorted_classes, "sorted_classes", p, boxes);
-    const bool classes_sorted = !places.is_none() && !sorted_classes.is_none();
-    if (order.is_none() || workspace.is_none() || (!classes.is_none() && !classes_sorted)) {
-      throw py::value_error("nms_padded: on CUDA the order and a workspace must be given");
-    }
-    const TensorView memory = view_of(workspace.ptr());
-    check_dtype({memory, "workspace"}, DType::kUInt8);
-    check_contiguous({memory, "workspace"});
-    check_same_device({memory, "workspace"}, {boxes, "boxes"});
-    if (memory.elements() < nms_workspace_bytes(p.images * p.boxes_per_image, p.dtype)) {
-      throw py::value_error("workspace is too small");
-    }
-    p.workspace = memory.data;
-    if (p.images > 65535)
-      throw py::value_error("boxes must be of at most 65535 images, got " + std::to_string(p.images));
+py::object nms(const TensorView& boxes, const TensorView& scores, double iou_threshold) {
+  return suppress(boxes, scores, {}, iou_threshold);
+}
+
+py::object batched_nms(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs,
+                       double iou_threshold) {
+  return suppress(boxes, scores, idxs, iou_threshold);
+}
+
+py::tuple batched_nms_padded(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs,
+                             double iou_threshold, int64_t max_output) {
+  if (boxes.rank == 3) {
+    check_shape({boxes, "boxes"}, {kAny, kAny, 4}, "(B, N, 4)");
+  } else {
+    check_shape({boxes, "boxes"}, {kAny, 4}, "(N, 4) or (B, N, 4)");
   }
+  check_at_least("max_output", max_output, 0);
+  NmsParams p = make_params(boxes, scores, idxs, iou_threshold);
+  const bool has_images = boxes.rank == 3;
+  NewTensor kept = has_images ? new_contiguous(boxes, DType::kInt64, {p.images, max_output})
+                              : new_contiguous(boxes, DType::kInt64, {max_output});
+  NewTensor count =
+      has_images ? new_contiguous(boxes, DType::kInt64, {p.images}) : new_contiguous(boxes, DType::kInt64, {});
+  const Sorted sorted(p, boxes, scores, idxs);
+  p.kept = kept.view.as<int64_t>();
+  p.count = count.view.as<int64_t>();
+  p.capacity = max_output;
+  p.fill = true;
   if (p.images > 0) FASTCV_RUN(nms, p, boxes);
+  return py::make_tuple(kept.object, count.object);
 }
 
 }  // namespace
 
 void bind_nms(py::module_& module) {
   module.def("nms", &nms);
-  module.def("nms_padded", &nms_padded);
+  module.def("batched_nms", &batched_nms);
+  module.def("batched_nms_padded", &batched_nms_padded);
 }
 
 }  // namespace fastcv

@@ -45,9 +45,9 @@ template <class T>
 void suppress_with_list(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
   using A = Accumulate<T>;
   using Block = KeptBlock<A>;
-  const Scratch memory((members.count / Block::kSize + 1) * sizeof(Block));
+  const Scratch memory(bytes_of<Block>(members.count / Block::kSize + 1));
   Block* const blocks = memory.as<Block>();
-  const A least = round_down<A>(threshold);
+  const A limit = round_down<A>(threshold);
   int64_t places = 0;
   for (int64_t i = 0; i < members.count; ++i) {
     const uint32_t rank = members[i];
@@ -55,8 +55,8 @@ void suppress_with_list(const Image<T>& image, const Members& members, double th
     const A area = box_area(box);
     keep[rank] = 1;
     if (!is_active(box, area)) continue;
-    const int64_t used = (places + Block::kSize - 1) / Block::kSize;
-    if (Candidate<A>(box, area, least).is_suppressed(blocks, blocks + used)) {
+    const int64_t used = ceil_div(places, Block::kSize);
+    if (Candidate<A>(box, area, limit).is_suppressed(blocks, blocks + used)) {
       keep[rank] = 0;
       continue;
     }
@@ -72,18 +72,80 @@ struct Cell {
   uint32_t start, next;
 };
 
-// A run of cells, first and last.
-struct Run {
-  uint32_t first, last;
+// The boxes kept so far, in the cells of a grid.
+template <class A>
+struct KeptCells {
+  using Block = KeptBlock<A>;
+  const NmsGrid<A>& grid;
+  Cell* cells;
+  Block* blocks;
+
+  // Gives every cell its places, all of them free.
+  void open(const Box<A>* boxes, int64_t count, int64_t cell_count) const {
+    __builtin_memset(cells, 0, cell_count * sizeof(Cell));
+    for (int64_t i = 0; i < count; ++i) {
+      if (is_active(boxes[i], box_area(boxes[i]))) ++cells[grid.cell_of(boxes[i])].next;
+    }
+    uint32_t places = 0;
+    for (int64_t cell = 0; cell < cell_count; ++cell) {
+      const uint32_t here = cells[cell].next;
+      cells[cell] = {places, places};
+      places += here;
+    }
+  }
+
+  void add(const Box<A>& box) const {
+    const uint32_t place = cells[grid.cell_of(box)].next++;
+    blocks[place / Block::kSize].set(static_cast<int>(place % Block::kSize), box);
+  }
+
+  // Whether a kept box of these cells suppresses the candidate.
+  bool suppress(const Candidate<A>& candidate, int64_t first, int64_t last) const {
+    const uint32_t begin = cells[first].start, end = cells[last].next;
+    return candidate.is_suppressed(blocks + begin / Block::kSize, blocks + ceil_div(end, Block::kSize));
+  }
+};
+
+// The runs of cells that matter to the next few boxes: their memory is fetched before the first box is tested.
+template <class A>
+struct RunsAhead {
+  struct Run {
+    uint32_t first, last;  // cells
+  };
+  Run runs[kRunsAhead];
+  int before[kBoxesAhead + 1];  // those of boxes before this one
+  bool all;                     // false where there are too many to note
+
+  void fetch(const KeptCells<A>& kept, const Box<A>* boxes, int64_t count) {
+    int used = 0;
+    before[0] = 0;
+    for (int64_t b = 0; b < count; ++b) {
+      if (is_active(boxes[b], box_area(boxes[b]))) {
+        kept.grid.any_run(boxes[b], [&](int64_t first, int64_t last) {
+          if (used == kRunsAhead) return true;
+          runs[used++] = {static_cast<uint32_t>(first), static_cast<uint32_t>(last)};
+          __builtin_prefetch(kept.cells + first);
+          __builtin_prefetch(kept.cells + last);
+          return false;
+        });
+      }
+      before[b + 1] = used;
+    }
+    all = used < kRunsAhead;
+    constexpr uint32_t kSize = KeptBlock<A>::kSize;
+    for (int r = 0; r < used; ++r) {
+      const uint32_t begin = kept.cells[runs[r].first].start, end = kept.cells[runs[r].last].next;
+      for (uint32_t block = begin / kSize; block * kSize < end; ++block) kept.blocks[block].prefetch();
+    }
+  }
 };
 
 template <class T>
 void suppress_with_grid(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
   using A = Accumulate<T>;
   using Block = KeptBlock<A>;
-  const A least = round_down<A>(threshold);
   const int64_t count = members.count;
-  const Scratch box_memory(count * sizeof(Box<A>));
+  const Scratch box_memory(bytes_of<Box<A>>(count));
   Box<A>* const boxes = box_memory.as<Box<A>>();
   NmsGrid<A> grid;
   int64_t active = 0;
@@ -94,72 +156,37 @@ void suppress_with_grid(const Image<T>& image, const Members& members, double th
     grid.measure(boxes[i], area);
     ++active;
   }
+  const int64_t cells = grid.lay_out(threshold), blocks = active / Block::kSize + 1;
+  const Scratch cell_memory(bytes_of<Cell>(cells)), block_memory(bytes_of<Block>(blocks));
+  const KeptCells<A> kept{grid, cell_memory.as<Cell>(), block_memory.as<Block>()};
+  kept.open(boxes, count, cells);
+  __builtin_memset(kept.blocks, 0, blocks * sizeof(Block));
 
-  const int64_t cells = grid.lay_out(threshold);
-  const Scratch cell_memory(cells * sizeof(Cell));
-  Cell* const cell_list = cell_memory.as<Cell>();
-  __builtin_memset(cell_list, 0, cells * sizeof(Cell));
-  for (int64_t i = 0; i < count; ++i) {
-    if (is_active(boxes[i], box_area(boxes[i]))) ++cell_list[grid.cell_of(boxes[i])].next;
-  }
-  uint32_t places = 0;
-  for (int64_t cell = 0; cell < cells; ++cell) {
-    const uint32_t here = cell_list[cell].next;
-    cell_list[cell] = {places, places};
-    places += here;
-  }
-  const int64_t block_count = active / Block::kSize + 1;
-  const Scratch block_memory(block_count * sizeof(Block));
-  Block* const blocks = block_memory.as<Block>();
-  __builtin_memset(blocks, 0, block_count * sizeof(Block));
-
-  Run runs[kRunsAhead];
+  const A limit = round_down<A>(threshold);
+  RunsAhead<A> ahead;
   for (int64_t batch = 0; batch < count; batch += kBoxesAhead) {
-    const int64_t boxes_here = count - batch < kBoxesAhead ? count - batch : kBoxesAhead;
-    int runs_before[kBoxesAhead + 1] = {};
-    int used = 0;
-    for (int64_t b = 0; b < boxes_here; ++b) {
-      const Box<A>& box = boxes[batch + b];
-      if (is_active(box, box_area(box))) {
-        grid.any_run(box, [&](int64_t first, int64_t last) {
-          if (used == kRunsAhead) return true;
-          runs[used++] = {static_cast<uint32_t>(first), static_cast<uint32_t>(last)};
-          __builtin_prefetch(cell_list + first);
-          __builtin_prefetch(cell_list + last);
-          return false;
-        });
-      }
-      runs_before[b + 1] = used;
-    }
-    for (int r = 0; r < used; ++r) {
-      const uint32_t begin = cell_list[runs[r].first].start, end = cell_list[runs[r].last].next;
-      for (uint32_t block = begin / Block::kSize; block * Block::kSize < end; ++block) blocks[block].prefetch();
-    }
-
+    const int64_t boxes_here = least(count - batch, kBoxesAhead);
+    ahead.fetch(kept, boxes + batch, boxes_here);
     for (int64_t b = 0; b < boxes_here; ++b) {
       const Box<A>& box = boxes[batch + b];
       const uint32_t rank = members[batch + b];
       const A area = box_area(box);
       keep[rank] = 1;
       if (!is_active(box, area)) continue;
-      const Candidate<A> candidate(box, area, least);
-      const auto is_suppressed_in = [&](int64_t first, int64_t last) {
-        const uint32_t begin = cell_list[first].start, end = cell_list[last].next;
-        return candidate.is_suppressed(blocks + begin / Block::kSize, blocks + (end + Block::kSize - 1) / Block::kSize);
-      };
+      const Candidate<A> candidate(box, area, limit);
       bool suppressed = false;
-      if (used < kRunsAhead) {
-        for (int r = runs_before[b]; r < runs_before[b + 1] && !suppressed; ++r) {
-          suppressed = is_suppressed_in(runs[r].first, runs[r].last);
+      if (ahead.all) {
+        for (int r = ahead.before[b]; r < ahead.before[b + 1] && !suppressed; ++r) {
+          suppressed = kept.suppress(candidate, ahead.runs[r].first, ahead.runs[r].last);
         }
-      } else {  // too many runs to note
-        suppressed = grid.any_run(box, is_suppressed_in);
+      } else {
+        suppressed =
+            grid.any_run(box, [&](int64_t first, int64_t last) { return kept.suppress(candidate, first, last); });
       }
       if (suppressed) {
         keep[rank] = 0;
       } else {
-        const uint32_t place = cell_list[grid.cell_of(box)].next++;
-        blocks[place / Block::kSize].set(static_cast<int>(place % Block::kSize), box);
+        kept.add(box);
       }
     }
   }
@@ -182,7 +209,7 @@ double nanoseconds_of(int64_t boxes) {
 // values[i] = i ordered by key(i), equal keys by index. The values lie in `values` or in `spare`: returns which.
 template <class Key, class KeyOf>
 uint32_t* sort_by(int64_t count, uint32_t* values, uint32_t* spare, const KeyOf& key_of) {
-  const Scratch key_memory(2 * count * sizeof(Key));
+  const Scratch key_memory(bytes_of<Key>(2, count));
   Key* keys = key_memory.as<Key>();
   Key* spare_keys = keys + count;
   for (int64_t i = 0; i < count; ++i) {
@@ -215,7 +242,7 @@ uint64_t class_of(const NmsParams& p, int64_t image, int64_t box) {
 template <class T>
 void suppress_classes(const NmsParams& p, int64_t index, const Image<T>& image, uint8_t* keep) {
   const int64_t count = p.boxes_per_image;
-  const Scratch rank_memory(2 * count * sizeof(uint32_t)), bound_memory((count + 1) * sizeof(uint32_t));
+  const Scratch rank_memory(bytes_of<uint32_t>(2, count)), bound_memory(bytes_of<uint32_t>(count + 1));
   uint32_t* const bounds = bound_memory.as<uint32_t>();
   const uint32_t* const ranks = sort_by<uint64_t>(count, rank_memory.as<uint32_t>(), rank_memory.as<uint32_t>() + count,
                                                   [&](int64_t rank) { return class_of(p, index, image.order[rank]); });
@@ -239,7 +266,7 @@ void suppress_classes(const NmsParams& p, int64_t index, const Image<T>& image, 
 template <class T>
 void suppress_image(const NmsParams& p, int64_t index) {
   const int64_t count = p.boxes_per_image;
-  const Scratch order_memory(2 * count * sizeof(uint32_t)), keep_memory(count);
+  const Scratch order_memory(bytes_of<uint32_t>(2, count)), keep_memory(bytes_of<uint8_t>(count));
   uint8_t* const keep = keep_memory.as<uint8_t>();
   const uint32_t* const order =
       sort_by_score(p, index, order_memory.as<uint32_t>(), order_memory.as<uint32_t>() + count);

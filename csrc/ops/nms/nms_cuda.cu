@@ -17,6 +17,7 @@
 //
 // Napkin maths, 20 000 boxes of one class, 8 000 kept: 8e7 pairs of 20 operations are 40 us of an H200, but 625 steps
 // of 32 boxes in order take a microsecond each, so the chain of decisions is the limit, not the arithmetic.
+#include "core/cuda/block_rank.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
@@ -242,7 +243,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_groups_kernel(const Places<
     end = end_of_group(places.group, last, share_end, most);
   }
   for (int at = begin; at < end; at += kTile) {
-    const int count = end - at < kTile ? end - at : kTile;
+    const int count = least(end - at, kTile);
     tile.load(places, at, count);
     resolve(tile, count, places.threshold);
     store(tile, places, at, count);
@@ -258,7 +259,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<A>
   const Places<A> places = all.of_image(blockIdx.y);
   const int before = tile_index * kTile;
   const int begin = before + kTile + static_cast<int>(blockIdx.x) * kTile;
-  const int count = places.count - begin < kTile ? places.count - begin : kTile;
+  const int count = least(places.count - begin, kTile);
   if (tile_index >= 0) {
     const int group = places.group[before + kTile - 1];
     if (places.group[begin] == group && places.is_long(group)) {
@@ -279,25 +280,17 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<A>
 }
 
 __global__ void __launch_bounds__(kFinishBlock, 1) nms_finish_kernel(const NmsParams p, const int* dropped) {
-  constexpr int kWarps = kFinishBlock / static_cast<int>(kWarpSize);
-  FASTCV_SHARED(int, warp_counts, kWarps);
   const int64_t image = blockIdx.x;
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / static_cast<int>(kWarpSize);
+  const int thread = static_cast<int>(threadIdx.x);
   int64_t* const kept = p.kept + image * p.capacity;
   int64_t written = 0;
   for (int64_t base = 0; base < p.boxes_per_image && written < p.capacity; base += kFinishBlock) {
     const int64_t rank = base + thread;
     const bool stays = rank < p.boxes_per_image && dropped[image * p.boxes_per_image + rank] == 0;
-    const unsigned votes = warp_ballot(kFullMask, stays);
-    if (lane_id() == 0) warp_counts[warp] = count_lanes(votes);
-    block_sync();
-    int64_t place = written + count_lanes(votes & ((1u << lane_id()) - 1));
-    for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) place += warp_counts[w];
-      written += warp_counts[w];
-    }
+    int staying;
+    const int64_t place = written + block_rank<kFinishBlock>(stays, staying);
     if (stays && place < p.capacity) kept[place] = p.order[image * p.boxes_per_image + rank];
-    block_sync();
+    written += staying;
   }
   if (written > p.capacity) written = p.capacity;
   for (int64_t place = written + thread; place < p.capacity; place += kFinishBlock) kept[place] = -1;

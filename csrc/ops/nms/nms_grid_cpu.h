@@ -61,8 +61,8 @@ class NmsGrid {
       if (!(rows < 1e9)) rows = 1e9;
       if (columns * rows > limit) {
         const double shrink = __builtin_sqrt(limit / (columns * rows));
-        columns = columns * shrink > 1 ? columns * shrink : 1;
-        rows = rows * shrink > 1 ? rows * shrink : 1;
+        columns = greatest(columns * shrink, 1);
+        rows = greatest(rows * shrink, 1);
         if (columns > limit) columns = limit;
         if (rows > limit) rows = limit;
       }
@@ -86,7 +86,7 @@ class NmsGrid {
 
   // Calls body(first cell, last cell) for each run that could hold a box that suppresses this one, until it is true.
   template <class Body>
-  FASTCV_HD bool any_run(const Box<A>& box, const Body& body) const {
+  bool any_run(const Box<A>& box, const Body& body) const {
     const double width = box.x2 - box.x1, height = box.y2 - box.y1;
     const double x = centre(box.x1, box.x2) - left_, y = centre(box.y1, box.y2) - top_;
     const double error_x = 1e-15 * (magnitude(box.x1) + magnitude(box.x2));
@@ -122,7 +122,7 @@ class NmsGrid {
 
   // The binary exponent of the longer side, in the range of float32.
   static int level_of(double width, double height) {
-    const uint64_t bits = bit_cast<uint64_t>(width > height ? width : height);
+    const uint64_t bits = bit_cast<uint64_t>(greatest(width, height));
     const int exponent = static_cast<int>(bits >> 52) - (1023 - kLevels / 2);  // sides are positive
     return exponent < 0 ? 0 : exponent >= kLevels ? kLevels - 1 : exponent;
   }
@@ -149,11 +149,11 @@ class NmsGrid {
   }
 
   // How far the centre of a box with a side in [least, most] can be away.
-  FASTCV_HD double reach(double side, double least, double most) const {
+  double reach(double side, double least, double most) const {
     double other = side;
     if (threshold_ < 0.5) other = threshold_ > 0 && side / threshold_ < most ? side / threshold_ : most;
     other = other < least ? least : other > most ? most : other;
-    const double longer = side > other ? side : other;
+    const double longer = greatest(side, other);
     return 0.5 * (side + other) - threshold_ * longer + kGridSlack * longer;
   }
 

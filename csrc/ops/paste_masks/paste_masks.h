@@ -53,8 +53,8 @@ FASTCV_HD bool paste_span(B low, B high, B scale, int64_t side, PasteSpan* span)
   if (!(first > -kFarthest && first < kFarthest && last > -kFarthest && last < kFarthest)) return false;
   const int32_t begin = static_cast<int32_t>(first), end = static_cast<int32_t>(last) + 1;
   span->first = begin;
-  span->size = end - begin > 1 ? end - begin : 1;
-  span->begin = begin > 0 ? begin : 0;
+  span->size = greatest(end - begin, 1);
+  span->begin = greatest(begin, 0);
   span->end = end < side ? end : static_cast<int32_t>(side);
   return span->begin < span->end;
 }
@@ -87,12 +87,12 @@ template <class A>
 FASTCV_HD PasteTap<A> paste_tap(int32_t offset, A step, int32_t side, int32_t padding) {
   const int32_t last = side + 2 * padding - 1;
   A source = step * (static_cast<A>(offset) + A(0.5)) - A(0.5);
-  source = source > A(0) ? source : A(0);
+  source = greatest(source, A(0));
   int32_t low = static_cast<int32_t>(source);
-  low = low < last ? low : last;
+  low = least(low, last);
   const int32_t high = low < last ? low + 1 : last;
   A weight = source - static_cast<A>(low);
-  weight = weight < A(1) ? weight : A(1);
+  weight = least(weight, A(1));
   const bool low_inside = low >= padding && low < side + padding,
              high_inside = high >= padding && high < side + padding;
   return {low_inside ? low - padding : -1, high_inside ? high - padding : -1, A(1) - weight, weight};

@@ -35,18 +35,11 @@ void interpolate_row(const T* mask, int64_t mask_width, int32_t row, const Paste
 
 template <bool kDecides, class T, class A>
 void blend_rows(const A* low, const A* high, A weight_low, A weight_high, A threshold, int32_t width, T* target) {
-  int32_t x = 0;
-  if constexpr (!kDecides) {
-    const Vector<A> wl = broadcast(weight_low), wh = broadcast(weight_high);
-    for (; x + kLanes<A> <= width; x += kLanes<A>) store(target + x, wl * load(low + x) + wh * load(high + x));
-  }
-  for (; x < width; ++x) {
-    const A value = weight_low * low[x] + weight_high * high[x];
-    if constexpr (kDecides) {
-      target[x] = value > threshold;
-    } else {
-      target[x] = from_float<T>(value);
-    }
+  if constexpr (kDecides) {
+    for (int32_t x = 0; x < width; ++x) target[x] = weight_low * low[x] + weight_high * high[x] > threshold;
+  } else {
+    for_each_vector<A>(width,
+                       [&](auto at) { at.store(target, weight_low * at.load(low) + weight_high * at.load(high)); });
   }
 }
 
@@ -65,7 +58,7 @@ void paste_band(const PasteMasksParams& p, int64_t n, int64_t begin, int64_t end
   const bool outside_is_set =
       kDecides && A(0) > static_cast<A>(p.threshold);  // a threshold below zero takes the zeros in
   const auto clear = [&](Out* from, Out* to) {
-    if (outside_is_set) {
+    if (outside_is_set && from < to) {
       __builtin_memset(from, 1, static_cast<size_t>(to - from));
     } else {
       fill_zeros(from, to);
@@ -75,13 +68,13 @@ void paste_band(const PasteMasksParams& p, int64_t n, int64_t begin, int64_t end
       p.mask_width > 0 && p.mask_height > 0 && paste_area(p, n, &area) && area.y.begin < end && area.y.end > begin;
   if (!any) return clear(image + begin * p.width, image + end * p.width);
 
-  const int64_t first = area.y.begin > begin ? area.y.begin : begin, last = area.y.end < end ? area.y.end : end;
+  const int64_t first = greatest(area.y.begin, begin), last = least(area.y.end, end);
   const int32_t width = area.x.end - area.x.begin;
   const int32_t padding = static_cast<int32_t>(p.padding);
   const int32_t mask_height = static_cast<int32_t>(p.mask_height), mask_width = static_cast<int32_t>(p.mask_width);
   const T* mask = static_cast<const T*>(p.masks) + n * p.mask_height * p.mask_width;
-  const Scratch tap_memory(static_cast<size_t>(width) * sizeof(PasteTap<A>));
-  const Scratch row_memory(2 * static_cast<size_t>(width) * sizeof(A));
+  const Scratch tap_memory(bytes_of<PasteTap<A>>(width));
+  const Scratch row_memory(bytes_of<A>(2, width));
   PasteTap<A>* taps = tap_memory.as<PasteTap<A>>();
   A* rows[2] = {row_memory.as<A>(), row_memory.as<A>() + width};
   int32_t held[2] = {-2, -2};  // which rows of the mask they are
@@ -122,10 +115,10 @@ template <class T, class Out>
 void paste(const PasteMasksParams& p) {
   advise_huge_pages(p.pasted, static_cast<size_t>(p.count * p.height * p.width) * sizeof(Out));
   const int64_t rows = kBandPixels / p.width + 1;
-  const int64_t bands = (p.height + rows - 1) / rows;
+  const int64_t bands = ceil_div(p.height, rows);
   parallel_for(p.count * bands, 1, [&](int64_t task, int64_t) {
     const int64_t begin = task % bands * rows;
-    paste_band<T, Out>(p, task / bands, begin, begin + rows < p.height ? begin + rows : p.height);
+    paste_band<T, Out>(p, task / bands, begin, least(begin + rows, p.height));
   });
 }
 

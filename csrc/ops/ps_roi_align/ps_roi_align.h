@@ -1,12 +1,12 @@
 // Position-sensitive RoIAlign (Li et al. 2017, "Light-Head R-CNN"; bins as in Dai et al. 2016, "R-FCN"): every bin is
 // the mean of bilinear samples of a channel of its own.
 //
-// Tensors and edge cases are those of core/position_sensitive.h, boxes and samples those of core/roi.h, `aligned`. An
-// inverted box gives zeros, and so does one without height or width where sampling_ratio is not positive.
+// Tensors and edge cases are those of families/roi/position_sensitive.h, boxes and samples those of families/roi/roi.h,
+// `aligned`. An inverted box gives zeros, and so does one without height or width where sampling_ratio is not positive.
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/position_sensitive.h"
+#include "families/roi/position_sensitive.h"
 
 namespace fastcv {
 

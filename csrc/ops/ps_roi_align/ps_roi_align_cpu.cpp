@@ -1,6 +1,6 @@
 // Position-sensitive RoIAlign on the CPU. See ps_roi_align.h for the meaning.
-#include "core/position_sensitive_cpu.h"
-#include "core/roi_taps_cpu.h"
+#include "families/roi/position_sensitive_cpu.h"
+#include "families/roi/roi_taps_cpu.h"
 #include "ops/ps_roi_align/ps_roi_align.h"
 
 namespace fastcv::FASTCV_VARIANT {

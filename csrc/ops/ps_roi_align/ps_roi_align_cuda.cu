@@ -1,6 +1,6 @@
-// Position-sensitive RoIAlign on CUDA. See ps_roi_align.h for the meaning, and core/cuda/position_sensitive.cuh for how
-// the work is split.
-#include "core/cuda/position_sensitive.cuh"
+// Position-sensitive RoIAlign on CUDA. See ps_roi_align.h for the meaning, and families/roi/position_sensitive.cuh for
+// how the work is split.
+#include "families/roi/position_sensitive.cuh"
 #include "ops/ps_roi_align/ps_roi_align.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -43,7 +43,7 @@ struct AlignBins {
   }
 
   __device__ A weight(const PositionSensitiveParams& p, int bin_y, int bin_x, int64_t y, int64_t x) const {
-    return axis_weight(roi.y, bin_y, y, p.height) * axis_weight(roi.x, bin_x, x, p.width);
+    return roi_axis_weight(roi.y, bin_y, y, p.height) * roi_axis_weight(roi.x, bin_x, x, p.width);
   }
 
  private:
@@ -53,17 +53,6 @@ struct AlignBins {
     const A limit = static_cast<A>(size);
     *low = first < A(0) ? 0 : first > limit - A(1) ? size - 1 : static_cast<int64_t>(first);
     *high = last < A(1) ? 1 : last > limit ? size : static_cast<int64_t>(last) + 1;
-  }
-
-  static __device__ A axis_weight(const RoiAxis<A>& axis, int bin, int64_t pixel, int64_t size) {
-    A sum = 0;
-    for (int64_t i = 0; i < axis.grid; ++i) {
-      const BilinearTap<A> tap = roi_sample(axis, bin, i, size);
-      if (!tap.inside) continue;
-      if (tap.low == pixel) sum += tap.weight_low;
-      if (tap.high == pixel) sum += tap.weight_high;
-    }
-    return sum / static_cast<A>(axis.grid);
   }
 };
 

@@ -1,5 +1,5 @@
 // Position-sensitive RoIPool on the CPU. See ps_roi_pool.h for the meaning.
-#include "core/position_sensitive_cpu.h"
+#include "families/roi/position_sensitive_cpu.h"
 #include "ops/ps_roi_pool/ps_roi_pool.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -11,7 +11,7 @@ class PoolBins {
  public:
   PoolBins(const A* box, const PositionSensitiveParams& p)
       : columns_(p.sampling.pooled_width),
-        memory_((p.sampling.pooled_height + columns_) * sizeof(PixelRange)),
+        memory_(bytes_of<PixelRange>(p.sampling.pooled_height + columns_)),
         y_(memory_.as<PixelRange>()),
         x_(y_ + p.sampling.pooled_height) {
     const int64_t rows = p.sampling.pooled_height;
@@ -24,19 +24,14 @@ class PoolBins {
 
   template <class T>
   A sum(const T* plane, int64_t stride_y, int64_t stride_x, int64_t bin) const {
-    const PixelRange y = y_[bin / columns_], x = x_[bin % columns_];
-    if (y.high <= y.low || x.high <= x.low) return A(0);
-    A sum = 0;
-    for (int64_t i = y.low; i < y.high; ++i) {
-      for (int64_t j = x.low; j < x.high; ++j) sum += to_float(plane[i * stride_y + j * stride_x]);
-    }
-    return sum / static_cast<A>((y.high - y.low) * (x.high - x.low));
+    return mean_of_pixels<A>(plane, stride_y, stride_x, y_[bin / columns_], x_[bin % columns_]);
   }
 
   void add(A* plane, int64_t width, int64_t bin, A gradient) const {
     const PixelRange y = y_[bin / columns_], x = x_[bin % columns_];
-    if (y.high <= y.low || x.high <= x.low) return;
-    const A share = gradient / static_cast<A>((y.high - y.low) * (x.high - x.low));
+    const int64_t count = pixel_count(y, x);
+    if (count == 0) return;
+    const A share = gradient / static_cast<A>(count);
     for (int64_t i = y.low; i < y.high; ++i) {
       for (int64_t j = x.low; j < x.high; ++j) plane[i * width + j] += share;
     }

@@ -1,6 +1,6 @@
-// Position-sensitive RoIPool on CUDA. See ps_roi_pool.h for the meaning, and core/cuda/position_sensitive.cuh for how
-// the work is split.
-#include "core/cuda/position_sensitive.cuh"
+// Position-sensitive RoIPool on CUDA. See ps_roi_pool.h for the meaning, and families/roi/position_sensitive.cuh for
+// how the work is split.
+#include "families/roi/position_sensitive.cuh"
 #include "ops/ps_roi_pool/ps_roi_pool.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -17,26 +17,25 @@ struct PoolBins {
         empty(!(y.valid && x.valid)) {}
 
   __device__ PixelBox pixels(const PositionSensitiveParams& p, int bin_y, int bin_x) const {
-    const PixelRange rows = ps_roi_pool_range(y, bin_y, p.height), columns = ps_roi_pool_range(x, bin_x, p.width);
-    return {rows.low, rows.high, columns.low, columns.high};
+    const PixelRange range_y = rows(p, bin_y), range_x = columns(p, bin_x);
+    return {range_y.low, range_y.high, range_x.low, range_x.high};
   }
 
   template <class T>
   __device__ A sum(const T* plane, const PositionSensitiveParams& p, int bin_y, int bin_x) const {
-    const PixelBox box = pixels(p, bin_y, bin_x);
-    if (box.y_high <= box.y_low || box.x_high <= box.x_low) return A(0);
-    A sum = 0;
-    for (int64_t i = box.y_low; i < box.y_high; ++i) {
-      for (int64_t j = box.x_low; j < box.x_high; ++j) {
-        sum += to_float(plane[i * p.feature_strides[2] + j * p.feature_strides[3]]);
-      }
-    }
-    return sum / static_cast<A>((box.y_high - box.y_low) * (box.x_high - box.x_low));
+    return mean_of_pixels<A>(plane, p.feature_strides[2], p.feature_strides[3], rows(p, bin_y), columns(p, bin_x));
   }
 
   __device__ A weight(const PositionSensitiveParams& p, int bin_y, int bin_x, int64_t, int64_t) const {
-    const PixelBox box = pixels(p, bin_y, bin_x);
-    return A(1) / static_cast<A>((box.y_high - box.y_low) * (box.x_high - box.x_low));
+    return A(1) / static_cast<A>(pixel_count(rows(p, bin_y), columns(p, bin_x)));
+  }
+
+ private:
+  __device__ PixelRange rows(const PositionSensitiveParams& p, int bin) const {
+    return ps_roi_pool_range(y, bin, p.height);
+  }
+  __device__ PixelRange columns(const PositionSensitiveParams& p, int bin) const {
+    return ps_roi_pool_range(x, bin, p.width);
   }
 };
 

@@ -7,16 +7,16 @@
 //   argmax    (K, C, P, Q)   int32, laid out like pooled: y * W + x of the largest value, -1 where there is none
 //
 // Coordinates are multiplied by spatial_scale and rounded half away from zero; both ends belong to the box. See
-// core/roi_bins.h. The comparison is `value > largest`, from -FLT_MAX on, in the order of the pixels: the first of
-// equal values wins, and a NaN never does. An empty bin gives 0. Edge cases, on all devices: a box with a coordinate
+// families/roi/roi_bins.h. The comparison is `value > largest`, from -FLT_MAX on, in the order of the pixels: the first
+// of equal values wins, and a NaN never does. An empty bin gives 0. Edge cases, on all devices: a box with a coordinate
 // that is not finite gives zeros and has no gradient. A batch index outside [0, N) is a ValueError on the CPU; on CUDA
 // that RoI gives zeros.
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/roi.h"
-#include "core/roi_bins.h"
 #include "core/types.h"
+#include "families/roi/roi.h"
+#include "families/roi/roi_bins.h"
 
 namespace fastcv {
 

@@ -7,21 +7,11 @@
 // or 3 M vector operations; 50 MB of values are written, and as much again of argmax when a gradient will be asked for.
 #include "core/layout_cpu.h"
 #include "core/parallel.h"
-#include "core/roi_order_cpu.h"
+#include "families/roi/roi_order_cpu.h"
 #include "ops/roi_pool/roi_pool.h"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
-
-// An integer as wide as A, so that a vector of indices matches a vector of values.
-template <class A>
-struct IndexType {
-  using type = int32_t;
-};
-template <>
-struct IndexType<double> {
-  using type = int64_t;
-};
 
 template <class A>
 struct BinPixels {
@@ -34,7 +24,7 @@ template <class A>
 class RoiBins {
  public:
   RoiBins(const A* box, const RoiPoolParams& p)
-      : count(p.pooled_height * p.pooled_width), memory_(count * sizeof(BinPixels<A>)) {
+      : count(p.pooled_height * p.pooled_width), memory_(bytes_of<BinPixels<A>>(p.pooled_height, p.pooled_width)) {
     BinPixels<A>* bins = memory_.as<BinPixels<A>>();
     const RoiPoolGeometry<A> roi = roi_pool_geometry(box, p);
     for (int64_t bin = 0; bin < count; ++bin) {
@@ -53,10 +43,9 @@ class RoiBins {
 
 // The largest values of kVectors vectors of channels, and where they are (as the bits of an A).
 template <bool kArgmax, int kVectors, class MapT, class A>
-FASTCV_HD void max_of_bin(const MapT* map, int64_t stride_y, int64_t stride_x, const BinPixels<A>& bin, int64_t width,
-                          Vector<A> (&largest)[kVectors], Vector<A> (&where)[kVectors]) {
-  typedef typename IndexType<A>::type Index;
-  typedef Index Indices __attribute__((vector_size(kVectorBytes)));
+inline void max_of_bin(const MapT* map, int64_t stride_y, int64_t stride_x, const BinPixels<A>& bin, int64_t width,
+                       Vector<A> (&largest)[kVectors], Vector<A> (&where)[kVectors]) {
+  using Indices = IntegerVector<A>;
   Indices index[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     largest[v] = broadcast(bin.empty() ? A(0) : static_cast<A>(kLowest));
@@ -65,7 +54,7 @@ FASTCV_HD void max_of_bin(const MapT* map, int64_t stride_y, int64_t stride_x, c
   for (int64_t y = bin.y.low; y < bin.y.high; ++y) {
     for (int64_t x = bin.x.low; x < bin.x.high; ++x) {
       const MapT* pixel = map + y * stride_y + x * stride_x;
-      const Indices here = Indices{} + static_cast<Index>(y * width + x);
+      const Indices here = Indices{} + static_cast<Integer<A>>(y * width + x);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         const Vector<A> value = load(pixel + v * kLanes<A>);
@@ -80,8 +69,8 @@ FASTCV_HD void max_of_bin(const MapT* map, int64_t stride_y, int64_t stride_x, c
 
 // One channel.
 template <class MapT, class A>
-FASTCV_HD A max_of_bin(const MapT* map, int64_t stride_y, int64_t stride_x, const BinPixels<A>& bin, int64_t width,
-                       int32_t* where) {
+inline A max_of_bin(const MapT* map, int64_t stride_y, int64_t stride_x, const BinPixels<A>& bin, int64_t width,
+                    int32_t* where) {
   A largest = bin.empty() ? A(0) : static_cast<A>(kLowest);
   *where = -1;
   for (int64_t y = bin.y.low; y < bin.y.high; ++y) {
@@ -105,7 +94,7 @@ void write_argmax(const A* tile, int64_t tile_stride, int32_t* argmax, int64_t c
   }
   for (int64_t bin = 0; bin < bins; ++bin) {
     for (int64_t c = 0; c < channels; ++c) {
-      const auto index = bit_cast<typename IndexType<A>::type>(tile[bin * tile_stride + c]);
+      const auto index = bit_cast<Integer<A>>(tile[bin * tile_stride + c]);
       argmax[c * stride_c + bin * stride_bin] = static_cast<int32_t>(index);
     }
   }
@@ -117,13 +106,13 @@ template <bool kArgmax, class T, class MapT, class A>
 void pool_channels(const MapT* map, int64_t stride_y, int64_t stride_x, const RoiBins<A>& bins, int64_t channels,
                    int64_t readable, T* pooled, int32_t* argmax, const RoiPoolParams& p) {
   constexpr int64_t kWidth = kBlockChannels<A>;
-  const Scratch memory((kArgmax ? 2 : 1) * bins.count * kWidth * sizeof(A));
+  const Scratch memory(bytes_of<A>(kArgmax ? 2 : 1, bins.count, kWidth));
   A* tile = memory.as<A>();
   A* where_tile = tile + bins.count * kWidth;
   const int64_t stride_c = p.pooled_strides[1], stride_bin = p.pooled_strides[3];
   for (int64_t c0 = 0; c0 < channels; c0 += kWidth) {
-    const int64_t count = channels - c0 < kWidth ? channels - c0 : kWidth;
-    const int64_t whole = (readable - c0 < kWidth ? readable - c0 : kWidth) / kLanes<A> * kLanes<A>;
+    const int64_t count = least(channels - c0, kWidth);
+    const int64_t whole = least(readable - c0, kWidth) / kLanes<A> * kLanes<A>;
     for (int64_t bin = 0; bin < bins.count; ++bin) {
       A* row = tile + bin * kWidth;
       A* where_row = where_tile + bin * kWidth;
@@ -141,7 +130,7 @@ void pool_channels(const MapT* map, int64_t stride_y, int64_t stride_x, const Ro
       for (; c < count; ++c) {
         int32_t where;
         row[c] = max_of_bin(map + c0 + c, stride_y, stride_x, bins[bin], p.width, &where);
-        if (kArgmax) where_row[c] = bit_cast<A>(static_cast<typename IndexType<A>::type>(where));
+        if (kArgmax) where_row[c] = bit_cast<A>(static_cast<Integer<A>>(where));
       }
     }
     unpack_channels_last(tile, kWidth, pooled + c0 * stride_c, stride_c, stride_bin, bins.count, count);
@@ -156,7 +145,7 @@ template <class T, class A, class Body>
 void for_each_roi(const RoiOrder<A>& order, const RoiPoolParams& p, const Body& body) {
   const A* boxes = static_cast<const A*>(p.boxes);
   const int64_t share = order.count() / (8 * max_threads());
-  parallel_for(order.count(), share > 16 ? 16 : share, [&](int64_t begin, int64_t end) {
+  parallel_for(order.count(), least(share, 16), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t k = order[i], offset = k * p.pooled_strides[0];
       const RoiBins<A> bins(boxes + 5 * k, p);
@@ -174,7 +163,7 @@ double pixels_covered(const RoiPoolParams& p) {
     if (roi.empty) continue;
     const double rows = static_cast<double>(roi.y.size) * p.pooled_height + p.pooled_height;
     const double columns = static_cast<double>(roi.x.size) * p.pooled_width + p.pooled_width;
-    sum += (rows < p.height ? rows : p.height) * (columns < p.width ? columns : p.width);
+    sum += least(rows, p.height) * least(columns, p.width);
   }
   return sum;
 }
@@ -210,10 +199,10 @@ void forward(const RoiPoolParams& p) {
     });
   } else {
     const int64_t pixels = p.height * p.width, width = block_width<A>(p.channels);
-    const Scratch memory(p.batch * pixels * width * sizeof(A));
+    const Scratch memory(bytes_of<A>(p.batch, p.height, p.width, width));
     A* packed = memory.as<A>();
     for (int64_t c = 0; c < p.channels; c += width) {
-      const int64_t channels = p.channels - c < width ? p.channels - c : width;
+      const int64_t channels = least(p.channels - c, width);
       parallel_for(p.batch * p.height, 8, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
           const T* source = features + row / p.height * stride[0] + c * stride[1] + row % p.height * stride[2];
@@ -241,13 +230,13 @@ void backward(const RoiPoolParams& p) {
   // Enough channels for long reads of gradient and argmax, and few enough for their planes to stay in cache.
   const bool channels_last = p.pooled_strides[1] == 1 || p.feature_strides[1] == 1;
   const int64_t group = channels_last ? 16 : 8;
-  const int64_t groups = (p.channels + group - 1) / group;
+  const int64_t groups = ceil_div(p.channels, group);
   parallel_for(p.batch * groups, 1, [&](int64_t begin, int64_t end) {
-    const Scratch memory(group * pixels * sizeof(A));
+    const Scratch memory(bytes_of<A>(group, p.height, p.width));
     A* planes = memory.as<A>();
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / groups, c0 = task % groups * group;
-      const int64_t channels = p.channels - c0 < group ? p.channels - c0 : group;
+      const int64_t channels = least(p.channels - c0, group);
       __builtin_memset(planes, 0, channels * pixels * sizeof(A));
       for (int64_t k = 0; k < p.rois; ++k) {
         if (static_cast<int64_t>(boxes[5 * k]) != n) continue;
@@ -271,7 +260,7 @@ void backward(const RoiPoolParams& p) {
       } else {
         for (int64_t c = 0; c < channels; ++c) {
           T* out = target + c * p.feature_strides[1];
-          for (int64_t pixel = 0; pixel < pixels; ++pixel) out[pixel] = from_float<T>(planes[c * pixels + pixel]);
+          convert_run(planes + c * pixels, pixels, out);
         }
       }
     }

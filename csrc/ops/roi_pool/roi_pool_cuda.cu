@@ -1,4 +1,5 @@
 // RoIPool on CUDA. See roi_pool.h for the meaning.
+#include "core/cuda/block_rank.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) roi_pool_forward_kernel(const R
   using A = Accumulate<T>;
   const int64_t k = blockIdx.x;
   const int64_t c0 = static_cast<int64_t>(blockIdx.y) * kForwardChannels;
-  const int channels = static_cast<int>(p.channels - c0 < kForwardChannels ? p.channels - c0 : kForwardChannels);
+  const int channels = static_cast<int>(least(p.channels - c0, kForwardChannels));
   const int pooled_width = static_cast<int>(p.pooled_width);
   const int bins = static_cast<int>(p.pooled_height) * pooled_width;
   const A* box = static_cast<const A*>(p.boxes) + 5 * k;
@@ -102,20 +103,18 @@ __device__ void bins_of_pixel(const QuantisedAxis<A>& axis, int64_t bins, int64_
 template <class T>
 __global__ void __launch_bounds__(kBlockSize, 2) roi_pool_backward_kernel(const RoiPoolParams p) {
   using A = Accumulate<T>;
-  constexpr int kWarps = kBlockSize / static_cast<int>(kWarpSize);
   FASTCV_SHARED(int64_t, members, kBlockSize);
-  FASTCV_SHARED(int, warp_counts, kWarps);
 
   const int thread = static_cast<int>(threadIdx.x);
-  const unsigned tiles_x = static_cast<unsigned>((p.width + kTile - 1) / kTile);  // the grid fits 31 bits, so all do
-  const unsigned tiles_y = static_cast<unsigned>((p.height + kTile - 1) / kTile);
+  const unsigned tiles_x = static_cast<unsigned>(ceil_div(p.width, kTile));  // the grid fits 31 bits, so all do
+  const unsigned tiles_y = static_cast<unsigned>(ceil_div(p.height, kTile));
   const int64_t n = blockIdx.x / (tiles_x * tiles_y);
   const int64_t y0 = static_cast<int64_t>(blockIdx.x / tiles_x % tiles_y) * kTile;
   const int64_t x0 = static_cast<int64_t>(blockIdx.x % tiles_x) * kTile;
   const int64_t c0 = static_cast<int64_t>(blockIdx.y) * kTileChannels + thread / (kTile * kTile) * kPerThread;
   const int64_t y = y0 + thread / kTile % kTile, x = x0 + thread % kTile;
   const bool mine = y < p.height && x < p.width && c0 < p.channels;
-  const int channels = mine ? static_cast<int>(p.channels - c0 < kPerThread ? p.channels - c0 : kPerThread) : 0;
+  const int channels = mine ? static_cast<int>(least(p.channels - c0, kPerThread)) : 0;
   const int here = static_cast<int>(y * p.width + x);
   const A* boxes = static_cast<const A*>(p.boxes);
 
@@ -129,17 +128,9 @@ __global__ void __launch_bounds__(kBlockSize, 2) roi_pool_backward_kernel(const 
       member = !roi.empty && roi_batch_is_valid(box[0], p.batch) && static_cast<int64_t>(box[0]) == n &&
                touches(roi.y, p.pooled_height, y0, p.height) && touches(roi.x, p.pooled_width, x0, p.width);
     }
-    const unsigned votes = warp_ballot(kFullMask, member);
-    const int warp = thread / static_cast<int>(kWarpSize);
-    if (lane_id() == 0) warp_counts[warp] = count_lanes(votes);
-    block_sync();
-    int position = count_lanes(votes & ((1u << lane_id()) - 1));
-    int listed = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) position += warp_counts[w];
-      listed += warp_counts[w];
-    }
-    if (member) members[position] = candidate;
+    int listed;
+    const int place = block_rank<kBlockSize>(member, listed);
+    if (member) members[place] = candidate;
     block_sync();
 
     for (int m = 0; mine && m < listed; ++m) {

@@ -4,9 +4,9 @@
 // divisions per vector of 16, 60 cycles: 60 M cycles or 21 ms. Peers make a dozen passes.
 #include <math.h>
 
-#include "core/math_cpu.h"
 #include "core/memory.h"
 #include "core/parallel.h"
+#include "ops/sigmoid_focal_loss/math_cpu.h"
 #include "ops/sigmoid_focal_loss/sigmoid_focal_loss.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -16,9 +16,9 @@ constexpr int64_t kGrain = 16384;  // a multiple of all vector lengths, so that 
 
 template <class S>
 struct VectorMath {
-  FASTCV_HD static Vector<S> exp_of_nonpositive(Vector<S> x) { return FASTCV_VARIANT::exp_of_nonpositive(x); }
-  FASTCV_HD static Vector<S> log1p_of_unit(Vector<S> x) { return FASTCV_VARIANT::log1p_of_unit<S>(x); }
-  FASTCV_HD static Vector<S> power(Vector<S> base, S exponent) {
+  static Vector<S> exp_of_nonpositive(Vector<S> x) { return FASTCV_VARIANT::exp_of_nonpositive(x); }
+  static Vector<S> log1p_of_unit(Vector<S> x) { return FASTCV_VARIANT::log1p_of_unit<S>(x); }
+  static Vector<S> power(Vector<S> base, S exponent) {
     for (int i = 0; i < kLanes<S>; ++i) {
       if constexpr (sizeof(S) == 4) {
         base[i] = powf(base[i], exponent);
@@ -32,7 +32,7 @@ struct VectorMath {
 
 // Up to a vector from memory, zeros beyond `count`.
 template <class T>
-FASTCV_HD Vector<Accumulate<T>> load_some(const T* source, int64_t stride, int64_t count) {
+inline Vector<Accumulate<T>> load_some(const T* source, int64_t stride, int64_t count) {
   constexpr int kWidth = kLanes<Accumulate<T>>;
   if (stride == 1 && count >= kWidth) return load(source);
   T buffer[kWidth] = {};
@@ -41,7 +41,7 @@ FASTCV_HD Vector<Accumulate<T>> load_some(const T* source, int64_t stride, int64
 }
 
 template <class T>
-FASTCV_HD void store_some(T* target, Vector<Accumulate<T>> value, int64_t count) {
+inline void store_some(T* target, Vector<Accumulate<T>> value, int64_t count) {
   constexpr int kWidth = kLanes<Accumulate<T>>;
   if (count >= kWidth) return store(target, value);
   T buffer[kWidth];

@@ -18,10 +18,10 @@
 // all devices, so they take the same boxes with the same bits.
 #pragma once
 
-#include "core/box.h"
 #include "core/cpu_variants.h"
-#include "core/threshold.h"
 #include "core/types.h"
+#include "families/box/box.h"
+#include "families/box/threshold.h"
 
 namespace fastcv {
 
@@ -43,6 +43,13 @@ struct SoftNmsParams {
 
 constexpr int64_t kSoftNmsPadding = 16;
 
+constexpr int64_t soft_nms_workspace_width(int64_t boxes) {
+  return (boxes + kSoftNmsPadding - 1) / kSoftNmsPadding * kSoftNmsPadding;
+}
+constexpr int64_t soft_nms_workspace_bytes(int64_t boxes, DType dtype) {
+  return 7 * soft_nms_workspace_width(boxes) * (dtype == DType::kFloat64 ? 8 : 4);
+}
+
 FASTCV_DECLARE_KERNEL(soft_nms, SoftNmsParams);
 
 namespace FASTCV_VARIANT {
@@ -61,8 +68,9 @@ struct NumberBits<double> {
   static FASTCV_HD double number(int64_t bits) { return bit_cast<double>(bits); }
 };
 
-// exp(x) for x in [-87, 0], for floats and vectors of them: x = k ln 2 + r, and e^r by its Taylor polynomial, whose
-// error is below half a unit in the last place for |r| <= ln 2 / 2.
+// exp(x) for x in [-104, 0], for floats and vectors of them: x = k ln 2 + r, and e^r by its Taylor polynomial, whose
+// error is below half a unit in the last place for |r| <= ln 2 / 2. The power of two is multiplied in two steps: results
+// below the normal numbers are rounded once, by the last, and are 0 from -104 on.
 template <class V>
 FASTCV_HD V exp_float(V x) {
   const V shifted = x * 1.44269504f + 12582912.0f;  // 1.5 x 2^23: the sum keeps whole numbers only
@@ -75,10 +83,10 @@ FASTCV_HD V exp_float(V x) {
   sum = sum * r + 0.5f;
   sum = sum * r + 1.0f;
   sum = sum * r + 1.0f;
-  return sum * NumberBits<V>::number((NumberBits<V>::of(shifted) - 0x4b400000 + 127) << 23);
+  return sum * NumberBits<V>::number((NumberBits<V>::of(shifted) - 0x4b400000 + 64 + 127) << 23) * 0x1p-64f;
 }
 
-// The same for x in [-700, 0].
+// The same for x in [-746, 0].
 template <class V>
 FASTCV_HD V exp_double(V x) {
   const V shifted = x * 1.4426950408889634 + 6755399441055744.0;  // 1.5 x 2^52
@@ -97,7 +105,7 @@ FASTCV_HD V exp_double(V x) {
   sum = sum * r + 0.5;
   sum = sum * r + 1.0;
   sum = sum * r + 1.0;
-  return sum * NumberBits<V>::number((NumberBits<V>::of(shifted) - 0x4338000000000000 + 1023) << 52);
+  return sum * NumberBits<V>::number((NumberBits<V>::of(shifted) - 0x4338000000000000 + 128 + 1023) << 52) * 0x1p-128;
 }
 
 // What a score is multiplied by; V is A or a vector of A. NaN fails the comparisons.
@@ -118,10 +126,10 @@ struct SoftNmsDecay {
     const V exponent = -(overlap * overlap) / sigma;
     V power;
     if constexpr (sizeof(A) == 4) {
-      const V least = one * -87.0f;
+      const V least = one * -104.0f;
       power = exp_float<V>(exponent > least ? exponent : least);
     } else {
-      const V least = one * -700.0;
+      const V least = one * -746.0;
       power = exp_double<V>(exponent > least ? exponent : least);
     }
     return overlap > one * A(0) ? power : one;

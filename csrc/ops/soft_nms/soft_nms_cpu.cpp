@@ -8,23 +8,15 @@
 #include "ops/soft_nms/soft_nms.h"
 
 namespace fastcv::FASTCV_VARIANT {
-namespace {
-
-// Vectors of integers as wide as A.
-typedef int32_t Vector32 __attribute__((vector_size(kVectorBytes)));
-typedef int64_t Vector64 __attribute__((vector_size(kVectorBytes)));
-
-}  // namespace
-
 template <>
 struct NumberBits<Vector<float>> {
-  static FASTCV_HD Vector32 of(Vector<float> value) { return (Vector32)value; }
-  static FASTCV_HD Vector<float> number(Vector32 bits) { return (Vector<float>)bits; }
+  static IntegerVector<float> of(Vector<float> value) { return (IntegerVector<float>)value; }
+  static Vector<float> number(IntegerVector<float> bits) { return (Vector<float>)bits; }
 };
 template <>
 struct NumberBits<Vector<double>> {
-  static FASTCV_HD Vector64 of(Vector<double> value) { return (Vector64)value; }
-  static FASTCV_HD Vector<double> number(Vector64 bits) { return (Vector<double>)bits; }
+  static IntegerVector<double> of(Vector<double> value) { return (IntegerVector<double>)value; }
+  static Vector<double> number(IntegerVector<double> bits) { return (Vector<double>)bits; }
 };
 
 namespace {
@@ -82,7 +74,7 @@ struct SoftNms {
   // -1 when all are out. `alive` is how many are not.
   int64_t pass(int64_t taken, int64_t* alive) const {
     const SoftNmsDecay<A> decay(p);
-    const V one = broadcast(A(1)), out = broadcast(A(-1)), least = broadcast(static_cast<A>(p.min_score));
+    const V one = broadcast(A(1)), out = broadcast(A(-1)), limit = broadcast(static_cast<A>(p.min_score));
     const bool decays = taken >= 0;
     V ax1{}, ay1{}, ax2{}, ay2{}, aarea{};
     if (decays) {
@@ -97,18 +89,18 @@ struct SoftNms {
       V now = load(score + i);
       if (decays) {
         const V bx1 = load(x1 + i), by1 = load(y1 + i), bx2 = load(x2 + i), by2 = load(y2 + i);
-        const V left = ax1 > bx1 ? ax1 : bx1, right = ax2 < bx2 ? ax2 : bx2;
-        const V top = ay1 > by1 ? ay1 : by1, bottom = ay2 < by2 ? ay2 : by2;
+        const V left = greatest(ax1, bx1), right = least(ax2, bx2);
+        const V top = greatest(ay1, by1), bottom = least(ay2, by2);
         const V width = right - left > V{} ? right - left : V{}, height = bottom - top > V{} ? bottom - top : V{};
         const V intersection = width * height;
         const V overlap = intersection / (aarea + load(area + i) - intersection);
         const V decayed = now * decay(overlap, one);
-        now = (now >= V{}) & (decayed >= least) ? decayed : out;
+        now = (now >= V{}) & (decayed >= limit) ? decayed : out;
         store(score + i, now);
       }
       living -= now >= V{};
       best_place = now > best ? place : best_place;
-      best = now > best ? now : best;
+      best = greatest(now, best);
     }
     int64_t chosen = -1;
     A chosen_score = A(-1);

@@ -29,8 +29,7 @@ struct SparseConvParams {
   int64_t group_stride, out_stride, element_stride, in_stride;  // g * group_stride + o * out_stride + ...
   const void* bias;
   const int32_t* neighbours;
-  const int32_t*
-      order;  // (M,) CUDA: in which order the rows go into tiles, a permutation, or null; no sum depends on it
+  const int32_t* order;  // (M,) CUDA: the order of rows in tiles, a permutation, or null; no sum depends on it
   void* output;
   DType dtype;
   bool tf32;  // CUDA: whether float32 may be rounded to 10 bits of mantissa for tensor cores
@@ -47,7 +46,7 @@ struct SparseConvWeightParams {
   bool tf32;
   int64_t inputs, outputs, volume, groups;
   int64_t in_channels, out_channels;
-  void* workspace;  // CUDA: weight_gradient_pieces() times as many elements as grad_weight, of the accumulating dtype
+  void* workspace;  // CUDA: sparse_conv_weight_workspace_bytes()
 };
 
 FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
@@ -57,10 +56,15 @@ namespace FASTCV_VARIANT {
 
 // Into how many pieces the output rows are cut, each of at least one row.
 FASTCV_HD int64_t weight_gradient_pieces(int64_t outputs) {
-  const int64_t pieces = (outputs + 8191) / 8192;
-  return pieces < 1 ? 1 : pieces < 16 ? pieces : 16;
+  const int64_t pieces = ceil_div(outputs, 8192);
+  return pieces < 1 ? 1 : least(pieces, 16);
 }
 
 }  // namespace FASTCV_VARIANT
+
+// As many elements as grad_weight for each piece, of the accumulating dtype.
+inline int64_t sparse_conv_weight_workspace_bytes(int64_t outputs, int64_t elements, int64_t accumulate_bytes) {
+  return FASTCV_VARIANT::weight_gradient_pieces(outputs) * elements * accumulate_bytes;
+}
 
 }  // namespace fastcv

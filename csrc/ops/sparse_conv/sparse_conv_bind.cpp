@@ -1,7 +1,6 @@
 #include <string>
 
 #include "core/dispatch.h"
-#include "core/tensor.h"
 #include "ops/sparse_conv/sparse_conv.h"
 
 namespace py = pybind11;
@@ -9,149 +8,162 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-constexpr int64_t kMaxRows = int64_t{1} << 31;
+constexpr int64_t kMaxConvRows = int64_t{1} << 31;
 
 // Checks features (N, C) with C = groups * channels, and returns the channels of a group.
-int64_t check_features(Argument features, int64_t groups, const char* meaning) {
+int64_t check_conv_features(Argument features, int64_t groups, const char* meaning) {
   check_shape(features, {kAny, kAny}, meaning);
   check_floating(features);
-  check_contiguous(features);
   const int64_t channels = features.view.shape[1];
   if (groups < 1 || channels % groups != 0) {
-    throw py::value_error("groups must be positive and divide the channels of " + std::string(features.name) + " (" +
-                          std::to_string(channels) + "), got " + std::to_string(groups));
+    refuse(
+        "groups",
+        std::string("be positive and divide the channels of ") + features.name + " (" + std::to_string(channels) + ")",
+        std::to_string(groups));
   }
-  if (features.view.shape[0] >= kMaxRows) {
-    throw py::value_error(std::string(features.name) + " must have fewer than 2^31 rows");
-  }
+  check_fewer(features.name, "rows", features.view.shape[0], kMaxConvRows);
   return channels / groups;
 }
 
-void check_map(Argument map, Argument features) {
-  check_shape(map, {kAny, kAny}, "(K, M)");
+void check_conv_map(Argument map, std::initializer_list<int64_t> shape, const char* meaning, Argument features) {
+  check_shape(map, shape, meaning);
   check_dtype(map, DType::kInt32);
-  check_contiguous(map);
   check_same_device(map, features);
-  if (map.view.shape[1] >= kMaxRows) throw py::value_error("neighbours must have fewer than 2^31 columns");
+  check_fewer(map.name, "columns", map.view.shape[1], kMaxConvRows);
 }
 
-// weight is (C_out, kz, ky, kx, C_in / groups); its three kernel axes must be one axis with one stride.
-void sparse_conv_forward(const TensorView& output, const TensorView& features, const TensorView& weight,
-                         const py::object& bias, const TensorView& neighbours, int64_t groups, const py::object& order,
-                         bool tf32) {
-  SparseConvParams p{};
-  p.in_channels = check_features({features, "features"}, groups, "(N, C_in)");
-  check_map({neighbours, "neighbours"}, {features, "features"});
-  p.volume = neighbours.shape[0];
-  check_shape({weight, "weight"}, {kAny, kAny, kAny, kAny, p.in_channels}, "(C_out, kz, ky, kx, C_in / groups)");
-  check_same_dtype({weight, "weight"}, {features, "features"});
-  check_same_device({weight, "weight"}, {features, "features"});
-  const int64_t* size = weight.shape;
-  if (size[1] * size[2] * size[3] != p.volume) {
-    throw py::value_error("weight must have as many kernel elements as neighbours has rows (" +
-                          std::to_string(p.volume) + "), got " + std::to_string(size[1] * size[2] * size[3]));
+// Checks neighbours (K, M) and reverse (K, N), and returns the first as kernels read it.
+TensorView checked_neighbours(const TensorView& neighbours, const OptionalTensor& reverse, Argument features) {
+  check_conv_map({neighbours, "neighbours"}, {kAny, kAny}, "(K, M)", features);
+  const int64_t volume = neighbours.shape[0], rows = features.view.shape[0];
+  if (volume < 1) refuse("neighbours", "have a row for each kernel element, one at least", describe_shape(neighbours));
+  if (reverse) {
+    check_conv_map({reverse, "reverse"}, {volume, rows}, "(K, N)", features);
+  } else if (volume % 2 == 0 || neighbours.shape[1] != rows) {
+    refuse_type("reverse", "be a torch.Tensor where neighbours cannot be its own mirror image", "None");
   }
-  const int64_t channels = size[0];
-  if (channels % groups != 0) {
-    throw py::value_error("groups must divide the output channels of weight (" + std::to_string(channels) + "), got " +
-                          std::to_string(groups));
-  }
-  int64_t stride = 0, expected = 0;  // of the three kernel axes as one
+  return contiguous(neighbours);
+}
+
+// The stride of the three kernel axes of a weight (C_out, kz, ky, kx, C_in / groups) as one axis; false if there is no
+// such stride.
+bool find_element_stride(const TensorView& weight, int64_t& stride) {
+  bool found = false;
+  int64_t expected = 0;
+  stride = 0;
   for (int axis = 3; axis >= 1; --axis) {
-    if (size[axis] == 1) continue;
-    if (stride == 0) {
-      stride = weight.strides[axis];
-    } else if (weight.strides[axis] != expected) {
-      throw py::value_error("weight must have kernel axes that can be viewed as one");
-    }
-    expected = weight.strides[axis] * size[axis];
+    if (weight.shape[axis] == 1) continue;
+    if (found && weight.strides[axis] != expected) return false;
+    if (!found) stride = weight.strides[axis];
+    found = true;
+    expected = weight.strides[axis] * weight.shape[axis];
   }
-  p.out_channels = channels / groups;
-  p.out_stride = weight.strides[0];
-  p.group_stride = weight.strides[0] * p.out_channels;
-  p.element_stride = stride;
-  p.in_stride = weight.strides[4];
-  if (!bias.is_none()) {
-    const TensorView view = view_of(bias.ptr());
-    check_shape({view, "bias"}, {channels}, "(C_out,)");
-    check_same_dtype({view, "bias"}, {features, "features"});
-    check_contiguous({view, "bias"});
-    check_same_device({view, "bias"}, {features, "features"});
-    p.bias = view.data;
-  }
-  if (!order.is_none()) {
-    const TensorView view = view_of(order.ptr());
-    check_shape({view, "order"}, {neighbours.shape[1]}, "(M,)");
-    check_dtype({view, "order"}, DType::kInt32);
-    check_contiguous({view, "order"});
-    check_same_device({view, "order"}, {features, "features"});
-    p.order = static_cast<const int32_t*>(view.data);
-  }
-  p.tf32 = tf32;
-  check_shape({output, "output"}, {neighbours.shape[1], channels}, "(M, C_out)");
-  check_same_dtype({output, "output"}, {features, "features"});
-  check_contiguous({output, "output"});
-  check_same_device({output, "output"}, {features, "features"});
-  if (output.elements() == 0) return;
-  p.input = features.data;
-  p.weight = weight.data;
-  p.neighbours = static_cast<const int32_t*>(neighbours.data);
-  p.output = output.data;
-  p.dtype = features.dtype;
-  p.inputs = features.shape[0];
-  p.outputs = neighbours.shape[1];
-  p.groups = groups;
-  FASTCV_RUN(sparse_conv, p, features);
+  return true;
 }
 
-// On CUDA `workspace` holds sparse_conv_workspace() elements of the accumulating dtype.
-void sparse_conv_weight(const TensorView& grad_weight, const TensorView& features, const TensorView& grad_output,
-                        const TensorView& neighbours, int64_t groups, const py::object& workspace, bool tf32) {
-  SparseConvWeightParams p{};
-  p.tf32 = tf32;
-  p.in_channels = check_features({features, "features"}, groups, "(N, C_in)");
-  p.out_channels = check_features({grad_output, "grad_output"}, groups, "(M, C_out)");
-  check_same_dtype({grad_output, "grad_output"}, {features, "features"});
-  check_same_device({grad_output, "grad_output"}, {features, "features"});
-  check_map({neighbours, "neighbours"}, {features, "features"});
-  p.volume = neighbours.shape[0];
-  p.outputs = neighbours.shape[1];
-  p.groups = groups;
-  if (grad_output.shape[0] != p.outputs) {
-    throw py::value_error("grad_output must have as many rows as neighbours has columns (" + std::to_string(p.outputs) +
-                          "), got " + std::to_string(grad_output.shape[0]));
+// The weight with kernel axes that can be viewed as one, and for CUDA, whose kernels copy runs of input channels, with
+// these side by side.
+TensorView readable_weight(const TensorView& weight, int64_t& element_stride) {
+  if (find_element_stride(weight, element_stride) && (runs_on_cpu(weight) || weight.strides[4] == 1)) return weight;
+  const TensorView made = contiguous(weight);
+  find_element_stride(made, element_stride);
+  return made;
+}
+
+int64_t kernel_elements(const TensorView& weight) {
+  return multiply_sizes(multiply_sizes(weight.shape[1], weight.shape[2]), weight.shape[3]);
+}
+
+py::object sparse_conv(const TensorView& features, const TensorView& weight, const OptionalTensor& bias,
+                       const TensorView& neighbours, const OptionalTensor& reverse, int64_t groups,
+                       const OptionalTensor& order, const OptionalTensor& reverse_order) {
+  const Argument like{features, "features"};
+  SparseConvParams p{};
+  p.in_channels = check_conv_features(like, groups, "(N, C_in)");
+  const TensorView input = contiguous(features), map = checked_neighbours(neighbours, reverse, like);
+  p.volume = map.shape[0];
+  check_shape({weight, "weight"}, {kAny, kAny, kAny, kAny, p.in_channels}, "(C_out, kz, ky, kx, C_in / groups)");
+  check_same_dtype({weight, "weight"}, like);
+  check_same_device({weight, "weight"}, like);
+  if (kernel_elements(weight) != p.volume) {
+    refuse("weight", "have as many kernel elements as neighbours has rows (" + std::to_string(p.volume) + ")",
+           std::to_string(kernel_elements(weight)));
   }
-  check_shape({grad_weight, "grad_weight"}, {grad_output.shape[1], p.volume, p.in_channels}, "(C_out, K, C_in / G)");
-  check_same_dtype({grad_weight, "grad_weight"}, {features, "features"});
-  check_contiguous({grad_weight, "grad_weight"});
-  check_same_device({grad_weight, "grad_weight"}, {features, "features"});
-  if (grad_weight.elements() == 0) return;
-  if (!workspace.is_none()) {
-    const TensorView view = view_of(workspace.ptr());
-    check_shape({view, "workspace"}, {grad_weight.elements() * FASTCV_VARIANT::weight_gradient_pieces(p.outputs)},
-                "(elements,)");
-    check_dtype({view, "workspace"}, accumulate_dtype(features.dtype));
-    check_contiguous({view, "workspace"});
-    check_same_device({view, "workspace"}, {features, "features"});
-    p.workspace = view.data;
+  const int64_t channels = weight.shape[0];
+  if (channels % groups != 0) {
+    refuse("groups", "divide the output channels of weight (" + std::to_string(channels) + ")", std::to_string(groups));
   }
-  p.input = features.data;
-  p.grad_output = grad_output.data;
-  p.neighbours = static_cast<const int32_t*>(neighbours.data);
-  p.grad_weight = grad_weight.data;
+  const TensorView kernel = readable_weight(weight, p.element_stride);
+  TensorView offsets, rows;
+  if (bias) offsets = checked_like({bias, "bias"}, {channels}, "(C_out,)", like);
+  if (order) rows = checked({order, "order"}, {map.shape[1]}, "(M,)", DType::kInt32, like);
+  if (reverse_order) {
+    check_shape({reverse_order, "reverse_order"}, {features.shape[0]}, "(N,)");
+    check_dtype({reverse_order, "reverse_order"}, DType::kInt32);
+    check_same_device({reverse_order, "reverse_order"}, like);
+  }
+  NewTensor output = new_contiguous(features, features.dtype, {map.shape[1], channels});
+  p.input = input.data;
+  p.weight = kernel.data;
+  p.out_channels = channels / groups;
+  p.out_stride = kernel.strides[0];
+  p.group_stride = kernel.strides[0] * p.out_channels;
+  p.in_stride = kernel.strides[4];
+  p.bias = offsets.data;
+  p.neighbours = map.as<int32_t>();
+  p.order = rows.as<int32_t>();
+  p.output = output.view.data;
   p.dtype = features.dtype;
+  p.tf32 = may_use_tf32(features);
   p.inputs = features.shape[0];
-  if (!runs_on_cpu(features) && p.workspace == nullptr) throw py::value_error("workspace must be a tensor");
-  FASTCV_RUN(sparse_conv_weight, p, features);
+  p.outputs = map.shape[1];
+  p.groups = groups;
+  if (output.view.elements() > 0) FASTCV_RUN(sparse_conv, p, features);
+  return std::move(output.object);
+}
+
+py::object sparse_conv_weight(const TensorView& features, const TensorView& grad_output, const TensorView& neighbours,
+                              const OptionalTensor& reverse, int64_t kz, int64_t ky, int64_t kx, int64_t groups) {
+  const Argument like{features, "features"};
+  SparseConvWeightParams p{};
+  p.in_channels = check_conv_features(like, groups, "(N, C_in)");
+  p.out_channels = check_conv_features({grad_output, "grad_output"}, groups, "(M, C_out)");
+  const TensorView input = contiguous(features), map = checked_neighbours(neighbours, reverse, like);
+  p.volume = map.shape[0];
+  p.outputs = map.shape[1];
+  const TensorView gradient =
+      checked_like({grad_output, "grad_output"}, {p.outputs, grad_output.shape[1]}, "(M, C_out)", like);
+  check_at_least("kz", kz, 1);
+  check_at_least("ky", ky, 1);
+  check_at_least("kx", kx, 1);
+  if (multiply_sizes(multiply_sizes(kz, ky), kx) != p.volume) {
+    refuse("kz * ky * kx", "be the number of rows of neighbours (" + std::to_string(p.volume) + ")",
+           std::to_string(kz * ky * kx));
+  }
+  NewTensor grad_weight = new_contiguous(features, features.dtype, {gradient.shape[1], kz, ky, kx, p.in_channels});
+  NewTensor workspace;
+  if (!runs_on_cpu(features) && grad_weight.view.elements() > 0) {
+    workspace = new_workspace(features, sparse_conv_weight_workspace_bytes(p.outputs, grad_weight.view.elements(),
+                                                                           size_of(accumulate_dtype(features.dtype))));
+  }
+  p.input = input.data;
+  p.grad_output = gradient.data;
+  p.neighbours = map.as<int32_t>();
+  p.grad_weight = grad_weight.view.data;
+  p.workspace = workspace.view.data;
+  p.dtype = features.dtype;
+  p.tf32 = may_use_tf32(features);
+  p.inputs = features.shape[0];
+  p.groups = groups;
+  if (grad_weight.view.elements() > 0) FASTCV_RUN(sparse_conv_weight, p, features);
+  return std::move(grad_weight.object);
 }
 
 }  // namespace
 
 void bind_sparse_conv(py::module_& module) {
-  module.def("sparse_conv_forward", &sparse_conv_forward);
+  module.def("sparse_conv", &sparse_conv);
   module.def("sparse_conv_weight", &sparse_conv_weight);
-  module.def("sparse_conv_weight_pieces",
-             [](int64_t outputs) { return FASTCV_VARIANT::weight_gradient_pieces(outputs); });
 }
 
 }  // namespace fastcv

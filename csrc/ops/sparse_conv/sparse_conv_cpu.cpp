@@ -28,18 +28,9 @@ constexpr int64_t kPairBlock = 128;
 constexpr int64_t kFewChannels = 32;
 static_assert(kListPadding >= kRowsPadding);
 
-template <class A, class T>
-FASTCV_HD void read_row(const T* source, int64_t count, A* target) {
-  int64_t c = 0;
-  for (; c + kLanes<A> <= count; c += kLanes<A>) store(target + c, load(source + c));
-  for (; c < count; ++c) target[c] = to_float(source[c]);
-}
-
 template <class A>
-FASTCV_HD void add_row(const A* source, int64_t count, A* target) {
-  int64_t c = 0;
-  for (; c + kLanes<A> <= count; c += kLanes<A>) store(target + c, load(target + c) + load(source + c));
-  for (; c < count; ++c) target[c] += source[c];
+inline void add_row(const A* source, int64_t count, A* target) {
+  for_each_vector<A>(count, [&](auto at) { at.store(target, at.load(target) + at.load(source)); });
 }
 
 void throw_beyond(int64_t inputs) {
@@ -62,8 +53,8 @@ struct BlockMemory {
 // For few channels: adds the products of kRows pairs to their rows of sums, which are kVectors vectors wide. No detour
 // over memory, which would take longer than the products.
 template <class E, int kRows, int kVectors>
-FASTCV_HD void add_pairs(const E* const* sources, const int32_t* rows, const E* panel, int64_t depth,
-                         Accumulate<E>* sums) {
+FASTCV_INLINE void add_pairs(const E* const* sources, const int32_t* rows, const E* panel, int64_t depth,
+                             Accumulate<E>* sums) {
   using A = Accumulate<E>;
   constexpr int kWidth = kVectors * kLanes<A>;
   Vector<A> sum[kRows][kVectors];
@@ -127,7 +118,7 @@ void add_by_gemm(const BlockMemory<E>& memory, int64_t pairs, const E* packed, c
 
 // Features of one site and group as factors: those of the tensor, or a copy in `gathered`.
 template <class E, class T>
-FASTCV_HD const E* factors_of(const T* source, int64_t channels, E* gathered) {
+inline const E* factors_of(const T* source, int64_t channels, E* gathered) {
   if constexpr (kIsPair<E>) {
     if (channels % 2 == 0) return static_cast<const E*>(static_cast<const void*>(source));
     gathered[channels / 2] = E{};
@@ -136,7 +127,7 @@ FASTCV_HD const E* factors_of(const T* source, int64_t channels, E* gathered) {
   } else if constexpr (sizeof(T) == sizeof(E)) {
     return source;
   } else {
-    read_row(source, channels, gathered);
+    convert_run(source, channels, gathered);
     return gathered;
   }
 }
@@ -147,7 +138,7 @@ void convolve_block(const SparseConvParams& p, int64_t group, const E* packed, i
   using A = Accumulate<E>;
   const int64_t depth = factors_to_elements<E>(p.in_channels);
   const int64_t in_row = p.groups * p.in_channels, out_row = p.groups * p.out_channels;
-  const int64_t vectors = (p.out_channels + kLanes<A> - 1) / kLanes<A>;
+  const int64_t vectors = ceil_div(p.out_channels, kLanes<A>);
   const bool few = p.in_channels <= kFewChannels && vectors <= 2;
   const int64_t sums_row = few ? vectors * kLanes<A> : p.out_channels;
   const T* const input = static_cast<const T*>(p.input) + group * p.in_channels;
@@ -155,7 +146,7 @@ void convolve_block(const SparseConvParams& p, int64_t group, const E* packed, i
   const T* const bias = p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + group * p.out_channels;
   A* const sums = memory.sums;
   for (int64_t c = 0; c < sums_row; ++c) sums[c] = bias == nullptr || c >= p.out_channels ? A(0) : A(to_float(bias[c]));
-  for (int64_t m = 1; m < count; ++m) read_row(sums, sums_row, sums + m * sums_row);
+  for (int64_t m = 1; m < count; ++m) convert_run(sums, sums_row, sums + m * sums_row);
   for (int64_t k = 0; k < p.volume; ++k) {
     const int64_t pairs = list_pairs(p.neighbours + k * p.outputs + begin, count, static_cast<int32_t>(p.inputs),
                                      memory.rows, memory.sources, beyond);
@@ -174,10 +165,7 @@ void convolve_block(const SparseConvParams& p, int64_t group, const E* packed, i
     }
   }
   for (int64_t m = 0; m < count; ++m) {
-    int64_t c = 0;
-    for (; c + kLanes<A> <= p.out_channels; c += kLanes<A>)
-      store(output + m * out_row + c, load(sums + m * sums_row + c));
-    for (; c < p.out_channels; ++c) output[m * out_row + c] = from_float<T>(sums[m * sums_row + c]);
+    convert_run(sums + m * sums_row, p.out_channels, output + m * out_row);
   }
 }
 
@@ -186,7 +174,7 @@ void convolve(const SparseConvParams& p) {
   using A = Accumulate<E>;
   const int64_t depth = factors_to_elements<E>(p.in_channels);
   const int64_t element_size = packed_size<E>(depth, p.out_channels);
-  const Scratch packed_memory(sizeof(E) * static_cast<size_t>(p.groups * p.volume * element_size));
+  const Scratch packed_memory(bytes_of<E>(p.groups, p.volume, element_size));
   E* const packed = packed_memory.as<E>();
   const T* const weight = static_cast<const T*>(p.weight);
   const int64_t pack_grain = 4096 / (p.in_channels * p.out_channels + 1) + 1;
@@ -199,10 +187,10 @@ void convolve(const SparseConvParams& p) {
   advise_huge_pages(p.output, sizeof(T) * static_cast<size_t>(p.outputs * p.groups * p.out_channels));
   bool any_beyond = false;
   parallel_for(p.outputs, kBlockRows, [&](int64_t begin, int64_t end) {
-    const size_t wide = static_cast<size_t>(p.out_channels + kLanes<A>), deep = static_cast<size_t>(depth);
-    const Scratch values(sizeof(A) * kBlockRows * 2 * wide);
-    const Scratch gathered(sizeof(T) == sizeof(E) ? 0 : sizeof(E) * kBlockRows * deep);
-    const Scratch lists((sizeof(E*) + 2 * sizeof(int32_t)) * (kBlockRows + kListPadding));
+    const int64_t wide = p.out_channels + kLanes<A>;
+    const Scratch values(bytes_of<A>(2, kBlockRows, wide));
+    const Scratch gathered(sizeof(T) == sizeof(E) ? 0 : bytes_of<E>(kBlockRows, depth));
+    const Scratch lists(bytes_of<E*>(kBlockRows + kListPadding) + bytes_of<int32_t>(2, kBlockRows + kListPadding));
     BlockMemory<E> memory{};
     memory.sums = values.as<A>();
     memory.products = memory.sums + kBlockRows * wide;
@@ -227,14 +215,14 @@ template <class A>
 void add_products(const A* inputs, const A* gradients, int64_t pairs, int64_t in_channels, int64_t out_width, A* sums) {
   for (int64_t first = 0; first < in_channels; first += kPixelRows) {
     const A* const a[1] = {inputs + first * kPairBlock};
-    const int64_t rows = in_channels - first < kPixelRows ? in_channels - first : kPixelRows;
+    const int64_t rows = least(in_channels - first, kPixelRows);
     A* const target = sums + first * out_width;
     for (int64_t c = 0; c < out_width;) {
       const int64_t left = (out_width - c) / kLanes<A>;
       const A* const b[1] = {gradients + c};
-      int64_t vectors = left == 4 ? 2 : left < 3 ? left : 3;
+      int64_t vectors = left == 4 ? 2 : least(left, 3);
       const int64_t columns = vectors * kLanes<A>;
-      gemm_pixels<A>(a, b, out_width, 1, pairs, target + c, out_width, rows, columns, GemmStart::kTile);
+      gemm_pixels<A>(a, kPixelRows, b, out_width, 1, pairs, target + c, out_width, rows, columns, GemmStart::kTile);
       c += columns;
     }
   }
@@ -244,16 +232,16 @@ template <class T>
 void weight_gradient(const SparseConvWeightParams& p) {
   using A = Accumulate<T>;
   const int64_t in_row = p.groups * p.in_channels, out_row = p.groups * p.out_channels;
-  const int64_t out_width = (p.out_channels + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
-  const int64_t in_blocks = (p.in_channels + kPixelRows - 1) / kPixelRows;
+  const int64_t out_width = round_up(p.out_channels, kLanes<A>);
+  const int64_t in_blocks = ceil_div(p.in_channels, kPixelRows);
   const int64_t size = p.in_channels * out_width, pieces = weight_gradient_pieces(p.outputs);
-  const int64_t piece_rows = (p.outputs + pieces - 1) / pieces;
+  const int64_t piece_rows = ceil_div(p.outputs, pieces);
   const int64_t tasks = p.groups * p.volume;
-  const Scratch sums_memory(sizeof(A) * static_cast<size_t>(tasks * pieces * size));
+  const Scratch sums_memory(bytes_of<A>(p.groups, p.volume, pieces, p.in_channels, out_width));
   A* const all_sums = sums_memory.as<A>();
   bool any_beyond = false;
   parallel_for(tasks * pieces, 1, [&](int64_t task_begin, int64_t task_end) {
-    const Scratch values(sizeof(A) * static_cast<size_t>(kPairBlock * (in_blocks * kPixelRows + out_width)));
+    const Scratch values(bytes_of<A>(kPairBlock, in_blocks * kPixelRows + out_width));
     A* const inputs = values.as<A>();
     A* const gradients = inputs + kPairBlock * in_blocks * kPixelRows;
     for (int64_t task = task_begin; task < task_end; ++task) {
@@ -279,7 +267,7 @@ void weight_gradient(const SparseConvWeightParams& p) {
             }
           }
           A* const there = gradients + pairs * out_width;
-          read_row(gradient + m * out_row, p.out_channels, there);
+          convert_run(gradient + m * out_row, p.out_channels, there);
           for (int64_t c = p.out_channels; c < out_width; ++c) there[c] = A(0);
           if (++pairs < kPairBlock) continue;
           add_products(inputs, gradients, pairs, p.in_channels, out_width, sums);

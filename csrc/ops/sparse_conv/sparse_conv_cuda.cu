@@ -15,6 +15,7 @@
 // Napkin maths, 64 -> 64 channels, 50 000 sites with 9 neighbours, float32: 3.7 GFLOP; at 16 loads from shared memory
 // for 32 FMAs per step half of the 60 TFLOP/s of an H200 are out of reach, so 0.15 ms; gathering 115 MB out of L2 takes
 // 0.02 ms.
+#include "core/cuda/block_rank.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
@@ -134,7 +135,6 @@ __global__ void __launch_bounds__(kBlockSize, 2)
   FASTCV_SHARED(A, gradients, kDepth * kTileColumns);
   FASTCV_SHARED(int, sources, kBlockSize);
   FASTCV_SHARED(int, targets, kBlockSize);
-  FASTCV_SHARED(int, warp_counts, kBlockSize / static_cast<int>(kWarpSize));
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t k = blockIdx.x / pieces;
   const unsigned piece = blockIdx.x % pieces;
@@ -142,9 +142,9 @@ __global__ void __launch_bounds__(kBlockSize, 2)
   const int i0 = static_cast<int>(blockIdx.y / column_tiles % row_tiles) * kTileRows;
   const int group = static_cast<int>(blockIdx.y / column_tiles / row_tiles);
   const int in_channels = static_cast<int>(p.in_channels), out_channels = static_cast<int>(p.out_channels);
-  const int64_t piece_rows = (static_cast<unsigned>(p.outputs) + pieces - 1) / pieces;
+  const int64_t piece_rows = ceil_div(static_cast<unsigned>(p.outputs), pieces);
   const int64_t begin = piece * piece_rows;
-  const int64_t end = begin + piece_rows < p.outputs ? begin + piece_rows : p.outputs;
+  const int64_t end = least(begin + piece_rows, p.outputs);
   const T* input = static_cast<const T*>(p.input) + group * p.in_channels + i0;
   const T* gradient = static_cast<const T*>(p.grad_output) + group * p.out_channels + o0;
 
@@ -154,15 +154,8 @@ __global__ void __launch_bounds__(kBlockSize, 2)
     int source = -1;
     if (m0 + thread < end) source = p.neighbours[k * p.outputs + m0 + thread];
     const bool present = source >= 0 && source < p.inputs;
-    const unsigned votes = warp_ballot(kFullMask, present);
-    const int warp = thread / static_cast<int>(kWarpSize);
-    if (lane_id() == 0) warp_counts[warp] = count_lanes(votes);
-    block_sync();
-    int place = count_lanes(votes & ((1u << lane_id()) - 1)), pairs = 0;
-    for (int w = 0; w < kBlockSize / static_cast<int>(kWarpSize); ++w) {
-      if (w < warp) place += warp_counts[w];
-      pairs += warp_counts[w];
-    }
+    int pairs;
+    const int place = block_rank<kBlockSize>(present, pairs);
     if (present) {
       sources[place] = source;
       targets[place] = thread;
@@ -257,8 +250,8 @@ void weight_gradient(const SparseConvWeightParams& p, Stream stream) {
   if (!done) run(&weight_kernel<T>, kBlockSize, kTileRows, kTileColumns);
   const int64_t channels = p.groups * p.out_channels;
   launch(add_pieces_kernel<T>,
-         {{grid_size(p.volume * p.in_channels, kBlockSize), channels < 65535 ? channels : 65535}, {kBlockSize}}, stream,
-         p, static_cast<unsigned>(pieces));
+         {{grid_size(p.volume * p.in_channels, kBlockSize), least(channels, 65535)}, {kBlockSize}}, stream, p,
+         static_cast<unsigned>(pieces));
 }
 
 }  // namespace

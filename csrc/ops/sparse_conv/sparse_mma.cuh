@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 2)
   if (thread < kRows) targets[thread] = ordered_row(p, static_cast<int64_t>(blockIdx.x) * kRows + thread);
 
   const int part = thread % kRowCopies, first_row = thread / kRowCopies;
-  const int depth_steps = (in_channels + Tile::kDepth - 1) / Tile::kDepth;
+  const int depth_steps = ceil_div(in_channels, Tile::kDepth);
   Tile tile;
   for (int64_t chunk = 0; chunk < p.volume; chunk += kMapElements) {
     const int elements = p.volume - chunk < kMapElements ? static_cast<int>(p.volume - chunk) : kMapElements;

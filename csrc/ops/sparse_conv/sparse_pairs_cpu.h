@@ -18,7 +18,7 @@ inline uint32_t present(const int32_t* neighbours, int64_t count, int32_t inputs
   return _mm512_mask_cmplt_epu32_mask(all, rows, limit);
 #else
   uint32_t bits = 0;
-  for (int i = 0; i < (count < 16 ? count : 16); ++i) {
+  for (int i = 0; i < least(count, 16); ++i) {
     if (neighbours[i] >= inputs) {
       beyond = true;
     } else if (neighbours[i] >= 0) {

@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(WeightMmaTile<T>::kThreads, 2)
   const int64_t in_row = p.groups * p.in_channels, out_row = p.groups * p.out_channels;
   const T* input = static_cast<const T*>(p.input) + group * p.in_channels + i0;
   const T* gradient = static_cast<const T*>(p.grad_output) + group * p.out_channels + o0;
-  const int64_t piece_rows = (static_cast<unsigned>(p.outputs) + pieces - 1) / pieces;
+  const int64_t piece_rows = ceil_div(static_cast<unsigned>(p.outputs), pieces);
   const int64_t begin = piece * piece_rows;
-  const int64_t end = begin + piece_rows < p.outputs ? begin + piece_rows : p.outputs;
+  const int64_t end = least(begin + piece_rows, p.outputs);
 
   Tile tile;
   for (int64_t m0 = begin; m0 < end; m0 += kPairRows) {

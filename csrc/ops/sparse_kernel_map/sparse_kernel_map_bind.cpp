@@ -1,16 +1,35 @@
-#include <pybind11/stl.h>
-
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "core/dispatch.h"
-#include "core/tensor.h"
 #include "ops/sparse_kernel_map/sparse_kernel_map.h"
 
 namespace py = pybind11;
 
 namespace fastcv {
 namespace {
+
+constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
+
+std::string in_brackets(int64_t z, int64_t y, int64_t x) {
+  return "(" + std::to_string(z) + ", " + std::to_string(y) + ", " + std::to_string(x) + ")";
+}
+
+std::string in_brackets(const Ints& values) {
+  std::string text;
+  for (int i = 0; i < values.count; ++i) text += (i > 0 ? ", " : "") + std::to_string(values[i]);
+  return "(" + text + ")";
+}
+
+void check_sparse_axes(const char* name, const Ints& values, int64_t least, int64_t most) {
+  if (values.count != 3) refuse(name, "have three sizes (z, y, x)", in_brackets(values));
+  for (int axis = 0; axis < 3; ++axis) {
+    if (values[axis] < least) {
+      refuse(name, least == 1 ? "be positive" : "be at least " + std::to_string(least), in_brackets(values));
+    }
+    if (values[axis] > most) refuse(name, "be at most " + std::to_string(most), in_brackets(values));
+  }
+}
 
 // How many bits the values below `size` need.
 int bits_for(int64_t size) {
@@ -19,207 +38,252 @@ int bits_for(int64_t size) {
   return bits;
 }
 
-std::string in_brackets(const std::vector<int64_t>& values, size_t begin) {
-  return "(" + std::to_string(values[begin]) + ", " + std::to_string(values[begin + 1]) + ", " +
-         std::to_string(values[begin + 2]) + ")";
+// The sizes as of conv3d and conv_transpose3d.
+void set_output_sizes(SparseGeometry& g, const Ints& output_padding) {
+  int64_t sizes[3], least = 1, most = 1;
+  for (int i = 0; i < 3; ++i) {
+    const SparseAxis& axis = g.axes[i];
+    const int64_t reach = static_cast<int64_t>(axis.dilation) * (axis.kernel - 1) + 1;
+    const int64_t room = axis.in_size + 2 * static_cast<int64_t>(axis.padding) - reach;
+    sizes[i] = room < 0 ? 0 : room / axis.stride + 1;
+    if (g.transposed) {
+      sizes[i] = (axis.in_size - 1) * axis.stride - 2 * static_cast<int64_t>(axis.padding) + reach + output_padding[i];
+    }
+    if (g.submanifold) sizes[i] = axis.in_size;
+    least = sizes[i] < least ? sizes[i] : least;
+    most = sizes[i] > most ? sizes[i] : most;
+    g.axes[i].out_size = sizes[i];
+  }
+  if ((g.submanifold || least >= 1) && most <= kMaxSize) return;
+  refuse("spatial_shape", least < 1 ? "leave an output" : "leave an output of at most 2147483647 cells along each axis",
+         in_brackets(g.axes[0].in_size, g.axes[1].in_size, g.axes[2].in_size) + ", whose output would be " +
+             in_brackets(sizes[0], sizes[1], sizes[2]));
 }
 
 // Places the fields of a key; x always has six bits or more, the bits of a word.
-void place_fields(SparseMapParams& p, int64_t SparseAxis::* size, int32_t SparseAxis::* shift, int32_t& batch_shift,
-                  const char* name, const std::string& shape) {
-  const int x_bits = bits_for(p.axes[2].*size);
+void place_fields(SparseGeometry& g, int64_t SparseAxis::* size, int32_t SparseAxis::* shift, int32_t& batch_shift,
+                  const char* what) {
+  const int x_bits = bits_for(g.axes[2].*size);
   int place = x_bits < 6 ? 6 : x_bits;
-  p.axes[2].*shift = 0;
+  g.axes[2].*shift = 0;
   for (int axis = 1; axis >= 0; --axis) {
-    p.axes[axis].*shift = place;
-    place += bits_for(p.axes[axis].*size);
+    g.axes[axis].*shift = place;
+    place += bits_for(g.axes[axis].*size);
   }
   batch_shift = place;
-  if (place + bits_for(p.batch_size) > kMaxKeyBits) {
-    throw py::value_error(std::string(name) + " " + shape + " with batch_size " + std::to_string(p.batch_size) +
-                          " has too many cells: coordinates must fit " + std::to_string(kMaxKeyBits) + " bits");
-  }
+  if (place + bits_for(g.batch_size) <= kMaxKeyBits) return;
+  refuse(what, "have coordinates that fit 62 bits with batch_size " + std::to_string(g.batch_size),
+         in_brackets(g.axes[0].*size, g.axes[1].*size, g.axes[2].*size));
 }
 
-// geometry: spatial shape, shape of the output, kernel, stride, padding, dilation, three numbers each.
-SparseMapParams make_params(const TensorView& indices, const std::vector<int64_t>& geometry, int64_t batch_size,
-                            bool submanifold, bool transposed) {
-  check_shape({indices, "indices"}, {kAny, 4}, "(N, 4)");
-  check_dtype({indices, "indices"}, DType::kInt32);
-  check_contiguous({indices, "indices"});
-  if (geometry.size() != 18) throw py::value_error("geometry must have 18 numbers");
-  constexpr int64_t kLimit = int64_t{1} << 31;
-  if (indices.shape[0] >= kLimit) throw py::value_error("indices must have fewer than 2^31 rows");
-  if (batch_size < 0 || batch_size >= kLimit) {
-    throw py::value_error("batch_size must be in [0, 2^31), got " + std::to_string(batch_size));
-  }
-  SparseMapParams p{};
-  p.indices = static_cast<const int32_t*>(indices.data);
-  p.sites = indices.shape[0];
-  p.batch_size = batch_size;
-  p.submanifold = submanifold;
-  p.transposed = transposed;
-  int64_t volume = 1;
-  for (size_t axis = 0; axis < 3; ++axis) {
-    const int64_t size = geometry[axis], out_size = geometry[3 + axis], kernel = geometry[6 + axis];
-    const int64_t stride = geometry[9 + axis], padding = geometry[12 + axis], dilation = geometry[15 + axis];
-    if (size < 0 || size >= kLimit) {
-      throw py::value_error("spatial_shape must be in [0, 2^31), got " + in_brackets(geometry, 0));
+// The one place where a geometry is checked.
+SparseGeometry read_sparse_geometry(int64_t batch_size, const Ints& spatial_shape, const Ints& kernel_size,
+                                    const Ints& stride, const Ints& padding, const Ints& dilation,
+                                    const Ints& output_padding, bool submanifold, bool transposed) {
+  if (batch_size < 0 || batch_size > kMaxSize) refuse("batch_size", "be in [0, 2^31)", std::to_string(batch_size));
+  check_sparse_axes("spatial_shape", spatial_shape, 0, kMaxSize);
+  check_sparse_axes("kernel_size", kernel_size, 1, kMaxSize);
+  check_sparse_axes("stride", stride, 1, kMaxSparseExtent);
+  check_sparse_axes("padding", padding, 0, kMaxSparseExtent);
+  check_sparse_axes("dilation", dilation, 1, kMaxSparseExtent);
+  check_sparse_axes("output_padding", output_padding, 0, kMaxSparseExtent);
+  if (submanifold && transposed) refuse("transposed", "be False where subm is True", "True");
+  SparseGeometry g{};
+  g.batch_size = batch_size;
+  g.submanifold = submanifold;
+  g.transposed = transposed;
+  g.volume = 1;
+  for (int i = 0; i < 3; ++i) {
+    const int64_t kernel = kernel_size[i], step = submanifold ? 1 : stride[i];
+    if (kernel <= kMaxKernelVolume) g.volume *= kernel;
+    if (kernel > kMaxKernelVolume || g.volume > kMaxKernelVolume) {
+      refuse("kernel_size", "have at most 32768 elements", in_brackets(kernel_size));
     }
-    if (out_size < 0 || out_size >= kLimit) {
-      throw py::value_error("the output's spatial shape must be in [0, 2^31), is " + in_brackets(geometry, 3));
+    if (kernel * dilation[i] > kMaxSparseExtent) {
+      refuse("dilation", "be at most 2^30 when multiplied by kernel_size", in_brackets(dilation));
     }
-    if (kernel < 1 || kernel > kMaxKernelVolume) {
-      throw py::value_error("kernel_size must be positive, got " + in_brackets(geometry, 6));
-    }
-    volume *= kernel;
-    if (stride < 1 || stride > kMaxSparseExtent || dilation < 1 || kernel * dilation > kMaxSparseExtent ||
-        padding < 0 || padding > kMaxSparseExtent) {
-      throw py::value_error("stride and dilation must be positive, padding not negative, each at most 2^30; got " +
-                            in_brackets(geometry, 9) + ", " + in_brackets(geometry, 15) + " and " +
-                            in_brackets(geometry, 12));
-    }
-    p.axes[axis] = {size,
-                    out_size,
-                    static_cast<int32_t>(kernel),
-                    static_cast<int32_t>(stride),
-                    static_cast<int32_t>(padding),
-                    static_cast<int32_t>(dilation),
-                    0,
-                    0,
-                    (stride & (stride - 1)) == 0 ? static_cast<int32_t>(bits_for(stride)) : -1};
+    SparseAxis& axis = g.axes[i];
+    axis.in_size = spatial_shape[i];
+    axis.kernel = static_cast<int32_t>(kernel);
+    axis.stride = static_cast<int32_t>(step);
+    axis.padding = static_cast<int32_t>(submanifold ? kernel / 2 * dilation[i] : padding[i]);
+    axis.dilation = static_cast<int32_t>(dilation[i]);
+    axis.stride_bits = (step & (step - 1)) == 0 ? bits_for(step) : -1;
   }
-  if (volume > kMaxKernelVolume) {
-    throw py::value_error("kernel_size must have at most 32768 elements, got " + in_brackets(geometry, 6));
+  set_output_sizes(g, output_padding);
+  place_fields(g, &SparseAxis::in_size, &SparseAxis::in_shift, g.in_batch_shift, "spatial_shape");
+  place_fields(g, &SparseAxis::out_size, &SparseAxis::out_shift, g.out_batch_shift, "the output's spatial_shape");
+  return g;
+}
+
+py::tuple sparse_output_shape(const Ints& spatial_shape, const Ints& kernel_size, const Ints& stride,
+                              const Ints& padding, const Ints& dilation, const Ints& output_padding, bool subm,
+                              bool transposed) {
+  const SparseGeometry g =
+      read_sparse_geometry(1, spatial_shape, kernel_size, stride, padding, dilation, output_padding, subm, transposed);
+  return py::make_tuple(g.axes[0].out_size, g.axes[1].out_size, g.axes[2].out_size);
+}
+
+// ---- CUDA -----------------------------------------------------------------------------------------------------------
+
+NewTensor new_filled(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape, int value) {
+  NewTensor made = new_contiguous(like, dtype, shape);
+  made.object.attr("fill_")(value);
+  return made;
+}
+
+// Memory for a table of at most that many keys.
+struct TableMemory {
+  TableMemory(const TensorView& like, int64_t most_keys, SparseTable& table)
+      : keys(new_filled(like, DType::kInt64, {sparse_table_slots(most_keys)}, -1)),
+        values(new_contiguous(like, DType::kInt32, {keys.view.shape[0]})) {
+    table = {keys.view.as<uint64_t>(), values.view.as<int32_t>(), keys.view.shape[0]};
   }
-  place_fields(p, &SparseAxis::in_size, &SparseAxis::in_shift, p.in_batch_shift, "spatial_shape",
-               in_brackets(geometry, 0));
-  place_fields(p, &SparseAxis::out_size, &SparseAxis::out_shift, p.out_batch_shift, "the output's spatial shape",
-               in_brackets(geometry, 3));
-  return p;
-}
-
-int64_t kernel_volume(const SparseMapParams& p) {
-  return static_cast<int64_t>(p.axes[0].kernel) * p.axes[1].kernel * p.axes[2].kernel;
-}
-
-int32_t* output_pointer(const py::object& tensor, const char* name, int64_t rows, int64_t columns,
-                        const TensorView& indices, const char* meaning) {
-  if (tensor.is_none()) return nullptr;
-  const TensorView view = view_of(tensor.ptr());
-  check_shape({view, name}, {rows, columns}, meaning);
-  check_dtype({view, name}, DType::kInt32);
-  check_contiguous({view, name});
-  check_same_device({view, name}, {indices, "indices"});
-  return static_cast<int32_t*>(view.data);
-}
-
-SparseMapOutputs make_outputs(const SparseMapParams& p, const py::object& out_indices, const py::object& neighbours,
-                              const py::object& reverse, int64_t outputs, const TensorView& indices) {
-  const int64_t volume = kernel_volume(p);
-  return {output_pointer(out_indices, "out_indices", outputs, 4, indices, "(M, 4)"),
-          output_pointer(neighbours, "neighbours", volume, outputs, indices, "(K, M)"),
-          output_pointer(reverse, "reverse", volume, p.sites, indices, "(K, N)")};
-}
-
-struct Allocation {
-  const SparseMapParams* params;
-  const TensorView* indices;
-  const py::function* allocate;
+  NewTensor keys, values;
 };
 
-// Asks Python for the outputs. Called by the kernel, which runs without the GIL.
-SparseMapOutputs allocate_outputs(void* context, int64_t outputs) {
-  const Allocation& allocation = *static_cast<const Allocation*>(context);
-  const SparseMapParams& p = *allocation.params;
-  const py::gil_scoped_acquire acquire;
-  const py::tuple tensors = (*allocation.allocate)(outputs);
-  if (tensors.size() != 3) throw py::value_error("allocate must return three tensors");
-  if (tensors[0].is_none() != p.submanifold || tensors[1].is_none() || tensors[2].is_none()) {
-    throw py::value_error("allocate must return out_indices (None where submanifold), neighbours and reverse");
+// Throws what the first step has found to be wrong: `status` as in SparseMapParams.
+void check_status(const SparseMapParams& p, const TensorView& indices, const py::list& status) {
+  const auto outside = status[0].cast<int64_t>(), repeated = status[1].cast<int64_t>();
+  if (outside >= 0) {
+    const py::list row = py::handle(indices.object).attr("select")(0, outside).attr("tolist")();
+    const int32_t site[4] = {row[0].cast<int32_t>(), row[1].cast<int32_t>(), row[2].cast<int32_t>(),
+                             row[3].cast<int32_t>()};
+    FASTCV_VARIANT::throw_outside(p, site, outside);
   }
-  return make_outputs(p, tensors[0], tensors[1], tensors[2], outputs, *allocation.indices);
+  if (repeated >= 0) {
+    int32_t site[4];
+    FASTCV_VARIANT::decode_key(static_cast<uint64_t>(repeated), p.in_batch_shift, p.axes[0].in_shift,
+                               p.axes[1].in_shift, site);
+    refuse("indices", "have each site once",
+           "(" + std::to_string(site[0]) + ", " + std::to_string(site[1]) + ", " + std::to_string(site[2]) + ", " +
+               std::to_string(site[3]) + ") more than once");
+  }
 }
 
-// On the CPU, all at once: allocate(M) -> (out_indices or None, neighbours, reverse) is called once.
-void sparse_kernel_map(const TensorView& indices, const std::vector<int64_t>& geometry, int64_t batch_size,
-                       bool submanifold, bool transposed, const py::function& allocate) {
-  SparseMapParams p = make_params(indices, geometry, batch_size, submanifold, transposed);
-  if (!runs_on_cpu(indices)) throw py::value_error("sparse_kernel_map: use sparse_kernel_map_step");
-  Allocation allocation{&p, &indices, &allocate};
-  p.allocate = allocate_outputs;
-  p.context = &allocation;
-  if (p.sites == 0) {
-    allocate_outputs(&allocation, 0);
-    return;
+// Finds the output sites, and keeps what the last step needs of it.
+struct DeviceSites {
+  DeviceSites(SparseMapParams& p, const TensorView& indices)
+      : status(new_filled(indices, DType::kInt64, {3}, -1)),
+        inputs(indices, p.sites, p.input_table),
+        outputs(indices, most_keys(p), p.output_table) {
+    p.status = status.view.as<uint64_t>();
+    FASTCV_RUN(sparse_kernel_map, p, indices);
+    const py::object places =
+        outputs.keys.object.attr("ne")(-1).attr("cumsum")(0, py::arg("dtype") = torch_dtype(DType::kInt32));
+    status.object.attr("narrow")(0, 2, 1).attr("copy_")(places.attr("narrow")(0, p.output_table.slots - 1, 1));
+    const py::list found = status.object.attr("tolist")();  // the one synchronisation
+    check_status(p, indices, found);
+    p.outputs = found[2].cast<int64_t>();
+    p.places = view_of(places.ptr()).as<int32_t>();
+    const NewTensor keys = new_contiguous(indices, DType::kInt64, {p.outputs});
+    p.out_keys = keys.view.as<uint64_t>();
+    p.step = SparseMapStep::kCompact;
+    FASTCV_RUN(sparse_kernel_map, p, indices);
+    sorted_keys = keys.object.attr("sort")().attr("values");
+    p.out_keys = view_of(sorted_keys.ptr()).as<uint64_t>();
   }
-  FASTCV_RUN(sparse_kernel_map, p, indices);
+
+  static int64_t most_keys(const SparseMapParams& p) {
+    int64_t cells = p.batch_size, fed = p.sites;
+    for (const SparseAxis& axis : p.axes) {
+      const int64_t most = FASTCV_VARIANT::most_outputs(axis, p.transposed);
+      cells *= axis.out_size;
+      fed *= most < axis.out_size ? most : axis.out_size;
+    }
+    return fed < cells ? fed : cells;
+  }
+
+  NewTensor status;
+  TableMemory inputs, outputs;
+  py::object sorted_keys;
+};
+
+// ---- both -----------------------------------------------------------------------------------------------------------
+
+// Returns (no out_indices, neighbours, reverse), where reverse is empty if it mirrors neighbours and is not wanted.
+py::tuple map_submanifold(SparseMapParams& p, const TensorView& indices, bool with_reverse) {
+  const bool mirrors = p.volume % 2 == 1, flips = mirrors && with_reverse && !runs_on_cpu(indices);
+  const bool has_reverse = !flips && (with_reverse || !mirrors);
+  const NewTensor out_indices = new_contiguous(indices, DType::kInt32, {0, 4});
+  const NewTensor neighbours = new_contiguous(indices, DType::kInt32, {p.volume, p.sites});
+  NewTensor reverse = new_contiguous(indices, DType::kInt32, {has_reverse ? p.volume : 0, p.sites});
+  if (indices.is_description) return py::make_tuple(out_indices.object, neighbours.object, reverse.object);
+  p.step = SparseMapStep::kSubmanifold;
+  p.outputs = p.sites;
+  p.neighbours = neighbours.view.as<int32_t>();
+  p.reverse = has_reverse ? reverse.view.as<int32_t>() : nullptr;
+  if (p.sites > 0 && runs_on_cpu(indices)) {
+    FASTCV_RUN(sparse_kernel_map, p, indices);
+  } else if (p.sites > 0) {
+    neighbours.object.attr("fill_")(-1);
+    if (has_reverse) reverse.object.attr("fill_")(-1);
+    const NewTensor status = new_filled(indices, DType::kInt64, {2}, -1);
+    p.status = status.view.as<uint64_t>();
+    const TableMemory inputs(indices, p.sites, p.input_table);
+    FASTCV_RUN(sparse_kernel_map, p, indices);
+    check_status(p, indices, status.object.attr("tolist")());  // the one synchronisation
+  }
+  if (flips) reverse.object = neighbours.object.attr("flip")(0);
+  return py::make_tuple(out_indices.object, neighbours.object, reverse.object);
 }
 
-void* workspace_pointer(const py::object& tensor, const char* name, DType dtype, int64_t elements,
-                        const TensorView& indices) {
-  if (tensor.is_none()) return nullptr;
-  const TensorView view = view_of(tensor.ptr());
-  check_shape({view, name}, {elements}, "(elements,)");
-  check_dtype({view, name}, dtype);
-  check_contiguous({view, name});
-  check_same_device({view, name}, {indices, "indices"});
-  return view.data;
+// Calls the kernel's `release`.
+struct CpuSites : SparseMapWork {
+  CpuSites() : SparseMapWork{} {}
+  ~CpuSites() {
+    if (state != nullptr) release(state);
+  }
+};
+
+py::tuple map_convolution(SparseMapParams& p, const TensorView& indices) {
+  CpuSites work;
+  std::unique_ptr<DeviceSites> device;
+  const bool runs = !indices.is_description && p.sites > 0;
+  if (runs) {
+    p.step = SparseMapStep::kFind;
+    if (runs_on_cpu(indices)) {
+      p.work = &work;
+      FASTCV_RUN(sparse_kernel_map, p, indices);
+      p.outputs = work.outputs;
+    } else {
+      device = std::make_unique<DeviceSites>(p, indices);
+    }
+  }
+  const NewTensor out_indices = new_contiguous(indices, DType::kInt32, {p.outputs, 4});
+  const NewTensor neighbours = new_contiguous(indices, DType::kInt32, {p.volume, p.outputs});
+  const NewTensor reverse = new_contiguous(indices, DType::kInt32, {p.volume, p.sites});
+  if (runs) {
+    if (device != nullptr) neighbours.object.attr("fill_")(-1);
+    p.step = SparseMapStep::kLink;
+    p.out_indices = out_indices.view.as<int32_t>();
+    p.neighbours = neighbours.view.as<int32_t>();
+    p.reverse = reverse.view.as<int32_t>();
+    FASTCV_RUN(sparse_kernel_map, p, indices);
+  }
+  return py::make_tuple(out_indices.object, neighbours.object, reverse.object);
 }
 
-// On CUDA, one step of several; see SparseMapStep.
-void sparse_kernel_map_step(int step, const TensorView& indices, const std::vector<int64_t>& geometry,
-                            int64_t batch_size, bool submanifold, bool transposed, int64_t outputs,
-                            const py::object& out_indices, const py::object& neighbours, const py::object& reverse,
-                            const TensorView& table_keys, const py::object& table_values, const py::object& status,
-                            const py::object& out_keys, const py::object& places) {
-  SparseMapParams p = make_params(indices, geometry, batch_size, submanifold, transposed);
-  if (runs_on_cpu(indices)) throw py::value_error("sparse_kernel_map_step: use sparse_kernel_map");
-  p.step = static_cast<SparseMapStep>(step);
-  p.outputs = outputs;
-  p.out = make_outputs(p, out_indices, neighbours, reverse, outputs, indices);
-  check_shape({table_keys, "table_keys"}, {kAny}, "(slots,)");
-  check_dtype({table_keys, "table_keys"}, DType::kInt64);
-  check_contiguous({table_keys, "table_keys"});
-  check_same_device({table_keys, "table_keys"}, {indices, "indices"});
-  p.slots = table_keys.shape[0];
-  if (p.slots < 1 || (p.slots & (p.slots - 1)) != 0) throw py::value_error("table_keys must have a power of two slots");
-  p.table_keys = static_cast<uint64_t*>(table_keys.data);
-  p.table_values =
-      static_cast<int32_t*>(workspace_pointer(table_values, "table_values", DType::kInt32, p.slots, indices));
-  p.status = static_cast<uint64_t*>(workspace_pointer(status, "status", DType::kInt64, 2, indices));
-  p.out_keys = static_cast<uint64_t*>(workspace_pointer(out_keys, "out_keys", DType::kInt64, outputs, indices));
-  p.places = static_cast<const int32_t*>(workspace_pointer(places, "places", DType::kInt32, p.slots, indices));
-  bool complete = false;
-  switch (p.step) {
-    case SparseMapStep::kInsert:
-      complete = p.status != nullptr && p.table_values != nullptr && p.slots > p.sites;
-      break;
-    case SparseMapStep::kMirror:
-      complete = p.submanifold && !neighbours.is_none() && p.table_values != nullptr && outputs == p.sites;
-      break;
-    case SparseMapStep::kSpread:
-      complete = true;
-      break;
-    case SparseMapStep::kCompact:
-      complete = !out_keys.is_none() && p.places != nullptr;
-      break;
-    case SparseMapStep::kNumber:
-      complete = !out_keys.is_none() && !out_indices.is_none() && p.table_values != nullptr;
-      break;
-    case SparseMapStep::kLink:
-      complete = !neighbours.is_none() && !reverse.is_none() && p.table_values != nullptr;
-      break;
-  }
-  if (!complete) throw py::value_error("sparse_kernel_map_step: a tensor that the step needs is missing");
-  FASTCV_RUN(sparse_kernel_map, p, indices);
+py::tuple sparse_kernel_map(const TensorView& indices, int64_t batch_size, const Ints& spatial_shape,
+                            const Ints& kernel_size, const Ints& stride, const Ints& padding, const Ints& dilation,
+                            const Ints& output_padding, bool subm, bool transposed, bool with_reverse) {
+  check_shape({indices, "indices"}, {kAny, 4}, "(N, 4)");
+  check_dtype({indices, "indices"}, DType::kInt32);
+  check_fewer("indices", "rows", indices.shape[0], int64_t{1} << 31);
+  SparseMapParams p{};
+  static_cast<SparseGeometry&>(p) = read_sparse_geometry(batch_size, spatial_shape, kernel_size, stride, padding,
+                                                         dilation, output_padding, subm, transposed);
+  const TensorView sites = contiguous(indices);
+  p.indices = sites.as<int32_t>();
+  p.sites = sites.shape[0];
+  return subm ? map_submanifold(p, sites, with_reverse) : map_convolution(p, sites);
 }
 
 }  // namespace
 
 void bind_sparse_kernel_map(py::module_& module) {
   module.def("sparse_kernel_map", &sparse_kernel_map);
-  module.def("sparse_kernel_map_step", &sparse_kernel_map_step);
+  module.def("sparse_output_shape", &sparse_output_shape);
 }
 
 }  // namespace fastcv

@@ -85,12 +85,11 @@ inline void for_matches(const Word& word, const Word& other, uint64_t matches, i
 }
 
 void map_submanifold(const SparseMapParams& p, const Sites& sites) {
-  const SparseMapOutputs out = p.allocate(p.context, p.sites);
-  const int64_t n = p.sites, volume = kernel_volume(p);
+  const int64_t n = p.sites, volume = p.volume;
   const int32_t ky_count = p.axes[1].kernel, kx_count = p.axes[2].kernel;
   const bool mirrors = volume % 2 == 1;
-  fill_missing(out.neighbours, volume * n);
-  if (!mirrors) fill_missing(out.reverse, volume * n);
+  fill_missing(p.neighbours, volume * n);
+  if (!mirrors) fill_missing(p.reverse, volume * n);
   const int32_t rows = p.axes[0].kernel * ky_count;
   parallel_for(sites.count, kWordGrain, [&](int64_t begin, int64_t end) {
     for (int32_t zy = 0; zy < (mirrors ? rows / 2 + 1 : rows); ++zy) {
@@ -98,8 +97,8 @@ void map_submanifold(const SparseMapParams& p, const Sites& sites) {
       match_rows(p, sites, begin, end, zy / ky_count, zy % ky_count, kx_end,
                  [&](int32_t kx, const Word& word, const Word& other, uint64_t matches, int turn) {
                    const int64_t k = static_cast<int64_t>(zy) * kx_count + kx;
-                   int32_t* const there = out.neighbours + k * n;
-                   int32_t* const back = mirrors ? out.neighbours + (volume - 1 - k) * n : out.reverse + k * n;
+                   int32_t* const there = p.neighbours + k * n;
+                   int32_t* const back = mirrors ? p.neighbours + (volume - 1 - k) * n : p.reverse + k * n;
                    for_matches(word, other, matches, turn, [&](int32_t output, int32_t input) {
                      output = sites.row(output);
                      input = sites.row(input);
@@ -109,13 +108,14 @@ void map_submanifold(const SparseMapParams& p, const Sites& sites) {
                  });
     }
   });
-  if (!mirrors) return;
-  int32_t* const centre = out.neighbours + volume / 2 * n;
+  if (!mirrors || n == 0) return;  // without sites the maps may be null
+  int32_t* const centre = p.neighbours + volume / 2 * n;
   for (int64_t i = 0; i < n; ++i) centre[i] = static_cast<int32_t>(i);
-  advise_huge_pages(out.reverse, sizeof(int32_t) * static_cast<size_t>(volume * n));
+  if (p.reverse == nullptr) return;
+  advise_huge_pages(p.reverse, sizeof(int32_t) * static_cast<size_t>(volume * n));
   parallel_for(volume, 1, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
-      memcpy(out.reverse + k * n, out.neighbours + (volume - 1 - k) * n, sizeof(int32_t) * static_cast<size_t>(n));
+      memcpy(p.reverse + k * n, p.neighbours + (volume - 1 - k) * n, sizeof(int32_t) * static_cast<size_t>(n));
     }
   });
 }
@@ -123,13 +123,13 @@ void map_submanifold(const SparseMapParams& p, const Sites& sites) {
 }  // namespace
 
 void sparse_kernel_map_cpu(const SparseMapParams& p) {
-  with_sites(p, [&](const Sites& sites) {
-    if (p.submanifold) {
-      map_submanifold(p, sites);
-    } else {
-      map_convolution(p, sites);
-    }
-  });
+  if (p.step == SparseMapStep::kSubmanifold) return map_submanifold(p, SortedSites(p));
+  if (p.step == SparseMapStep::kFind) {
+    OutputSites* const found = new OutputSites(p);
+    *p.work = {found, [](void* state) { delete static_cast<OutputSites*>(state); }, found->count()};
+    return;
+  }
+  static_cast<const OutputSites*>(p.work->state)->link(p);
 }
 
 }  // namespace fastcv::FASTCV_VARIANT

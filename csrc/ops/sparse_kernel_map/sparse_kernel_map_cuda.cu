@@ -1,8 +1,8 @@
-// The kernel map on CUDA, in steps between which the caller sorts and allocates. See sparse_kernel_map.h.
+// The kernel map on CUDA, in steps between which the binding sorts and allocates. See sparse_kernel_map.h.
 //
 //   submanifold   insert, mirror
-//   all others    insert (into a table of its own, to find duplicates), spread, then compact the table, sort its keys,
-//                 number, link
+//   all others    insert (into a table of its own, to find duplicates) and spread; compact the table; sort its keys;
+//                 number and link
 //
 // Every kernel has one thread per site, per pair of site and kernel element, or per slot. Where a key lands in the
 // table depends on the order of arrival, but tables are only asked whether a key is there and what its value is, and
@@ -53,9 +53,9 @@ __global__ void __launch_bounds__(kBlockSize, 2) insert_kernel(const SparseMapPa
   }
   const uint64_t key = input_key(p, site[0], site[1], site[2], site[3]);
   bool inserted;
-  const uint64_t slot = hash_insert(p.table_keys, static_cast<uint64_t>(p.slots), key, inserted);
+  const uint64_t slot = hash_insert(p.input_table.keys, static_cast<uint64_t>(p.input_table.slots), key, inserted);
   if (inserted) {
-    p.table_values[slot] = static_cast<int32_t>(n);
+    p.input_table.values[slot] = static_cast<int32_t>(n);
   } else {
     atomic_min(&p.status[1], key);
   }
@@ -67,9 +67,9 @@ __global__ void __launch_bounds__(kBlockSize, 2) mirror_kernel(const SparseMapPa
   if (n >= p.sites) return;
   const int32_t* site = p.indices + 4 * n;
   for (int32_t k = static_cast<int32_t>(blockIdx.y); k < volume; k += static_cast<int32_t>(gridDim.y)) {
-    const bool mirrors = p.out.reverse == nullptr;
+    const bool mirrors = p.reverse == nullptr;
     if (mirrors && 2 * k + 1 > volume) return;
-    int32_t* there = p.out.neighbours + k * p.outputs;
+    int32_t* there = p.neighbours + k * p.outputs;
     if (mirrors && 2 * k + 1 == volume) {
       there[n] = static_cast<int32_t>(n);
       return;
@@ -84,14 +84,14 @@ __global__ void __launch_bounds__(kBlockSize, 2) mirror_kernel(const SparseMapPa
     if (z < 0 || z >= p.axes[0].in_size || y < 0 || y >= p.axes[1].in_size || x < 0 || x >= p.axes[2].in_size) continue;
     const uint64_t key =
         input_key(p, site[0], static_cast<int32_t>(z), static_cast<int32_t>(y), static_cast<int32_t>(x));
-    const uint64_t slot = hash_find(p.table_keys, static_cast<uint64_t>(p.slots), key);
+    const uint64_t slot = hash_find(p.input_table.keys, static_cast<uint64_t>(p.input_table.slots), key);
     if (slot == kEmptySlot) continue;
-    const int32_t found = p.table_values[slot];
+    const int32_t found = p.input_table.values[slot];
     there[n] = found;
     if (mirrors) {
-      p.out.neighbours[(volume - 1 - k) * p.outputs + found] = static_cast<int32_t>(n);
+      p.neighbours[(volume - 1 - k) * p.outputs + found] = static_cast<int32_t>(n);
     } else {
-      p.out.reverse[k * p.sites + found] = static_cast<int32_t>(n);
+      p.reverse[k * p.sites + found] = static_cast<int32_t>(n);
     }
   }
 }
@@ -105,23 +105,23 @@ __global__ void __launch_bounds__(kBlockSize, 2) spread_kernel(const SparseMapPa
     uint64_t key;
     if (!fed_key(p, site, element_of(p, k), key)) continue;
     bool inserted;
-    hash_insert(p.table_keys, static_cast<uint64_t>(p.slots), key, inserted);
+    hash_insert(p.output_table.keys, static_cast<uint64_t>(p.output_table.slots), key, inserted);
   }
 }
 
 __global__ void __launch_bounds__(kBlockSize, 2) compact_kernel(const SparseMapParams p) {
   const int64_t slot = thread_index();
-  if (slot >= p.slots || p.table_keys[slot] == kEmptySlot) return;
-  p.out_keys[p.places[slot] - 1] = p.table_keys[slot];
+  if (slot >= p.output_table.slots || p.output_table.keys[slot] == kEmptySlot) return;
+  p.out_keys[p.places[slot] - 1] = p.output_table.keys[slot];
 }
 
 __global__ void __launch_bounds__(kBlockSize, 2) number_kernel(const SparseMapParams p) {
   const int64_t m = thread_index();
   if (m >= p.outputs) return;
   const uint64_t key = p.out_keys[m];
-  decode_output(p, key, p.out.out_indices + 4 * m);
-  const uint64_t slot = hash_find(p.table_keys, static_cast<uint64_t>(p.slots), key);
-  if (slot != kEmptySlot) p.table_values[slot] = static_cast<int32_t>(m);
+  decode_output(p, key, p.out_indices + 4 * m);
+  const uint64_t slot = hash_find(p.output_table.keys, static_cast<uint64_t>(p.output_table.slots), key);
+  if (slot != kEmptySlot) p.output_table.values[slot] = static_cast<int32_t>(m);
 }
 
 __global__ void __launch_bounds__(kBlockSize, 2) link_kernel(const SparseMapParams p, int32_t volume) {
@@ -132,11 +132,11 @@ __global__ void __launch_bounds__(kBlockSize, 2) link_kernel(const SparseMapPara
     int32_t output = -1;
     uint64_t key;
     if (fed_key(p, site, element_of(p, k), key)) {
-      const uint64_t slot = hash_find(p.table_keys, static_cast<uint64_t>(p.slots), key);
-      if (slot != kEmptySlot) output = p.table_values[slot];
+      const uint64_t slot = hash_find(p.output_table.keys, static_cast<uint64_t>(p.output_table.slots), key);
+      if (slot != kEmptySlot) output = p.output_table.values[slot];
     }
-    p.out.reverse[k * p.sites + n] = output;
-    if (output >= 0) p.out.neighbours[k * p.outputs + output] = static_cast<int32_t>(n);
+    p.reverse[k * p.sites + n] = output;
+    if (output >= 0) p.neighbours[k * p.outputs + output] = static_cast<int32_t>(n);
   }
 }
 
@@ -147,23 +147,26 @@ namespace fastcv {
 
 void sparse_kernel_map_cuda(const SparseMapParams& p, Stream stream) {
   using namespace FASTCV_VARIANT;
-  const int32_t volume = p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
+  const int32_t volume = static_cast<int32_t>(p.volume);
   const auto per = [](int64_t items, int64_t rows = 1) {
     return LaunchShape({grid_size(items, kBlockSize), rows < 65535 ? rows : 65535}, {kBlockSize});
   };
   switch (p.step) {
-    case SparseMapStep::kInsert:
-      return launch(insert_kernel, per(p.sites), stream, p);
-    case SparseMapStep::kMirror:
-      return launch(mirror_kernel, per(p.sites, volume), stream, p, volume);
-    case SparseMapStep::kSpread:
-      return launch(spread_kernel, per(p.sites, volume), stream, p, volume);
+    case SparseMapStep::kSubmanifold:
+      launch(insert_kernel, per(p.sites), stream, p);
+      launch(mirror_kernel, per(p.sites, volume), stream, p, volume);
+      return;
+    case SparseMapStep::kFind:
+      launch(insert_kernel, per(p.sites), stream, p);
+      launch(spread_kernel, per(p.sites, volume), stream, p, volume);
+      return;
     case SparseMapStep::kCompact:
-      return launch(compact_kernel, per(p.slots), stream, p);
-    case SparseMapStep::kNumber:
-      return launch(number_kernel, per(p.outputs), stream, p);
+      launch(compact_kernel, per(p.output_table.slots), stream, p);
+      return;
     case SparseMapStep::kLink:
-      return launch(link_kernel, per(p.sites, volume), stream, p, volume);
+      launch(number_kernel, per(p.outputs), stream, p);
+      launch(link_kernel, per(p.sites, volume), stream, p, volume);
+      return;
   }
 }
 

@@ -56,6 +56,7 @@ int64_t bound_candidates(const SparseMapParams& p, const Sites& sites, const Spr
     sum += here;
   }
   piece_offsets[piece] = sum;
+  if (sum >= int64_t{1} << 32) throw_value_error("indices must feed fewer output sites, got 2^32 candidates or more");
   return sum;
 }
 
@@ -103,7 +104,7 @@ int64_t merge_candidates(int64_t candidates, const uint32_t* order, const uint64
     words.base[count] = static_cast<int32_t>(outputs);
     ++count;
     outputs += __builtin_popcountll(merged);
-    if (outputs >= int64_t{1} << 31) throw_value_error("the convolution has 2^31 or more output sites");
+    if (outputs >= int64_t{1} << 31) throw_value_error("indices must feed fewer than 2^31 output sites, got more");
   }
   words.count = count;
   return outputs;
@@ -187,7 +188,7 @@ inline int32_t next_block(const Step* steps, int32_t count, int32_t block) {
 // Follows the sites of a piece of words. Within a kernel row, words in ascending order feed words in ascending order,
 // so that a cursor per kernel row is all the search there is.
 void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int64_t end, const Spread& spread,
-                const OutputWords& words, int64_t outputs, const SparseMapOutputs& out) {
+                const OutputWords& words) {
   const int64_t kx_count = p.axes[2].kernel, ky_count = p.axes[1].kernel;
   const size_t row_count = static_cast<size_t>(p.axes[0].kernel) * static_cast<size_t>(ky_count);
   const Scratch cursors_memory(row_count * sizeof(int64_t)), rows_memory(row_count * sizeof(KernelRow));
@@ -218,8 +219,8 @@ void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int
         row.cursor = cursors[row.index] < 0 ? lower_bound(words, key) : cursors[row.index];
         while (words.key[row.cursor] < key) ++row.cursor;
         cursors[row.index] = row.cursor;
-        row.neighbours = out.neighbours + row.index * kx_count * outputs;
-        row.reverse = out.reverse + row.index * kx_count * p.sites;
+        row.neighbours = p.neighbours + row.index * kx_count * p.outputs;
+        row.reverse = p.reverse + row.index * kx_count * p.sites;
       }
     }
     for (int32_t block = first_block;;) {
@@ -229,7 +230,7 @@ void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int
         row.bits = words.bits[row.cursor];
         row.base = words.base[row.cursor];
       }
-      const LinkTargets targets{rows, fed, outputs, p.sites, block};
+      const LinkTargets targets{rows, fed, p.outputs, p.sites, block};
       switch (fed) {  // with the number known, there is no loop whose end cannot be predicted
         case 1:
           link_block<1>(sites, steps, count, targets);
@@ -249,44 +250,64 @@ void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int
   }
 }
 
-void map_convolution(const SparseMapParams& p, const Sites& sites) {
-  const Spread spread(p);
-  const int64_t volume = kernel_volume(p);
-  const Scratch offsets_memory(sizeof(int64_t) * static_cast<size_t>(sites.count / kWordGrain + 2));
-  int64_t* const piece_offsets = offsets_memory.as<int64_t>();
-  const int64_t candidates = bound_candidates(p, sites, spread, piece_offsets);
-  if (candidates >= int64_t{1} << 32) throw_value_error("the convolution has too many output sites");
-  const size_t room = static_cast<size_t>(candidates) + 1;
-  const Scratch keys_memory(room * 8), spare_memory(room * 8), bits_memory(room * 8), order_memory(room * 8);
-  uint64_t* keys = keys_memory.as<uint64_t>();
-  uint64_t* spare_keys = spare_memory.as<uint64_t>();
-  uint64_t* const bits = bits_memory.as<uint64_t>();
-  uint32_t* order = order_memory.as<uint32_t>();
-  uint32_t* spare_order = order + room;
-  list_candidates(p, sites, spread, piece_offsets, keys, bits, order);
-  radix_sort(candidates, keys, order, spare_keys, spare_order);
-  OutputWords words{keys, spare_keys, reinterpret_cast<int32_t*>(spare_order), 0};
-  const int64_t outputs = merge_candidates(candidates, order, bits, words);
-  const SparseMapOutputs out = p.allocate(p.context, outputs);
-  write_out_indices(p, words, out.out_indices);
-  fill_missing(out.neighbours, volume * outputs);
-  // A piece of sorted sites owns its columns of `reverse`, and fills them while they are near.
-  const bool owns_columns = sites.order == nullptr;
-  if (owns_columns) {
-    advise_huge_pages(out.reverse, sizeof(int32_t) * static_cast<size_t>(volume * p.sites));
-  } else {
-    fill_missing(out.reverse, volume * p.sites);
+// Finds the output sites of a convolution, and keeps them until there is memory for the maps.
+class OutputSites {
+ public:
+  explicit OutputSites(const SparseMapParams& p)
+      : sites_(p),
+        spread_(p),
+        offsets_memory_(sizeof(int64_t) * static_cast<size_t>(sites_.count / kWordGrain + 2)),
+        candidates_(bound_candidates(p, sites_, spread_, offsets_memory_.as<int64_t>())),
+        room_(static_cast<size_t>(candidates_) + 1),
+        keys_memory_(room_ * 8),
+        spare_memory_(room_ * 8),
+        bits_memory_(room_ * 8),
+        order_memory_(room_ * 8) {
+    uint64_t* keys = keys_memory_.as<uint64_t>();
+    uint64_t* spare_keys = spare_memory_.as<uint64_t>();
+    uint64_t* const bits = bits_memory_.as<uint64_t>();
+    uint32_t* order = order_memory_.as<uint32_t>();
+    uint32_t* spare_order = order + room_;
+    list_candidates(p, sites_, spread_, offsets_memory_.as<int64_t>(), keys, bits, order);
+    radix_sort(candidates_, keys, order, spare_keys, spare_order);
+    words_ = {keys, spare_keys, reinterpret_cast<int32_t*>(spare_order), 0};
+    count_ = merge_candidates(candidates_, order, bits, words_);
   }
-  parallel_for(sites.count, kWordGrain, [&](int64_t begin, int64_t end) {
+
+  int64_t count() const { return count_; }
+
+  void link(const SparseMapParams& p) const {
+    write_out_indices(p, words_, p.out_indices);
+    fill_missing(p.neighbours, p.volume * count_);
+    // A piece of sorted sites owns its columns of `reverse`, and fills them while they are near.
+    const bool owns_columns = sites_.order == nullptr;
     if (owns_columns) {
-      const int64_t first = sites.words[begin].base, last = end < sites.count ? sites.words[end].base : p.sites;
-      for (int64_t k = 0; k < volume; ++k) {
-        memset(out.reverse + k * p.sites + first, 0xff, sizeof(int32_t) * static_cast<size_t>(last - first));
-      }
+      advise_huge_pages(p.reverse, sizeof(int32_t) * static_cast<size_t>(p.volume * p.sites));
+    } else {
+      fill_missing(p.reverse, p.volume * p.sites);
     }
-    link_piece(p, sites, begin, end, spread, words, outputs, out);
-  });
-}
+    parallel_for(sites_.count, kWordGrain, [&](int64_t begin, int64_t end) {
+      if (owns_columns) {
+        const int64_t first = sites_.words[begin].base;
+        const int64_t last = end < sites_.count ? sites_.words[end].base : p.sites;
+        for (int64_t k = 0; k < p.volume; ++k) {
+          memset(p.reverse + k * p.sites + first, 0xff, sizeof(int32_t) * static_cast<size_t>(last - first));
+        }
+      }
+      link_piece(p, sites_, begin, end, spread_, words_);
+    });
+  }
+
+ private:
+  const SortedSites sites_;
+  const Spread spread_;
+  const Scratch offsets_memory_;
+  const int64_t candidates_;
+  const size_t room_;
+  const Scratch keys_memory_, spare_memory_, bits_memory_, order_memory_;
+  OutputWords words_;
+  int64_t count_;
+};
 
 }  // namespace
 }  // namespace fastcv::FASTCV_VARIANT

@@ -45,19 +45,6 @@ struct Step {
   int32_t input;  // rank
 };
 
-// How many steps a site has at most.
-int64_t most_steps(const SparseAxis& axis, bool transposed) {
-  if (transposed) return axis.kernel;
-  int32_t a = axis.stride, b = axis.dilation;  // two elements that feed something are stride / gcd apart
-  while (b != 0) {
-    const int32_t rest = a % b;
-    a = b;
-    b = rest;
-  }
-  const int32_t apart = axis.stride / a;
-  return (axis.kernel + apart - 1) / apart;
-}
-
 // The bits at even places, side by side.
 inline uint64_t even_bits(uint64_t bits) {
   bits &= 0x5555555555555555ull;
@@ -109,7 +96,7 @@ class Spread {
   explicit Spread(const SparseMapParams& p)
       : axis_(p.axes[2]),
         transposed_(p.transposed),
-        most_(most_steps(axis_, transposed_)),
+        most_(most_outputs(axis_, transposed_)),
         bits_(!transposed_ && axis_.stride_bits <= kMostBits && reach() < 64 ? axis_.stride_bits : -1),
         slots_(most_ > kFewSteps ? most_ : kFewSteps),
         memory_(sizeof(Element) * static_cast<size_t>(slots_ << (bits_ < 0 ? 0 : bits_))),
@@ -209,7 +196,7 @@ class Spread {
     return bits_ >= 0 && lowest(word) >= 0 && highest(word) >> bits_ < axis_.out_size;
   }
 
-  const SparseAxis& axis_;
+  const SparseAxis axis_;
   const bool transposed_;
   const int64_t most_;   // steps of a site
   const int32_t bits_;   // log2 of the stride, or -1: site by site

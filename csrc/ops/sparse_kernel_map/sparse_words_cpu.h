@@ -28,19 +28,15 @@ inline int rank_in(uint64_t bits, int position) {
 
 // The input sites: `order` gives the row of each site in ascending order, null when that is the order of the rows.
 struct Sites {
-  const Word* words;
-  int64_t count;
-  const uint32_t* order;
+  const Word* words = nullptr;
+  int64_t count = 0;
+  const uint32_t* order = nullptr;
   int32_t row(int32_t rank) const { return order != nullptr ? static_cast<int32_t>(order[rank]) : rank; }
 };
 
 constexpr int64_t kReadGrain = 8192;
 constexpr int64_t kWordGrain = 512;
 constexpr int64_t kFillGrain = int64_t{1} << 18;  // elements
-
-inline int64_t kernel_volume(const SparseMapParams& p) {
-  return static_cast<int64_t>(p.axes[0].kernel) * p.axes[1].kernel * p.axes[2].kernel;
-}
 
 inline void fill_missing(int32_t* map, int64_t count) {
   advise_huge_pages(map, sizeof(int32_t) * static_cast<size_t>(count));
@@ -54,16 +50,6 @@ struct ReadReport {
   int64_t outside;  // a row, or -1
   bool ascending;
 };
-
-inline void throw_outside(const SparseMapParams& p, int64_t row) {
-  const int32_t* site = p.indices + 4 * row;
-  throw_value_error(
-      "indices[%lld] = (%d, %d, %d, %d) lies outside: batch, z, y, x must be at least 0 and below (%lld, %lld, %lld, "
-      "%lld)",
-      static_cast<long long>(row), site[0], site[1], site[2], site[3], static_cast<long long>(p.batch_size),
-      static_cast<long long>(p.axes[0].in_size), static_cast<long long>(p.axes[1].in_size),
-      static_cast<long long>(p.axes[2].in_size));
-}
 
 // Writes the key of each row, and returns whether they strictly ascend. Throws for sites outside.
 inline bool read_keys(const SparseMapParams& p, uint64_t* keys) {
@@ -84,7 +70,8 @@ inline bool read_keys(const SparseMapParams& p, uint64_t* keys) {
   });
   bool ascending = true;
   for (int64_t piece = 0; piece < pieces; ++piece) {
-    if (reports[piece].outside >= 0) throw_outside(p, reports[piece].outside);
+    const int64_t row = reports[piece].outside;
+    if (row >= 0) throw_outside(p, p.indices + 4 * row, row);
     ascending = ascending && reports[piece].ascending;
   }
   return ascending;
@@ -94,8 +81,8 @@ inline void check_distinct(const SparseMapParams& p, const uint64_t* keys, const
   for (int64_t i = 1; i < p.sites; ++i) {
     if (keys[i] != keys[i - 1]) continue;
     const int32_t* site = p.indices + 4 * static_cast<int64_t>(order[i]);
-    throw_value_error("indices has the site (batch, z, y, x) = (%d, %d, %d, %d) more than once, in rows %u and %u",
-                      site[0], site[1], site[2], site[3], order[i - 1], order[i]);
+    throw_value_error("indices must have each site once, got (%d, %d, %d, %d) in rows %u and %u", site[0], site[1],
+                      site[2], site[3], order[i - 1], order[i]);
   }
 }
 
@@ -114,26 +101,34 @@ inline int64_t gather_words(const SparseMapParams& p, const uint64_t* keys, cons
   return count;
 }
 
-// Sorts the input sites and calls body(sites).
-template <class Body>
-void with_sites(const SparseMapParams& p, const Body& body) {
-  const size_t count = static_cast<size_t>(p.sites);
-  const Scratch words_memory(count * sizeof(Word)), keys_memory(count * sizeof(uint64_t));
-  Word* const words = words_memory.as<Word>();
-  uint64_t* keys = keys_memory.as<uint64_t>();
-  if (read_keys(p, keys)) {
-    body(Sites{words, gather_words(p, keys, nullptr, words), nullptr});
-    return;
+// The input sites, sorted, with the memory they lie in.
+class SortedSites : public Sites {
+ public:
+  explicit SortedSites(const SparseMapParams& p)
+      : words_memory_(static_cast<size_t>(p.sites) * sizeof(Word)),
+        keys_memory_(static_cast<size_t>(p.sites) * sizeof(uint64_t)),
+        ascending_(read_keys(p, keys_memory_.as<uint64_t>())),
+        spare_memory_(ascending_ ? 0 : static_cast<size_t>(p.sites) * sizeof(uint64_t)),
+        order_memory_(ascending_ ? 0 : static_cast<size_t>(p.sites) * 2 * sizeof(uint32_t)) {
+    uint64_t* keys = keys_memory_.as<uint64_t>();
+    if (!ascending_) {
+      uint64_t* spare_keys = spare_memory_.as<uint64_t>();
+      uint32_t* sorted = order_memory_.as<uint32_t>();
+      uint32_t* spare_order = sorted + p.sites;
+      for (int64_t i = 0; i < p.sites; ++i) sorted[i] = static_cast<uint32_t>(i);
+      radix_sort(p.sites, keys, sorted, spare_keys, spare_order);
+      check_distinct(p, keys, sorted);
+      order = sorted;
+    }
+    words = words_memory_.as<Word>();
+    count = gather_words(p, keys, order, words_memory_.as<Word>());
   }
-  const Scratch spare_memory(count * sizeof(uint64_t)), order_memory(count * 2 * sizeof(uint32_t));
-  uint64_t* spare_keys = spare_memory.as<uint64_t>();
-  uint32_t* order = order_memory.as<uint32_t>();
-  uint32_t* spare_order = order + count;
-  for (size_t i = 0; i < count; ++i) order[i] = static_cast<uint32_t>(i);
-  radix_sort(p.sites, keys, order, spare_keys, spare_order);
-  check_distinct(p, keys, order);
-  body(Sites{words, gather_words(p, keys, order, words), order});
-}
+
+ private:
+  const Scratch words_memory_, keys_memory_;
+  const bool ascending_;
+  const Scratch spare_memory_, order_memory_;
+};
 
 }  // namespace
 }  // namespace fastcv::FASTCV_VARIANT

@@ -2,8 +2,8 @@
 // "3D Semantic Segmentation with Submanifold Sparse Convolutional Networks", section 3).
 //
 //   features    (N, C)   contiguous
-//   neighbours  (K, M)   int32: the row of features that output row m sees through kernel offset k; negative: none
-//   reverse     (K, N)   int32: the output row that sees row n of the features through kernel offset k; negative: none
+//   neighbours  (K, M)   int32: the row of features that output row m sees through kernel element k; negative: none
+//   reverse     (K, N)   int32: the output row that sees row n of the features through kernel element k; negative: none
 //   output      (M, C)   contiguous
 //   argmax      (M, C)   int32: the row that the largest value comes from, -1 for a site without neighbours
 //
@@ -27,12 +27,12 @@ namespace fastcv {
 struct SparsePoolParams {
   void* target;               // (targets, channels)
   const void* source;         // (sources, channels)
-  const int32_t* map;         // (offsets, targets)
+  const int32_t* map;         // (volume, targets)
   int32_t* argmax;            // forward (targets, channels), or null; backward (sources, channels)
   int32_t* counts;            // (sources): how many neighbours each source row has; for the backward of the mean
-  const int32_t* neighbours;  // (count_offsets, sources): what `counts` is made from
+  const int32_t* neighbours;  // (count_volume, sources): what `counts` is made from
   DType dtype;
-  int64_t targets, sources, channels, offsets, count_offsets;
+  int64_t targets, sources, channels, volume, count_volume;
   bool count_missing;
 };
 

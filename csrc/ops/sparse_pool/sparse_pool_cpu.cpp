@@ -18,18 +18,16 @@ namespace {
 
 constexpr int64_t kRowsPerPiece = 128;
 
-// As many int32 as a vector of A has lanes, and integers as wide as A: what comparing such vectors gives.
+// As many int32 as a vector of A has lanes.
 template <class A>
 struct IndicesOf {
   typedef int32_t type __attribute__((vector_size(kVectorBytes / sizeof(A) * sizeof(int32_t))));
 };
 template <class A>
 using Indices = typename IndicesOf<A>::type;
-template <class A>
-using Mask = decltype(Vector<A>{} < Vector<A>{});
 
 template <class A>
-FASTCV_HD Indices<A> load_indices(const int32_t* source) {
+inline Indices<A> load_indices(const int32_t* source) {
   Indices<A> value;
   __builtin_memcpy(&value, source, sizeof(value));
   return value;
@@ -40,13 +38,13 @@ template <class Body>
 void for_each_row(const SparsePoolParams& p, const Body& body) {
   int beyond = 0;
   parallel_for(p.targets, kRowsPerPiece, [&](int64_t begin, int64_t end) {
-    const Scratch memory((p.offsets + 1) * sizeof(int32_t));
+    const Scratch memory(bytes_of<int32_t>(p.volume + 1));
     int32_t* list = memory.as<int32_t>();
     const uint32_t sources = static_cast<uint32_t>(p.sources);
     bool wrong = false;
     for (int64_t row = begin; row < end; ++row) {
       int64_t count = 0;
-      for (int64_t k = 0; k < p.offsets; ++k) {
+      for (int64_t k = 0; k < p.volume; ++k) {
         const int32_t source = p.map[k * p.targets + row];
         list[count] = source;
         count += static_cast<uint32_t>(source) < sources;
@@ -70,7 +68,7 @@ struct Count {
 // Calls wide(channel, vectors) for groups of channels: four vectors where that many are left, then single ones, the
 // last of which may overlap the one before; narrow(channel) for each channel where not even one vector fits.
 template <class A, class Wide, class Narrow>
-FASTCV_HD void for_each_channel(int64_t channels, const Wide& wide, const Narrow& narrow) {
+FASTCV_INLINE void for_each_channel(int64_t channels, const Wide& wide, const Narrow& narrow) {
   constexpr int64_t kWidth = kLanes<A>;
   int64_t c = 0;
   if (channels < kWidth) {
@@ -91,7 +89,7 @@ void max_forward(const SparsePoolParams& p) {
   for_each_row(p, [&](int64_t row, const int32_t* list, int64_t count) {
     T* target = static_cast<T*>(p.target) + row * p.channels;
     int32_t* argmax = kArgmax ? p.argmax + row * p.channels : nullptr;
-    if (count == 0) {
+    if (count == 0 && p.channels > 0) {  // without channels the pointers may be null
       __builtin_memset(target, 0, p.channels * sizeof(T));
       if (kArgmax) __builtin_memset(argmax, 0xff, p.channels * sizeof(int32_t));
       return;
@@ -101,18 +99,18 @@ void max_forward(const SparsePoolParams& p) {
         [&](int64_t c, auto width) {
           constexpr int kCount = decltype(width)::value;
           Vector<A> largest[kCount];
-          Mask<A> where[kCount];
+          IntegerVector<A> where[kCount];
           for (int v = 0; v < kCount; ++v) {
             largest[v] = load(source + list[0] * p.channels + c + v * kLanes<A>);
-            where[v] = Mask<A>{} + list[0];
+            where[v] = IntegerVector<A>{} + list[0];
           }
           for (int64_t i = 1; i < count; ++i) {
             const T* from = source + list[i] * p.channels + c;
             for (int v = 0; v < kCount; ++v) {
               const Vector<A> value = load(from + v * kLanes<A>);
-              const Mask<A> larger = ~(value <= largest[v]) & (largest[v] == largest[v]);  // is_larger
+              const IntegerVector<A> larger = ~(value <= largest[v]) & (largest[v] == largest[v]);  // is_larger
               largest[v] = larger ? value : largest[v];
-              if (kArgmax) where[v] = larger ? Mask<A>{} + list[i] : where[v];
+              if (kArgmax) where[v] = larger ? IntegerVector<A>{} + list[i] : where[v];
             }
           }
           for (int v = 0; v < kCount; ++v) {
@@ -154,7 +152,7 @@ void max_backward(const SparsePoolParams& p) {
             const int64_t offset = list[i] * p.channels + c;
             for (int v = 0; v < kCount; ++v) {
               const Indices<A> from = load_indices<A>(p.argmax + offset + v * kLanes<A>);
-              const Mask<A> mine = __builtin_convertvector(from == static_cast<int32_t>(row), Mask<A>);
+              const auto mine = __builtin_convertvector(from == static_cast<int32_t>(row), IntegerVector<A>);
               sum[v] += mine ? load(source + offset + v * kLanes<A>) : Vector<A>{};
             }
           }
@@ -206,7 +204,7 @@ void avg_forward(const SparsePoolParams& p) {
   add_rows<T>(
       p, [](auto value, int32_t) { return value; },
       [&](auto sum, int64_t count) {
-        if (p.count_missing) return sum / static_cast<A>(p.offsets > 0 ? p.offsets : 1);
+        if (p.count_missing) return sum / static_cast<A>(p.volume > 0 ? p.volume : 1);
         return sum / static_cast<A>(count > 0 ? count : 1);
       });
 }
@@ -215,13 +213,13 @@ template <class T>
 void avg_backward(const SparsePoolParams& p) {
   using A = Accumulate<T>;
   if (p.count_missing) {
-    const A divisor = static_cast<A>(p.count_offsets > 0 ? p.count_offsets : 1);
+    const A divisor = static_cast<A>(p.count_volume > 0 ? p.count_volume : 1);
     add_rows<T>(p, [&](auto value, int32_t) { return value / divisor; }, [](auto sum, int64_t) { return sum; });
     return;
   }
   parallel_for(p.sources, 1024, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) p.counts[row] = 0;
-    for (int64_t k = 0; k < p.count_offsets; ++k) {
+    for (int64_t k = 0; k < p.count_volume; ++k) {
       const int32_t* rows = p.neighbours + k * p.sources;
       for (int64_t row = begin; row < end; ++row) p.counts[row] += rows[row] >= 0;
     }

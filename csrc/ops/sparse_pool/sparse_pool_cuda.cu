@@ -17,12 +17,6 @@ namespace {
 
 constexpr int kBlockSize = 256;
 
-// kCount elements that move together.
-template <class T, int kCount>
-struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
-  T values[kCount];
-};
-
 template <class T>
 constexpr int kWidest = 16 / static_cast<int>(sizeof(T));
 
@@ -35,7 +29,7 @@ struct Place {
 template <int kPack>
 __device__ bool find_place(const SparsePoolParams& p, Place* place) {
   const unsigned packs = static_cast<unsigned>(p.channels / kPack);
-  const unsigned per_row = packs < kBlockSize ? packs : kBlockSize;
+  const unsigned per_row = least(packs, unsigned{kBlockSize});
   const unsigned rows = kBlockSize / per_row;
   const unsigned row = threadIdx.x / per_row;
   const unsigned pack = blockIdx.y * kBlockSize + threadIdx.x % per_row;
@@ -61,22 +55,22 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_max_pool_forward_kernel(
   A largest[kPack] = {};
   Pack<int32_t, kPack> where;
 #pragma unroll
-  for (int i = 0; i < kPack; ++i) where.values[i] = -1;
-  for (int64_t k = 0; k < p.offsets; ++k, map += p.targets) {
+  for (int i = 0; i < kPack; ++i) where.value[i] = -1;
+  for (int64_t k = 0; k < p.volume; ++k, map += p.targets) {
     const int32_t from = *map;
     if (from < 0 || from >= p.sources) continue;
     const Pack<T, kPack> row = *reinterpret_cast<const Pack<T, kPack>*>(source + from * p.channels);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      const A value = to_float(row.values[i]);
-      if (where.values[i] >= 0 && !is_larger(value, largest[i])) continue;
+      const A value = to_float(row.value[i]);
+      if (where.value[i] >= 0 && !is_larger(value, largest[i])) continue;
       largest[i] = value;
-      where.values[i] = from;
+      where.value[i] = from;
     }
   }
   Pack<T, kPack> result;
 #pragma unroll
-  for (int i = 0; i < kPack; ++i) result.values[i] = from_float<T>(largest[i]);
+  for (int i = 0; i < kPack; ++i) result.value[i] = from_float<T>(largest[i]);
   const int64_t target = place.row * p.channels + place.offset;
   *reinterpret_cast<Pack<T, kPack>*>(static_cast<T*>(p.target) + target) = result;
   if (p.argmax != nullptr) *reinterpret_cast<Pack<int32_t, kPack>*>(p.argmax + target) = where;
@@ -91,19 +85,19 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_max_pool_backward_kernel
   const int32_t* argmax = p.argmax + place.offset;
   const int32_t* map = p.map + place.row;
   A sum[kPack] = {};
-  for (int64_t k = 0; k < p.offsets; ++k, map += p.targets) {
+  for (int64_t k = 0; k < p.volume; ++k, map += p.targets) {
     const int32_t from = *map;
     if (from < 0 || from >= p.sources) continue;
     const Pack<int32_t, kPack> where = *reinterpret_cast<const Pack<int32_t, kPack>*>(argmax + from * p.channels);
     const Pack<T, kPack> row = *reinterpret_cast<const Pack<T, kPack>*>(source + from * p.channels);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      if (where.values[i] == place.row) sum[i] += to_float(row.values[i]);
+      if (where.value[i] == place.row) sum[i] += to_float(row.value[i]);
     }
   }
   Pack<T, kPack> result;
 #pragma unroll
-  for (int i = 0; i < kPack; ++i) result.values[i] = from_float<T>(sum[i]);
+  for (int i = 0; i < kPack; ++i) result.value[i] = from_float<T>(sum[i]);
   *reinterpret_cast<Pack<T, kPack>*>(static_cast<T*>(p.target) + place.row * p.channels + place.offset) = result;
 }
 
@@ -115,10 +109,10 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_avg_pool_kernel(const Sp
   if (!find_place<kPack>(p, &place)) return;
   const T* source = static_cast<const T*>(p.source) + place.offset;
   const int32_t* map = p.map + place.row;
-  const int64_t all = kBackward ? p.count_offsets : p.offsets;
+  const int64_t all = kBackward ? p.count_volume : p.volume;
   A sum[kPack] = {};
   int64_t count = 0;
-  for (int64_t k = 0; k < p.offsets; ++k, map += p.targets) {
+  for (int64_t k = 0; k < p.volume; ++k, map += p.targets) {
     const int32_t from = *map;
     if (from < 0 || from >= p.sources) continue;
     ++count;
@@ -126,7 +120,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_avg_pool_kernel(const Sp
     const Pack<T, kPack> row = *reinterpret_cast<const Pack<T, kPack>*>(source + from * p.channels);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      const A value = to_float(row.values[i]);
+      const A value = to_float(row.value[i]);
       sum[i] += kBackward ? value / divisor : value;
     }
   }
@@ -134,7 +128,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_avg_pool_kernel(const Sp
   Pack<T, kPack> result;
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
-    result.values[i] = from_float<T>(kBackward ? sum[i] : sum[i] / static_cast<A>(divisor > 0 ? divisor : 1));
+    result.value[i] = from_float<T>(kBackward ? sum[i] : sum[i] / static_cast<A>(divisor > 0 ? divisor : 1));
   }
   *reinterpret_cast<Pack<T, kPack>*>(static_cast<T*>(p.target) + place.row * p.channels + place.offset) = result;
 }
@@ -144,7 +138,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) count_neighbours_kernel(const S
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
   if (row >= p.sources) return;
   int count = 0;
-  for (int64_t k = 0; k < p.count_offsets; ++k) count += p.neighbours[k * p.sources + row] >= 0;
+  for (int64_t k = 0; k < p.count_volume; ++k) count += p.neighbours[k * p.sources + row] >= 0;
   p.counts[row] = count > 0 ? count : 1;
 }
 

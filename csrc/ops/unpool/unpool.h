@@ -13,8 +13,8 @@
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/image.h"
 #include "core/types.h"
+#include "families/image/image.h"
 
 namespace fastcv {
 

@@ -1,5 +1,5 @@
 #include "core/dispatch.h"
-#include "core/image_bind.h"
+#include "families/image/image_bind.h"
 #include "ops/unpool/unpool.h"
 
 namespace py = pybind11;
@@ -7,53 +7,65 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-UnpoolParams make_params(Argument small, Argument large, int64_t scale_y, int64_t scale_x, bool nails) {
-  check_shape(small, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
-  check_floating(small);
-  constexpr int64_t kMost = 0x7fffffff;
-  if (scale_y < 1 || scale_x < 1 || scale_y > kMost || scale_x > kMost) {
-    throw py::value_error("scale must be positive and below 2^31, got (" + std::to_string(scale_y) + ", " +
-                          std::to_string(scale_x) + ")");
-  }
-  const int64_t* shape = small.view.shape;
-  int64_t height, width;
-  if (__builtin_mul_overflow(shape[2], scale_y, &height) || __builtin_mul_overflow(shape[3], scale_x, &width)) {
-    throw py::value_error("scale gives an image of more than 2^63 pixels a side");
-  }
-  check_shape(large, {shape[0], shape[1], height, width}, "(N, C, H * scale, W * scale)");
-  check_same_dtype(large, small);
-  check_same_device(large, small);
-  const bool channels_last = shared_layout_is_channels_last({small, large});
+void check_scale(int64_t height, int64_t width) {
+  constexpr int64_t kLimit = int64_t{1} << 31;
+  if (height >= 1 && width >= 1 && height < kLimit && width < kLimit) return;
+  refuse("scale", "be positive and less than 2^31", describe_pair(height, width));
+}
+
+UnpoolParams make_params(const TensorView& small, const TensorView& large, ImageShape shape, int64_t scale_y,
+                         int64_t scale_x, bool nails) {
   UnpoolParams params{};
-  params.small = small.view.data;
-  params.large = large.view.data;
-  params.dtype = small.view.dtype;
-  params.shape = image_shape(small, channels_last);
-  image_shape(large, channels_last);  // its limits
+  params.small = small.data;
+  params.large = large.data;
+  params.dtype = small.dtype;
+  params.shape = shape;
   params.scale_y = scale_y;
   params.scale_x = scale_x;
   params.nails = nails;
   return params;
 }
 
-void unpool_forward(const TensorView& output, const TensorView& input, int64_t scale_y, int64_t scale_x, bool nails) {
-  const UnpoolParams params = make_params({input, "input"}, {output, "output"}, scale_y, scale_x, nails);
-  if (output.elements() == 0) return;
-  FASTCV_RUN(unpool_forward, params, input);
+py::object unpool(const TensorView& input, int64_t scale_height, int64_t scale_width, bool nails) {
+  check_shape({input, "input"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
+  check_floating({input, "input"});
+  check_scale(scale_height, scale_width);
+  const bool channels_last = gives_channels_last(input);
+  const int64_t sizes[] = {input.shape[0], input.shape[1], multiply_sizes(input.shape[2], scale_height),
+                           multiply_sizes(input.shape[3], scale_width)};
+  image_shape("output", sizes, channels_last);  // its limits
+  const ImageShape shape = image_shape("input", input.shape, channels_last);
+  NewTensor output = new_dense(input, input.dtype, sizes);
+  const TensorView small = as_images(input);
+  const UnpoolParams params = make_params(small, output.view, shape, scale_height, scale_width, nails);
+  if (output.view.elements() > 0) FASTCV_RUN(unpool_forward, params, input);
+  return std::move(output.object);
 }
 
-void unpool_backward(const TensorView& grad_input, const TensorView& grad_output, int64_t scale_y, int64_t scale_x,
-                     bool nails) {
-  const UnpoolParams params =
-      make_params({grad_input, "grad_input"}, {grad_output, "grad_output"}, scale_y, scale_x, nails);
-  if (grad_input.elements() == 0) return;
-  FASTCV_RUN(unpool_backward, params, grad_input);
+py::object unpool_backward(const TensorView& grad_output, int64_t scale_height, int64_t scale_width, bool nails) {
+  check_scale(scale_height, scale_width);
+  const int64_t* large = grad_output.shape;
+  if (grad_output.rank != 4 || large[2] % scale_height != 0 || large[3] % scale_width != 0) {
+    refuse("grad_output",
+           "have shape (N, C, H * " + std::to_string(scale_height) + ", W * " + std::to_string(scale_width) + ")",
+           describe_shape(grad_output));
+  }
+  check_floating({grad_output, "grad_output"});
+  const bool channels_last = gives_channels_last(grad_output);
+  const int64_t sizes[] = {large[0], large[1], large[2] / scale_height, large[3] / scale_width};
+  image_shape("grad_output", large, channels_last);  // its limits
+  const ImageShape shape = image_shape("grad_input", sizes, channels_last);
+  NewTensor grad_input = new_dense(grad_output, grad_output.dtype, sizes);
+  const TensorView source = as_images(grad_output);
+  const UnpoolParams params = make_params(grad_input.view, source, shape, scale_height, scale_width, nails);
+  if (grad_input.view.elements() > 0) FASTCV_RUN(unpool_backward, params, grad_output);
+  return std::move(grad_input.object);
 }
 
 }  // namespace
 
 void bind_unpool(py::module_& module) {
-  module.def("unpool_forward", &unpool_forward);
+  module.def("unpool", &unpool);
   module.def("unpool_backward", &unpool_backward);
 }
 

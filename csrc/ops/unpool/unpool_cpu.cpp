@@ -19,13 +19,13 @@ int64_t row_grain(const UnpoolParams& p, int64_t element_bytes) {
 }
 
 template <class U>
-FASTCV_HD Vector<U> load_bits(const U* source) {
+inline Vector<U> load_bits(const U* source) {
   Vector<U> value;
   __builtin_memcpy(&value, source, sizeof(value));
   return value;
 }
 template <class U>
-FASTCV_HD void store_bits(U* target, Vector<U> value) {
+inline void store_bits(U* target, Vector<U> value) {
   __builtin_memcpy(target, &value, sizeof(value));
 }
 
@@ -68,6 +68,7 @@ void expand_row(const U* in, U* out, int64_t width, int64_t run, int64_t scale) 
 template <class U, bool kNails>
 void expand(const UnpoolParams& p) {
   const int64_t in_length = row_length(p.shape), out_length = in_length * p.scale_x;
+  if (element_count(p.shape) == 0) return;  // the pointers may be null
   advise_huge_pages(p.large, element_count(p.shape) * p.scale_x * p.scale_y * sizeof(U));
   parallel_for(row_count(p.shape), row_grain(p, sizeof(U)), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -89,6 +90,7 @@ void expand(const UnpoolParams& p) {
 
 template <class U>
 void pick_nails(const UnpoolParams& p) {
+  if (element_count(p.shape) == 0) return;  // the pointers may be null
   const int64_t length = row_length(p.shape), run = p.shape.run, step = p.scale_x * run;
   parallel_for(row_count(p.shape), row_grain(p, sizeof(U)), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -104,14 +106,14 @@ void pick_nails(const UnpoolParams& p) {
 }
 
 template <class T>
-FASTCV_HD Vector<Accumulate<T>> sum_column(const T* in, int64_t stride, int64_t count) {
+inline Vector<Accumulate<T>> sum_column(const T* in, int64_t stride, int64_t count) {
   Vector<Accumulate<T>> sum = load(in);
   for (int64_t k = 1; k < count; ++k) sum += load(in + k * stride);
   return sum;
 }
 
 template <class T>
-FASTCV_HD Accumulate<T> sum_rectangle(const T* in, int64_t stride, int64_t rows, int64_t step, int64_t columns) {
+inline Accumulate<T> sum_rectangle(const T* in, int64_t stride, int64_t rows, int64_t step, int64_t columns) {
   Accumulate<T> sum(0);
   for (int64_t j = 0; j < columns; ++j) {
     Accumulate<T> column = to_float(in[j * step]);

@@ -1,5 +1,5 @@
 // Upsampling without weights on CUDA: one thread per element of the result, bound by memory. See unpool.h.
-#include "core/cuda/rows.cuh"
+#include "families/image/rows.cuh"
 #include "ops/unpool/unpool.h"
 
 namespace fastcv::FASTCV_VARIANT {

@@ -10,8 +10,8 @@
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/image.h"
 #include "core/types.h"
+#include "families/image/image.h"
 
 namespace fastcv {
 
@@ -40,13 +40,13 @@ template <class A>
 FASTCV_HD A upsample_position(A scale, bool align_corners, int64_t output) {
   if (align_corners) return scale * static_cast<A>(output);
   const A position = scale * (static_cast<A>(output) + A(0.5)) - A(0.5);
-  return position > A(0) ? position : A(0);
+  return greatest(position, A(0));
 }
 
 template <class A>
 FASTCV_HD UpsampleTap<A> upsample_tap(A scale, bool align_corners, int64_t output, int64_t size) {
   const A position = upsample_position(scale, align_corners, output), last = static_cast<A>(size - 1);
-  const int low = static_cast<int>(position < last ? position : last);
+  const int low = static_cast<int>(least(position, last));
   A fraction = position - static_cast<A>(low);
   if (fraction > A(1)) fraction = A(1);
   return {low, low + (low < size - 1), A(1) - fraction, fraction};

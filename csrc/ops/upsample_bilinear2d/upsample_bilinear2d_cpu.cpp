@@ -18,7 +18,7 @@ constexpr int64_t kPieceElements = 16 << 10;
 // Rows that one piece of work makes: each piece begins with scratch rows of its own.
 int64_t rows_per_piece(int64_t length) {
   const int64_t rows = kPieceElements / (length > 0 ? length : 1);
-  return rows < 8 ? 8 : rows;
+  return greatest(rows, 8);
 }
 
 // One axis, for all output positions: neighbours, and their weights.
@@ -31,7 +31,7 @@ struct Taps {
   A* weight_high;
 
   Taps(const UpsampleParams& p, int axis, int64_t size, int64_t outputs)
-      : memory(outputs * 2 * (sizeof(A) + sizeof(int32_t))) {
+      : memory(bytes_of<A>(2, outputs) + bytes_of<int32_t>(2, outputs)) {
     weight_low = memory.as<A>();
     weight_high = weight_low + outputs;
     low = reinterpret_cast<int32_t*>(weight_high + outputs);
@@ -56,7 +56,7 @@ struct Takers {
   A** weights;
 
   Takers(const Taps<A>& taps, int64_t size, int64_t outputs)
-      : memory(size * (2 * sizeof(int32_t) + sizeof(A*)) + 2 * outputs * sizeof(A)) {
+      : memory(bytes_of<A*>(size) + bytes_of<A>(2, outputs) + bytes_of<int32_t>(2, size)) {
     weights = memory.as<A*>();
     A* next = reinterpret_cast<A*>(weights + size);
     first = reinterpret_cast<int32_t*>(next + 2 * outputs);
@@ -90,9 +90,7 @@ void interpolate_row(const T* row, int64_t width, int64_t run, const Taps<A>& ta
     if constexpr (sizeof(T) == sizeof(A)) {
       source = row;
     } else {
-      int64_t x = 0;
-      for (; x + kLanes<A> <= width; x += kLanes<A>) store(plain + x, load(row + x));
-      for (; x < width; ++x) plain[x] = to_float(row[x]);
+      convert_run(row, width, plain);
       source = plain;
     }
     for (int64_t o = 0; o < outputs; ++o) {
@@ -104,21 +102,13 @@ void interpolate_row(const T* row, int64_t width, int64_t run, const Taps<A>& ta
     const T *low = row + taps.low[o] * run, *high = row + taps.high[o] * run;
     const A weight_low = taps.weight_low[o], weight_high = taps.weight_high[o];
     A* pixel = out + o * run;
-    int64_t c = 0;
-    for (; c + kLanes<A> <= run; c += kLanes<A>) {
-      store(pixel + c, weight_low * load(low + c) + weight_high * load(high + c));
-    }
-    for (; c < run; ++c) pixel[c] = weight_low * to_float(low[c]) + weight_high * to_float(high[c]);
+    for_each_vector<A>(run, [&](auto at) { at.store(pixel, weight_low * at.load(low) + weight_high * at.load(high)); });
   }
 }
 
 template <class T, class A>
 void blend_rows(const A* low, const A* high, A weight_low, A weight_high, int64_t length, T* out) {
-  int64_t i = 0;
-  for (; i + kLanes<A> <= length; i += kLanes<A>) {
-    store(out + i, weight_low * load(low + i) + weight_high * load(high + i));
-  }
-  for (; i < length; ++i) out[i] = from_float<T>(weight_low * low[i] + weight_high * high[i]);
+  for_each_vector<A>(length, [&](auto at) { at.store(out, weight_low * at.load(low) + weight_high * at.load(high)); });
 }
 
 template <class T>
@@ -126,18 +116,18 @@ void forward(const UpsampleParams& p) {
   using A = Accumulate<T>;
   const int64_t in_length = row_length(p.shape), out_length = p.output_width * p.shape.run;
   const Taps<A> ys(p, 0, p.shape.height, p.output_height), xs(p, 1, p.shape.width, p.output_width);
-  const int64_t rows = rows_per_piece(out_length), pieces = (p.output_height + rows - 1) / rows;
-  const int64_t piece_elements = (rows < p.output_height ? rows : p.output_height) * out_length;
+  const int64_t rows = rows_per_piece(out_length), pieces = ceil_div(p.output_height, rows);
+  const int64_t piece_elements = least(rows, p.output_height) * out_length;
   advise_huge_pages(p.output, p.shape.outer * p.output_height * out_length * sizeof(T));
   parallel_for(p.shape.outer * pieces, 1 + kPieceElements / (piece_elements + 1), [&](int64_t begin, int64_t end) {
-    const Scratch scratch((2 * out_length + p.shape.width) * sizeof(A));
+    const Scratch scratch(bytes_of<A>(2, p.output_width, p.shape.run) + bytes_of<A>(p.shape.width));
     A* buffers[2] = {scratch.as<A>(), scratch.as<A>() + out_length};
     A* plain = buffers[1] + out_length;
     for (int64_t i = begin; i < end; ++i) {
       const T* image = static_cast<const T*>(p.input) + i / pieces * p.shape.height * in_length;
       T* result = static_cast<T*>(p.output) + i / pieces * p.output_height * out_length;
       const int64_t first = i % pieces * rows;
-      const int64_t last = first + rows < p.output_height ? first + rows : p.output_height;
+      const int64_t last = least(first + rows, p.output_height);
       int32_t held[2] = {-1, -1};  // which input row a buffer has: row r is kept in buffer r % 2
       const auto interpolated = [&](int32_t y) {
         A* buffer = buffers[y % 2];
@@ -160,17 +150,11 @@ void forward(const UpsampleParams& p) {
 // sum = the weighted sum of `count` rows.
 template <class T, class A>
 void sum_rows(const T* rows, int64_t length, const A* weights, int64_t count, A* sum) {
-  int64_t i = 0;
-  for (; i + kLanes<A> <= length; i += kLanes<A>) {
-    Vector<A> total{};
-    for (int64_t k = 0; k < count; ++k) total += weights[k] * load(rows + k * length + i);
-    store(sum + i, total);
-  }
-  for (; i < length; ++i) {
-    A total(0);
-    for (int64_t k = 0; k < count; ++k) total += weights[k] * to_float(rows[k * length + i]);
-    sum[i] = total;
-  }
+  for_each_vector<A>(length, [&](auto at) {
+    typename decltype(at)::Value total{};
+    for (int64_t k = 0; k < count; ++k) total += weights[k] * at.load(rows + k * length);
+    at.store(sum, total);
+  });
 }
 
 template <class T, class A>
@@ -178,17 +162,11 @@ void sum_pixels(const A* row, const Takers<A>& takers, int64_t width, int64_t ru
   for (int64_t x = 0; x < width; ++x) {
     const A *pixels = row + (takers.count[x] > 0 ? takers.first[x] : 0) * run, *weights = takers.weights[x];
     const int64_t count = takers.count[x];
-    int64_t c = 0;
-    for (; c + kLanes<A> <= run; c += kLanes<A>) {
-      Vector<A> total{};
-      for (int64_t k = 0; k < count; ++k) total += weights[k] * load(pixels + k * run + c);
-      store(out + x * run + c, total);
-    }
-    for (; c < run; ++c) {
-      A total(0);
-      for (int64_t k = 0; k < count; ++k) total += weights[k] * pixels[k * run + c];
-      out[x * run + c] = from_float<T>(total);
-    }
+    for_each_vector<A>(run, [&](auto at) {
+      typename decltype(at)::Value total{};
+      for (int64_t k = 0; k < count; ++k) total += weights[k] * at.load(pixels + k * run);
+      at.store(out + x * run, total);
+    });
   }
 }
 
@@ -201,7 +179,7 @@ void backward(const UpsampleParams& p) {
   const Takers<A> y_takers(ys, height, p.output_height), x_takers(xs, p.shape.width, p.output_width);
   const int64_t elements = out_length * (1 + p.output_height / height);
   parallel_for(p.shape.outer * height, 1 + kPieceElements / (elements + 1), [&](int64_t begin, int64_t end) {
-    const Scratch scratch(out_length * sizeof(A));
+    const Scratch scratch(bytes_of<A>(p.output_width, p.shape.run));
     for (int64_t i = begin; i < end; ++i) {
       const int64_t y = i % height, count = y_takers.count[y];
       const T* rows = static_cast<const T*>(p.output) +

@@ -2,7 +2,7 @@
 //
 // The backward has no atomics: the thread of an input pixel goes over the output pixels that may take from it, four a
 // side when the map was doubled, and adds what they took, in a fixed order.
-#include "core/cuda/rows.cuh"
+#include "families/image/rows.cuh"
 #include "ops/upsample_bilinear2d/upsample_bilinear2d.h"
 
 namespace fastcv::FASTCV_VARIANT {

@@ -12,28 +12,18 @@
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/voxel_grid.h"
+#include "families/voxel/voxel_grid.h"
 
 namespace fastcv {
 
-struct VoxelIdsParams {
-  const void* points;
-  DType dtype;
-  int64_t count, stride;
-  PointClouds clouds;
+struct VoxelIdsParams : VoxelPoints {
   const int64_t* batch;  // or null
-  VoxelGrid grid;
   int32_t* ids;
 };
 
 enum class Occupancy : int { kBinary, kCount, kDensity };
 
-struct VoxelOccupancyParams {
-  const void* points;
-  DType dtype;
-  int64_t count, stride;
-  PointClouds clouds;
-  VoxelGrid grid;
+struct VoxelOccupancyParams : VoxelPoints {
   int64_t cells;     // of one cloud
   float* occupancy;  // holds int32 counts on the way
   int64_t* inside;   // (B,) scratch: points of each cloud inside the grid

@@ -1,5 +1,5 @@
 #include "core/dispatch.h"
-#include "core/voxel_grid_bind.h"
+#include "families/voxel/voxel_grid_bind.h"
 #include "ops/voxel_ids/voxel_ids.h"
 
 namespace py = pybind11;
@@ -7,62 +7,57 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-void voxel_ids(const TensorView& ids, const TensorView& points, const GridNumbers& grid, const py::object& offsets,
-               const py::object& batch) {
-  check_points(points);
-  check_shape({ids, "ids"}, {points.shape[0], 4}, "(P, 4)");
-  check_dtype({ids, "ids"}, DType::kInt32);
-  check_contiguous({ids, "ids"});
-  check_same_device({ids, "ids"}, {points, "points"});
-  VoxelIdsParams p{};
-  p.points = points.data;
-  p.dtype = points.dtype;
-  p.count = points.shape[0];
-  p.stride = points.strides[0];
-  p.clouds = make_clouds(offsets, points);
-  p.grid = make_voxel_grid(grid, points.dtype, p.clouds.count);
-  p.ids = static_cast<int32_t*>(ids.data);
-  if (!batch.is_none()) {
-    const TensorView view = view_of(batch.ptr());
-    check_shape({view, "batch"}, {points.shape[0]}, "(P,)");
-    check_dtype({view, "batch"}, DType::kInt64);
-    check_contiguous({view, "batch"});
-    check_same_device({view, "batch"}, {points, "points"});
-    p.batch = static_cast<const int64_t*>(view.data);
+// The cloud of each point, as int64; a view of nothing where there is none.
+TensorView checked_batch(const OptionalTensor& batch, const TensorView& points) {
+  if (!batch) return {};
+  check_shape({batch, "batch"}, {points.shape[0]}, "(P,)");
+  if (batch.dtype != DType::kInt64 && batch.dtype != DType::kInt32) {
+    refuse_type("batch", "be int64 or int32", describe_dtype(batch));
   }
-  FASTCV_RUN(voxel_ids, p, points);
+  check_same_device({batch, "batch"}, {points, "points"});
+  return converted(batch, DType::kInt64);
 }
 
-void voxel_occupancy(const TensorView& occupancy, const TensorView& inside, const TensorView& points,
-                     const GridNumbers& grid, const py::object& offsets, int mode) {
-  check_points(points);
+py::object voxel_ids(const TensorView& points, const GridNumbers& grid, const OptionalTensor& offsets,
+                     const OptionalTensor& batch) {
+  if (batch && offsets) refuse("batch", "be None where offsets are given", "both");
+  const CheckedPoints checked(points, grid, offsets);
+  const TensorView cloud_of_each = checked_batch(batch, points);
+  NewTensor ids = new_contiguous(points, DType::kInt32, {points.shape[0], 4});
+  VoxelIdsParams p{checked.params, cloud_of_each.as<int64_t>(), ids.view.as<int32_t>()};
+  if (p.count > 0) FASTCV_RUN(voxel_ids, p, points);
+  return std::move(ids.object);
+}
+
+py::object voxel_occupancy(const TensorView& points, const GridNumbers& grid, const OptionalTensor& offsets,
+                           int64_t mode) {
+  const CheckedPoints checked(points, grid, offsets);
   VoxelOccupancyParams p{};
-  p.points = points.data;
-  p.dtype = points.dtype;
-  p.count = points.shape[0];
-  p.stride = points.strides[0];
-  p.clouds = make_clouds(offsets, points);
-  p.grid = make_voxel_grid(grid, points.dtype, p.clouds.count);
-  if (p.clouds.count > 65535) throw py::value_error("offsets must be of at most 65535 clouds");
-  p.cells = p.grid.cells[0] * p.grid.cells[1] * p.grid.cells[2];
-  check_dtype({occupancy, "occupancy"}, DType::kFloat32);
-  check_contiguous({occupancy, "occupancy"});
-  check_same_device({occupancy, "occupancy"}, {points, "points"});
-  if (occupancy.elements() != p.clouds.count * p.cells) throw py::value_error("occupancy must be (B, Z, Y, X)");
-  check_shape({inside, "inside"}, {p.clouds.count}, "(B,)");
-  check_dtype({inside, "inside"}, DType::kInt64);
-  check_contiguous({inside, "inside"});
-  check_same_device({inside, "inside"}, {points, "points"});
-  if (mode < 0 || mode > 2) throw py::value_error("mode must be 0, 1 or 2");
-  p.occupancy = static_cast<float*>(occupancy.data);
-  p.inside = static_cast<int64_t*>(inside.data);
+  static_cast<VoxelPoints&>(p) = checked.params;
+  if (p.clouds.count > 65535) refuse("offsets", "be of at most 65535 clouds", std::to_string(p.clouds.count));
+  if (mode < 0 || mode > 2) refuse("mode", "be 0, 1 or 2", std::to_string(mode));
+  const int64_t shape[] = {p.clouds.count, p.grid.cells[2], p.grid.cells[1], p.grid.cells[0]};
+  const int first = checked.has_offsets() ? 0 : 1;
+  NewTensor occupancy = new_contiguous(points, DType::kFloat32, shape + first, 4 - first);
+  const NewTensor inside = new_contiguous(points, DType::kInt64, {p.clouds.count});
+  p.cells = shape[1] * shape[2] * shape[3];
+  p.occupancy = occupancy.view.as<float>();
+  p.inside = inside.view.as<int64_t>();
   p.mode = static_cast<Occupancy>(mode);
-  FASTCV_RUN(voxel_occupancy, p, points);
+  if (p.clouds.count > 0) FASTCV_RUN(voxel_occupancy, p, points);
+  return std::move(occupancy.object);
+}
+
+// How many voxels a grid has along z, y and x.
+py::tuple voxel_grid_cells(const GridNumbers& numbers) {
+  const VoxelGrid grid = make_voxel_grid(numbers, DType::kFloat64, 1);
+  return py::make_tuple(grid.cells[2], grid.cells[1], grid.cells[0]);
 }
 
 }  // namespace
 
 void bind_voxel_ids(py::module_& module) {
+  module.def("voxel_grid_cells", &voxel_grid_cells);
   module.def("voxel_ids", &voxel_ids);
   module.def("voxel_occupancy", &voxel_occupancy);
 }

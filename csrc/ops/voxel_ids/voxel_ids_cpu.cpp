@@ -5,7 +5,7 @@
 // 0.2 m (20 x 400 x 352 float32) is 11 MB: writing it takes longer than the points.
 #include "core/memory.h"
 #include "core/parallel.h"
-#include "core/voxel_grid_cpu.h"
+#include "families/voxel/voxel_grid_cpu.h"
 #include "ops/voxel_ids/voxel_ids.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -21,7 +21,7 @@ void find_ids(const VoxelIdsParams& p) {
     VoxelBatch batch;
     int64_t cloud = cloud_of(begin, p.clouds);
     for (int64_t base = begin; base < end; base += kVoxelBatch) {
-      const int size = static_cast<int>(end - base < kVoxelBatch ? end - base : kVoxelBatch);
+      const int size = static_cast<int>(least(end - base, kVoxelBatch));
       find_voxels(static_cast<const T*>(p.points) + base * p.stride, p.stride, size, axes, batch);
       for (int i = 0; i < size; ++i) {
         if (p.batch != nullptr) {
@@ -48,7 +48,7 @@ void occupy(const VoxelOccupancyParams& p, int64_t cloud, int64_t first, int64_t
     VoxelBatch batch;
     int64_t inside = 0;
     for (int64_t base = begin; base < end; base += kVoxelBatch) {
-      const int size = static_cast<int>(end - base < kVoxelBatch ? end - base : kVoxelBatch);
+      const int size = static_cast<int>(least(end - base, kVoxelBatch));
       find_voxels(static_cast<const T*>(p.points) + (first + base) * p.stride, p.stride, size, axes, batch);
       for (int i = 0; i < size; ++i) {
         if (batch.z[i] < 0) continue;

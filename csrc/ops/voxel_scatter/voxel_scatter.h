@@ -16,6 +16,7 @@
 #pragma once
 
 #include "core/cpu_variants.h"
+#include "core/cuda/scan_size.h"
 #include "core/types.h"
 
 namespace fastcv {
@@ -29,7 +30,7 @@ struct VoxelSegmentsParams {
   int64_t* voxel_of;
   int64_t* voxel_count;
   const int64_t* sorted;  // CUDA: the order, by the caller
-  int32_t* block_sums;    // CUDA: (P / 1024 + 2,) scratch
+  int32_t* block_sums;    // CUDA: (scan_sums(P),) scratch
 };
 
 enum class VoxelReduction : int { kSum, kMean, kMax, kMin };

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kChunk = 64;  // channels whose sums are in registers or L1
 
-FASTCV_HD bool is_inside(const int32_t* row) {
+inline bool is_inside(const int32_t* row) {
   return (row[0] | row[1] | row[2] | row[3]) >= 0;
 }
 
@@ -32,7 +32,7 @@ void reduce(const VoxelReduceParams& p) {
       const Segment segment(p.starts, voxel, p.ordered);
       const A scale = static_cast<A>(segment.end - segment.begin);
       for (int64_t c0 = 0; c0 < p.channels; c0 += kChunk) {
-        const int64_t channels = p.channels - c0 < kChunk ? p.channels - c0 : kChunk;
+        const int64_t channels = least(p.channels - c0, kChunk);
         for (int64_t c = 0; c < channels; ++c) sums[c] = A(0), best[c] = -1;
         for (int64_t i = segment.begin; i < segment.end; ++i) {
           const int32_t point = p.order[i];
@@ -91,10 +91,9 @@ void spread(const VoxelSpreadParams& p) {
 void voxel_segments_cpu(const VoxelSegmentsParams& p) {
   uint64_t most[4] = {0, 0, 0, 0};
   int64_t inside = 0;
-  const size_t n = static_cast<size_t>(p.count);
-  const Scratch memory1(n * 8), memory2(n * 8), memory3(n * 4), memory4(n * 4);
-  uint64_t *keys = memory1.as<uint64_t>(), *spare_keys = memory2.as<uint64_t>();
-  uint32_t *points = memory3.as<uint32_t>(), *spare_points = memory4.as<uint32_t>();
+  const Scratch key_memory(bytes_of<uint64_t>(2, p.count)), point_memory(bytes_of<uint32_t>(2, p.count));
+  uint64_t *keys = key_memory.as<uint64_t>(), *spare_keys = keys + p.count;
+  uint32_t *points = point_memory.as<uint32_t>(), *spare_points = points + p.count;
   for (int64_t i = 0; i < p.count; ++i) {
     const int32_t* const row = p.coords + 4 * i;
     p.voxel_of[i] = -1;
@@ -102,7 +101,7 @@ void voxel_segments_cpu(const VoxelSegmentsParams& p) {
     points[inside++] = static_cast<uint32_t>(i);
     for (int axis = 0; axis < 4; ++axis) {
       const uint64_t value = static_cast<uint32_t>(row[axis]);
-      most[axis] = value > most[axis] ? value : most[axis];
+      most[axis] = greatest(value, most[axis]);
     }
   }
   double volume = 1;

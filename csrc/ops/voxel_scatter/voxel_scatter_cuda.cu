@@ -5,7 +5,7 @@
 // Napkin maths, 1 000 000 points of 16 float32 channels in 160 000 voxels: 64 MB of features in, 10 MB out, 4 MB of
 // order: 78 MB, 18 us at 4.3 TB/s; the sort before it moves 16 bytes per point and pass.
 #include "core/cuda/exclusive_scan.cuh"
-#include "core/cuda/feature_rows.cuh"
+#include "families/voxel/feature_rows.cuh"
 #include "ops/voxel_scatter/voxel_scatter.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kScanBlock, 1) segments_number_kernel(const Vo
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kScanBlock + threadIdx.x;
   const bool begins = begins_voxel(p, i);
   int total;
-  const int voxel = p.block_sums[blockIdx.x] + block_rank(begins, total) + (begins ? 1 : 0) - 1;
+  const int voxel = p.block_sums[blockIdx.x] + block_rank<kScanBlock>(begins, total) + (begins ? 1 : 0) - 1;
   if (i == 0) *p.voxel_count = p.block_sums[gridDim.x];
   if (i >= p.count) return;
   const int64_t point = p.sorted[i];

@@ -17,17 +17,14 @@
 #pragma once
 
 #include "core/cpu_variants.h"
-#include "core/voxel_grid.h"
+#include "core/cuda/scan_size.h"
+#include "core/hash.h"
+#include "families/voxel/voxel_grid.h"
 
 namespace fastcv {
 
-struct VoxelizeParams {
-  const void* points;
-  DType dtype;
-  int64_t count, features;  // P, F
-  int64_t stride;           // of a row of points, in elements
-  PointClouds clouds;
-  VoxelGrid grid;
+struct VoxelizeParams : VoxelPoints {
+  int64_t features;  // F
   void* voxels;
   int32_t* coords;
   int64_t coords_width;  // 3 or 4
@@ -40,19 +37,41 @@ struct VoxelizeParams {
   // CUDA works in two steps, between which the caller may look at the counts: find the voxels (counts), then fill the
   // outputs. The CPU does both at once.
   bool find, fill;
-  void* workspace;          // 16-aligned; the same for both
-  int64_t workspace_bytes;  // voxelize_workspace_bytes(P, B)
-  int32_t* members;         // (V, M): for filling
+  void* workspace;   // VoxelizeWorkspace(P, B).bytes, 16-aligned; the same for both
+  int32_t* members;  // (V, M): for filling
 };
-
-// CUDA: a hash table of 12 bytes per slot with two to four slots per point, and some numbers per point, block and
-// cloud.
-constexpr int64_t voxelize_workspace_bytes(int64_t points, int64_t clouds) {
-  int64_t capacity = 32;
-  while (capacity < 2 * points) capacity *= 2;
-  return 12 * capacity + 4 * points + 4 * (points / 1024 + 2) + 12 * (clouds + 1) + 6 * 16;
-}
 
 FASTCV_DECLARE_KERNEL(voxelize, VoxelizeParams);
 
+namespace FASTCV_VARIANT {
+
+// CUDA's workspace: where its parts begin, in bytes, each 16-aligned, and how long it is.
+struct VoxelizeWorkspace {
+  int64_t slots;       // S: of the hash table
+  int64_t keys;        // (S,) uint64: the voxel of a slot; later, once all are entered, its number
+  int64_t firsts;      // (S,) int32: its first point
+  int64_t slot_of;     // (P,) int32: the slot of a point's voxel, -1 outside
+  int64_t block_sums;  // (scan_sums(P),) int32: how many first points before each block of points
+  int64_t cloud_sums;  // (B + 1,) int32: how many before each cloud
+  int64_t cloud_rows;  // (B + 1,) int64: the first row of each cloud
+  int64_t bytes;
+
+  constexpr VoxelizeWorkspace(int64_t points, int64_t clouds)
+      : slots(hash_capacity(points)),
+        keys(0),
+        firsts(after(keys, 8 * slots)),
+        slot_of(after(firsts, 4 * slots)),
+        block_sums(after(slot_of, 4 * points)),
+        cloud_sums(after(block_sums, 4 * scan_sums(points))),
+        cloud_rows(after(cloud_sums, 4 * (clouds + 1))),
+        bytes(after(cloud_rows, 8 * (clouds + 1))) {}
+
+ private:
+  static constexpr int64_t after(int64_t begin, int64_t size) { return (begin + size + 15) / 16 * 16; }
+};
+
+// Computed at compile time, where an overflow is an error.
+static_assert(VoxelizeWorkspace(kMostVoxelPoints, kMostPointClouds).bytes > 0);
+
+}  // namespace FASTCV_VARIANT
 }  // namespace fastcv

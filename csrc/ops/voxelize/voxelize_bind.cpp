@@ -1,5 +1,10 @@
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <vector>
+
 #include "core/dispatch.h"
-#include "core/voxel_grid_bind.h"
+#include "families/voxel/voxel_grid_bind.h"
 #include "ops/voxelize/voxelize.h"
 
 namespace py = pybind11;
@@ -7,121 +12,132 @@ namespace py = pybind11;
 namespace fastcv {
 namespace {
 
-// The CUDA kernels work in two steps, with a workspace; in the test build they run on CPU tensors.
-void* memory_of(const py::object& tensor, const char* name, DType dtype, int64_t elements, const TensorView& points) {
-  const TensorView view = view_of(tensor.ptr());
-  check_dtype({view, name}, dtype);
-  check_contiguous({view, name});
-  check_same_device({view, name}, {points, "points"});
-  if (view.elements() < elements) throw py::value_error(std::string(name) + " is too small");
-  return view.data;
+void check_limits(const VoxelizeParams& p) {
+  constexpr int64_t kLimit = int64_t{1} << 31;
+  check_at_least("max_points_per_voxel", p.max_points, 1);
+  if (p.max_points > (kLimit - 1) / p.features) {
+    refuse("max_points_per_voxel", "give voxels of fewer than 2^31 elements",
+           std::to_string(p.max_points) + " points of " + std::to_string(p.features));
+  }
+  if (p.max_voxels < 0 || p.max_voxels > kLimit) {
+    refuse("max_voxels", "be in [0, 2^31]", std::to_string(p.max_voxels));
+  }
 }
 
-VoxelizeParams make_params(const TensorView& counts, const TensorView& points, const GridNumbers& grid,
-                           const py::object& offsets, int64_t max_points, int64_t max_voxels, bool padded) {
-  check_points(points);
+VoxelizeParams make_params(const CheckedPoints& checked, int64_t max_points, int64_t max_voxels, bool padded) {
   VoxelizeParams p{};
-  p.clouds = make_clouds(offsets, points);
-  p.grid = make_voxel_grid(grid, points.dtype, p.clouds.count);
-  p.counts = static_cast<int64_t*>(counts.data);
-  p.points = points.data;
-  p.dtype = points.dtype;
-  p.count = points.shape[0];
-  p.features = points.shape[1];
-  p.stride = points.strides[0];
+  static_cast<VoxelPoints&>(p) = checked.params;
+  p.features = checked.points.shape[1];
+  p.coords_width = checked.has_offsets() ? 4 : 3;
   p.max_points = max_points;
   p.max_voxels = max_voxels;
   p.padded = padded;
-  check_dtype({counts, "counts"}, DType::kInt64);
-  check_contiguous({counts, "counts"});
-  check_same_device({counts, "counts"}, {points, "points"});
-  if (counts.elements() != p.clouds.count) throw py::value_error("counts must have one element per cloud");
-  if (max_points < 1 || max_points * p.features >= int64_t{1} << 31) {
-    throw py::value_error("max_points_per_voxel must be positive and below 2^31 elements, got " +
-                          std::to_string(max_points));
-  }
-  if (max_voxels < 0 || max_voxels > int64_t{1} << 31) {
-    throw py::value_error("max_voxels must be in [0, 2^31], got " + std::to_string(max_voxels));
-  }
+  check_limits(p);
   return p;
 }
 
-void add_outputs(VoxelizeParams& p, const TensorView& voxels, const TensorView& coords, const TensorView& num_points,
-                 const TensorView& points) {
-  p.rows = num_points.elements();
-  p.coords_width = p.clouds.offsets == nullptr ? 3 : 4;
-  check_same_dtype({voxels, "voxels"}, {points, "points"});
-  check_dtype({coords, "coords"}, DType::kInt32);
-  check_dtype({num_points, "num_points"}, DType::kInt32);
-  for (const Argument& argument :
-       {Argument{voxels, "voxels"}, Argument{coords, "coords"}, Argument{num_points, "num_points"}}) {
-    check_contiguous(argument);
-    check_same_device(argument, {points, "points"});
+struct Outputs {
+  NewTensor voxels, coords, num_points;
+
+  // The results, cut to `rows`.
+  py::tuple first(int64_t rows) const {
+    const auto cut = [&](const NewTensor& tensor) {
+      return tensor.view.shape[0] == rows ? tensor.object : tensor.object.attr("narrow")(0, 0, rows);
+    };
+    return py::make_tuple(cut(voxels), cut(coords), cut(num_points));
   }
-  if (voxels.elements() != p.rows * p.max_points * p.features || coords.elements() != p.rows * p.coords_width) {
-    throw py::value_error("voxels, coords and num_points must have the same number of rows");
-  }
-  p.voxels = voxels.data;
-  p.coords = static_cast<int32_t*>(coords.data);
-  p.num_points = static_cast<int32_t*>(num_points.data);
-  // On CUDA rows without room are left out; on the CPU, where the offsets can be read, there has to be room.
-  int64_t needed = p.padded ? p.clouds.count * p.max_voxels : 0;
-  if (!p.padded && runs_on_cpu(points)) {
-    for (int64_t cloud = 0; cloud < p.clouds.count; ++cloud) {
-      const int64_t size =
-          p.clouds.offsets == nullptr ? p.count : p.clouds.offsets[cloud + 1] - p.clouds.offsets[cloud];
-      needed += size < p.max_voxels ? size : p.max_voxels;
-    }
-  }
-  if (p.rows < needed) throw py::value_error("voxels has too few rows");
+};
+
+// Outputs of `rows` rows, for each of the clouds where their number is given. The params then point at them.
+Outputs new_outputs(VoxelizeParams& p, const TensorView& points, std::optional<int64_t> clouds, int64_t rows) {
+  const auto make = [&](DType dtype, std::initializer_list<int64_t> rest) {
+    int64_t shape[4];
+    int rank = 0;
+    if (clouds) shape[rank++] = *clouds;
+    shape[rank++] = rows;
+    for (int64_t size : rest) shape[rank++] = size;
+    return new_contiguous(points, dtype, shape, rank);
+  };
+  Outputs made{make(points.dtype, {p.max_points, p.features}), make(DType::kInt32, {p.coords_width}),
+               make(DType::kInt32, {})};
+  p.voxels = made.voxels.view.data;
+  p.coords = made.coords.view.as<int32_t>();
+  p.num_points = made.num_points.view.as<int32_t>();
+  p.rows = made.num_points.view.elements();
+  return made;
 }
 
-// For points in the memory of the CPU. Returns the number of rows written.
-int64_t voxelize(const TensorView& voxels, const TensorView& coords, const TensorView& num_points,
-                 const TensorView& counts, const TensorView& points, const GridNumbers& grid, const py::object& offsets,
-                 int64_t max_points, int64_t max_voxels, bool padded) {
-  VoxelizeParams p = make_params(counts, points, grid, offsets, max_points, max_voxels, padded);
-  if (!runs_on_cpu(points)) throw py::value_error("voxelize: use voxelize_find and voxelize_fill");
-  add_outputs(p, voxels, coords, num_points, points);
+NewTensor new_workspace(VoxelizeParams& p, const TensorView& points) {
+  NewTensor workspace = new_workspace(points, FASTCV_VARIANT::VoxelizeWorkspace(p.count, p.clouds.count).bytes);
+  p.workspace = workspace.view.data;
+  return workspace;
+}
+
+NewTensor new_members(VoxelizeParams& p, const TensorView& points) {
+  NewTensor members = new_contiguous(points, DType::kInt32, {p.rows, p.max_points});
+  p.members = members.view.as<int32_t>();
+  return members;
+}
+
+py::tuple voxelize_on_cpu(VoxelizeParams& p, const TensorView& points) {
+  const Outputs outputs = new_outputs(p, points, {}, std::min(p.count, p.clouds.count * p.max_voxels));
+  if (points.is_description) return outputs.first(p.rows);
+  std::vector<int64_t> counts(static_cast<size_t>(p.clouds.count));
+  p.counts = counts.data();
   p.find = p.fill = true;
   FASTCV_RUN(voxelize, p, points);
-  int64_t rows = 0;
-  for (int64_t cloud = 0; cloud < p.clouds.count; ++cloud) rows += p.counts[cloud];
-  return padded ? p.rows : rows;
+  int64_t found = 0;
+  for (const int64_t count : counts) found += count;
+  return outputs.first(found);
 }
 
-void voxelize_find(const TensorView& counts, const TensorView& points, const GridNumbers& grid,
-                   const py::object& offsets, int64_t max_points, int64_t max_voxels, bool padded,
-                   const py::object& workspace) {
-  VoxelizeParams p = make_params(counts, points, grid, offsets, max_points, max_voxels, padded);
-  if (runs_on_cpu(points)) throw py::value_error("voxelize_find is for CUDA tensors");
-  p.workspace_bytes = voxelize_workspace_bytes(p.count, p.clouds.count);
-  p.workspace = memory_of(workspace, "workspace", DType::kUInt8, p.workspace_bytes, points);
+py::tuple voxelize_on_cuda(VoxelizeParams& p, const TensorView& points) {
+  const NewTensor counts = new_contiguous(points, DType::kInt64, {p.clouds.count});
+  const NewTensor workspace = new_workspace(p, points);
+  p.counts = counts.view.as<int64_t>();
   p.find = true;
   FASTCV_RUN(voxelize, p, points);
-}
-
-void voxelize_fill(const TensorView& voxels, const TensorView& coords, const TensorView& num_points,
-                   const TensorView& counts, const TensorView& points, const GridNumbers& grid,
-                   const py::object& offsets, int64_t max_points, int64_t max_voxels, bool padded,
-                   const py::object& workspace, const py::object& members) {
-  VoxelizeParams p = make_params(counts, points, grid, offsets, max_points, max_voxels, padded);
-  if (runs_on_cpu(points)) throw py::value_error("voxelize_fill is for CUDA tensors");
-  add_outputs(p, voxels, coords, num_points, points);
-  p.workspace_bytes = voxelize_workspace_bytes(p.count, p.clouds.count);
-  p.workspace = memory_of(workspace, "workspace", DType::kUInt8, p.workspace_bytes, points);
-  p.members = static_cast<int32_t*>(memory_of(members, "members", DType::kInt32, p.rows * p.max_points, points));
+  int64_t found = 0;
+  if (!points.is_description) found = counts.object.attr("sum")().attr("item")().cast<int64_t>();  // synchronises
+  const Outputs outputs = new_outputs(p, points, {}, found);
+  const NewTensor members = new_members(p, points);
+  p.find = false;
   p.fill = true;
   FASTCV_RUN(voxelize, p, points);
+  return outputs.first(found);
+}
+
+py::tuple voxelize(const TensorView& points, const GridNumbers& grid, const OptionalTensor& offsets,
+                   int64_t max_points_per_voxel, std::optional<int64_t> max_voxels) {
+  const CheckedPoints checked(points, grid, offsets);
+  VoxelizeParams p = make_params(checked, max_points_per_voxel, max_voxels.value_or(checked.params.count), false);
+  return runs_on_cpu(points) ? voxelize_on_cpu(p, points) : voxelize_on_cuda(p, points);
+}
+
+py::tuple voxelize_padded(const TensorView& points, const GridNumbers& grid, const OptionalTensor& offsets,
+                          int64_t max_points_per_voxel, int64_t max_voxels) {
+  const CheckedPoints checked(points, grid, offsets);
+  VoxelizeParams p = make_params(checked, max_points_per_voxel, max_voxels, true);
+  const auto clouds = checked.has_offsets() ? std::optional(p.clouds.count) : std::nullopt;
+  const Outputs outputs = new_outputs(p, points, clouds, max_voxels);
+  const NewTensor counts = clouds ? new_contiguous(points, DType::kInt64, {*clouds})  //
+                                  : new_contiguous(points, DType::kInt64, {});
+  NewTensor workspace, members;
+  if (!runs_on_cpu(points)) {
+    workspace = new_workspace(p, points);
+    members = new_members(p, points);
+  }
+  p.counts = counts.view.as<int64_t>();
+  p.find = p.fill = true;
+  FASTCV_RUN(voxelize, p, points);
+  return py::make_tuple(outputs.voxels.object, outputs.coords.object, outputs.num_points.object, counts.object);
 }
 
 }  // namespace
 
 void bind_voxelize(py::module_& module) {
   module.def("voxelize", &voxelize);
-  module.def("voxelize_fill", &voxelize_fill);
-  module.def("voxelize_find", &voxelize_find);
-  module.def("voxelize_workspace", &voxelize_workspace_bytes);
+  module.def("voxelize_padded", &voxelize_padded);
 }
 
 }  // namespace fastcv

@@ -10,7 +10,7 @@
 // slot (2^21 slots) are cleared and about 3 sectors of 32 bytes touched per point (25 + 96 MB), places and result of
 // 160 000 voxels are written (16 MB): 170 MB, 40 us at 4.3 TB/s.
 #include "core/cuda/exclusive_scan.cuh"
-#include "core/cuda/voxel_hash.cuh"
+#include "core/cuda/hash.cuh"
 #include "ops/voxelize/voxelize.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -19,43 +19,31 @@ namespace {
 constexpr int kBlockSize = 256;
 constexpr int32_t kNoPoint = 0x7fffffff;
 
-// The workspace.
+// The parts of the workspace; see VoxelizeWorkspace.
 struct Finding {
-  uint64_t* keys;       // (S,) the voxel of a slot; later, once all are entered, its number
-  int32_t* firsts;      // (S,) its first point
-  int32_t* slots;       // (P,) the slot of a point's voxel, -1 outside
-  int32_t* block_sums;  // (P / 1024 + 1,) how many first points before each block of points
-  int32_t* cloud_sums;  // (B + 1,) how many before each cloud
-  int64_t* cloud_rows;  // (B + 1,) the first row of each cloud
-  uint32_t mask;        // S - 1
+  int64_t capacity;
+  uint64_t* keys;
+  int32_t* firsts;
+  int32_t* slots;
+  int32_t* block_sums;
+  int32_t* cloud_sums;
+  int64_t* cloud_rows;
 
-  int64_t capacity() const { return static_cast<int64_t>(mask) + 1; }
+  Finding(void* memory, const VoxelizeWorkspace& parts)
+      : capacity(parts.slots),
+        keys(part<uint64_t>(memory, parts.keys)),
+        firsts(part<int32_t>(memory, parts.firsts)),
+        slots(part<int32_t>(memory, parts.slot_of)),
+        block_sums(part<int32_t>(memory, parts.block_sums)),
+        cloud_sums(part<int32_t>(memory, parts.cloud_sums)),
+        cloud_rows(part<int64_t>(memory, parts.cloud_rows)) {}
+
+ private:
+  template <class T>
+  static T* part(void* memory, int64_t begin) {
+    return reinterpret_cast<T*>(static_cast<char*>(memory) + begin);
+  }
 };
-
-int64_t align(int64_t bytes) {
-  return (bytes + 15) / 16 * 16;
-}
-
-// Lays the workspace out; returns its size.
-int64_t lay_out(void* memory, int64_t points, int64_t clouds, Finding& finding) {
-  const int64_t capacity = hash_capacity(points);
-  const int64_t blocks = ceil_div<int64_t>(points, kScanBlock);
-  char* const base = static_cast<char*>(memory);
-  int64_t at = 0;
-  const auto take = [&](int64_t bytes) {
-    char* const taken = base + at;
-    at += align(bytes);
-    return static_cast<void*>(taken);
-  };
-  finding.keys = static_cast<uint64_t*>(take(8 * capacity));
-  finding.firsts = static_cast<int32_t*>(take(4 * capacity));
-  finding.slots = static_cast<int32_t*>(take(4 * points));
-  finding.block_sums = static_cast<int32_t*>(take(4 * (blocks + 1)));
-  finding.cloud_sums = static_cast<int32_t*>(take(4 * (clouds + 1)));
-  finding.cloud_rows = static_cast<int64_t*>(take(8 * (clouds + 1)));
-  finding.mask = static_cast<uint32_t>(capacity - 1);
-  return at;
-}
 
 template <class Value>
 __global__ void __launch_bounds__(kBlockSize, 2) fill_kernel(Value* values, int64_t count, Value value) {
@@ -72,7 +60,8 @@ __global__ void __launch_bounds__(kBlockSize, 2) voxelize_enter_kernel(const Vox
   const int64_t cloud = cloud_of(i, p.clouds);
   int32_t slot = -1;
   if (voxel.is_inside() && cloud >= 0) {
-    slot = static_cast<int32_t>(hash_insert(finding.keys, finding.mask, voxel_key(cloud, voxel, p.grid)));
+    const uint64_t key = voxel_key(cloud, voxel, p.grid);
+    slot = static_cast<int32_t>(hash_insert(finding.keys, static_cast<uint64_t>(finding.capacity), key));
     atomic_min(finding.firsts + slot, static_cast<int32_t>(i));
   }
   finding.slots[i] = slot;
@@ -95,7 +84,7 @@ __global__ void __launch_bounds__(kScanBlock, 1) voxelize_number_kernel(const Fi
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kScanBlock + threadIdx.x;
   const bool first = is_first(finding, i, count);
   int total;
-  const int rank = block_rank(first, total);
+  const int rank = block_rank<kScanBlock>(first, total);
   if (first) finding.keys[finding.slots[i]] = static_cast<uint64_t>(finding.block_sums[blockIdx.x] + rank);
 }
 
@@ -183,9 +172,9 @@ __global__ void __launch_bounds__(kBlockSize, 2) voxelize_fill_kernel(const Voxe
 template <class T>
 void find(const VoxelizeParams& p, const Finding& finding, Stream stream) {
   const int64_t blocks = grid_size(p.count, kScanBlock);
-  const int64_t capacity = finding.capacity();
+  const int64_t capacity = finding.capacity;
   const Extent each{kBlockSize};
-  launch(fill_kernel<uint64_t>, {{grid_size(capacity, kBlockSize)}, each}, stream, finding.keys, capacity, kEmptyKey);
+  launch(fill_kernel<uint64_t>, {{grid_size(capacity, kBlockSize)}, each}, stream, finding.keys, capacity, kEmptySlot);
   launch(fill_kernel<int32_t>, {{grid_size(capacity, kBlockSize)}, each}, stream, finding.firsts, capacity, kNoPoint);
   launch(voxelize_enter_kernel<T>, {{grid_size(p.count, kBlockSize)}, each}, stream, p, finding);
   launch(voxelize_count_kernel, {{blocks}, {kScanBlock}}, stream, finding, p.count);
@@ -213,10 +202,7 @@ namespace fastcv {
 
 void voxelize_cuda(const VoxelizeParams& params, Stream stream) {
   using namespace FASTCV_VARIANT;
-  Finding finding{};
-  if (lay_out(params.workspace, params.count, params.clouds.count, finding) > params.workspace_bytes) {
-    throw std::runtime_error("voxelize: the workspace is too small");
-  }
+  const Finding finding(params.workspace, VoxelizeWorkspace(params.count, params.clouds.count));
   dispatch_floating(params.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (params.find) find<T>(params, finding, stream);

@@ -1,24 +1,55 @@
 """The R-CNN family, with torchvision's names, keywords and checkpoints."""
 
+from fastcv.models.detection.anchor_generator import AnchorGenerator
 from fastcv.models.detection.backbone import BackboneWithFPN, resnet_fpn_backbone
-from fastcv.models.detection.builders import MODELS, create
-from fastcv.models.detection.faster_rcnn import FasterRCNN, fasterrcnn_resnet50_fpn
+from fastcv.models.detection.box_head import FastRCNNPredictor, TwoMLPHead
+from fastcv.models.detection.builders import (
+    MODELS,
+    create,
+    fasterrcnn_resnet50_fpn,
+    keypointrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+)
+from fastcv.models.detection.faster_rcnn import FasterRCNN
 from fastcv.models.detection.generalized_rcnn import GeneralizedRCNN
-from fastcv.models.detection.keypoint_rcnn import KeypointRCNN, keypointrcnn_resnet50_fpn
-from fastcv.models.detection.mask_rcnn import MaskRCNN, maskrcnn_resnet50_fpn
+from fastcv.models.detection.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor, heatmaps_to_keypoints
+from fastcv.models.detection.keypoint_rcnn import KeypointRCNN
+from fastcv.models.detection.mask_head import MaskRCNNHeads, MaskRCNNPredictor
+from fastcv.models.detection.mask_rcnn import MaskRCNN
+from fastcv.models.detection.region_proposal import RegionProposalNetwork, RPNHead
+from fastcv.models.detection.resnet import ResNet, resnet
+from fastcv.models.detection.roi_heads import RoIHeads
+from fastcv.models.detection.sampler import BalancedSampler
+from fastcv.models.detection.transform import DetectionTransform, ImageList
 from fastcv.models.detection.weights import load_weights
 
 __all__ = [
     "MODELS",
+    "AnchorGenerator",
     "BackboneWithFPN",
+    "BalancedSampler",
+    "DetectionTransform",
+    "FastRCNNPredictor",
     "FasterRCNN",
     "GeneralizedRCNN",
+    "ImageList",
     "KeypointRCNN",
+    "KeypointRCNNHeads",
+    "KeypointRCNNPredictor",
     "MaskRCNN",
+    "MaskRCNNHeads",
+    "MaskRCNNPredictor",
+    "RPNHead",
+    "RegionProposalNetwork",
+    "ResNet",
+    "RoIHeads",
+    "TwoMLPHead",
     "create",
     "fasterrcnn_resnet50_fpn",
+    "heatmaps_to_keypoints",
     "keypointrcnn_resnet50_fpn",
     "load_weights",
     "maskrcnn_resnet50_fpn",
+    "resnet",
     "resnet_fpn_backbone",
 ]

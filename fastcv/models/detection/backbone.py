@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from fastcv.models.detection.resnet import ResNet, resnet
 from fastcv.models.detection.weights import load_state, read_state
 from fastcv.nn.batch_norm import FrozenBatchNorm2d
 from fastcv.nn.feature_pyramid import FeaturePyramidNetwork
-from fastcv.nn.resnet import ResNet, resnet
 
 __all__ = ["BackboneWithFPN", "resnet_fpn_backbone"]
 
@@ -23,7 +23,7 @@ class BackboneWithFPN(nn.Module):
     Parameters
     ----------
     body : ResNet
-        Maps of several widths.
+        Returns feature maps of several resolutions.
     out_channels : int
         Channels of the pyramid.
     """
@@ -56,13 +56,13 @@ def resnet_fpn_backbone(
     backbone_name : str
         resnet18, resnet34, resnet50, resnet101 or tiny.
     weights : path, optional
-        A checkpoint of torchvision's network of that name; its classifier is passed over.
+        A checkpoint of torchvision's network of that name; its classifier is ignored.
     norm_layer : callable
-        Makes a normalisation of so many channels.
+        Takes the number of channels and returns a normalisation layer.
     trainable_layers : int
-        How many stages are trained, 0 to 5, counted from the last.
+        Number of stages to train, 0 to 5, counted from the last.
     returned_layers : sequence of int, optional
-        Stages, 1 to 4, that the pyramid stands on; all of them without.
+        Stages, 1 to 4, whose maps go into the pyramid. Default: all.
     out_channels : int
         Channels of the pyramid.
     """
@@ -86,9 +86,9 @@ def make_backbone(
     norm_eps: float,
     out_channels: int,
 ) -> BackboneWithFPN:
-    """Make the backbone of a detector, with torchvision's rules of what is frozen.
+    """Make the backbone of a detector, frozen by torchvision's rules.
 
-    Normalisation is frozen where weights are given, and so are all but three stages.
+    If weights are given, batch normalisation and all but the last three stages are frozen by default.
     """
     trained = weights is not None or weights_backbone is not None
     if not trained and trainable_layers is not None:

@@ -1,4 +1,4 @@
-"""Detectors by name: which model, on which backbone."""
+"""Functions that make detectors: by name, and torchvision's."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from fastcv.models.detection.backbone import make_backbone
+from fastcv.models.detection.box_head import FastRCNNPredictor, TwoMLPHead
 from fastcv.models.detection.faster_rcnn import FasterRCNN
+from fastcv.models.detection.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor
 from fastcv.models.detection.keypoint_rcnn import KeypointRCNN
+from fastcv.models.detection.mask_head import MaskRCNNHeads, MaskRCNNPredictor
 from fastcv.models.detection.mask_rcnn import MaskRCNN
 from fastcv.models.detection.weights import lacks_eps, load_state, read_state
-from fastcv.nn.box_head import FastRCNNPredictor, TwoMLPHead
-from fastcv.nn.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor
-from fastcv.nn.mask_head import MaskRCNNHeads, MaskRCNNPredictor
 
-__all__ = ["MODELS", "create"]
+__all__ = ["MODELS", "create", "fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"]
 
 Model = TypeVar("Model", bound=FasterRCNN)
 
@@ -28,7 +28,7 @@ _KINDS: dict[str, type[FasterRCNN]] = {
 _BACKBONES = ("tiny", "resnet18", "resnet34", "resnet50", "resnet101")
 
 MODELS = tuple(f"{kind}_{backbone}_fpn" for kind in _KINDS for backbone in _BACKBONES)
-"""The names that :func:`create` knows."""
+"""The names that :func:`create` accepts."""
 
 
 def create(name: str, **kwargs: Any) -> FasterRCNN:
@@ -37,15 +37,15 @@ def create(name: str, **kwargs: Any) -> FasterRCNN:
     Parameters
     ----------
     name : str
-        One of :data:`MODELS`, such as "maskrcnn_resnet18_fpn"; "tiny" as the backbone makes a model of less than a
-        million parameters.
+        One of :data:`MODELS`, such as "maskrcnn_resnet18_fpn". Models with the backbone "tiny" have less than a million
+        parameters.
     **kwargs
         As in :func:`fasterrcnn_resnet50_fpn`.
     """
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
     kind, backbone, _ = name.split("_")
-    return build(_KINDS[kind], backbone, **{"weights": None, **kwargs})
+    return build(_KINDS[kind], backbone, **kwargs)
 
 
 def build(
@@ -59,7 +59,7 @@ def build(
     progress: bool = True,
     **kwargs: Any,
 ) -> Model:
-    """Make a detector, and load its weights; see :func:`fasterrcnn_resnet50_fpn`."""
+    """Make a detector and load its weights; see :func:`fasterrcnn_resnet50_fpn`."""
     state = None if weights is None else read_state(weights)
     if num_classes is None:
         person_only = issubclass(kind, KeypointRCNN)
@@ -80,11 +80,12 @@ def build(
 
 
 def _rows(state: dict[str, Tensor] | None, key: str) -> int | None:
-    return len(state[key]) if state is not None and key in state else None
+    """Return the length of a vector in a checkpoint, or None if the checkpoint has no vector of that name."""
+    return len(state[key]) if state is not None and key in state and state[key].dim() == 1 else None
 
 
 def _small_heads(kind: type[FasterRCNN], num_classes: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return keywords with heads of 32 channels, where there are none."""
+    """Return the keywords with heads of 32 channels for those that are not given."""
     heads: dict[str, Any] = {"box_head": TwoMLPHead(32 * 49, 128), "box_predictor": FastRCNNPredictor(128, num_classes)}
     if issubclass(kind, MaskRCNN):
         heads |= {
@@ -98,3 +99,85 @@ def _small_heads(kind: type[FasterRCNN], num_classes: int, kwargs: dict[str, Any
             "keypoint_predictor": KeypointRCNNPredictor(32, points),
         }
     return {**heads, **kwargs}
+
+
+def fasterrcnn_resnet50_fpn(
+    *,
+    weights: str | Path | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    weights_backbone: str | Path | None = None,
+    trainable_backbone_layers: int | None = None,
+    **kwargs: Any,
+) -> FasterRCNN:
+    """Faster R-CNN on ResNet-50 with a feature pyramid.
+
+    Parameters
+    ----------
+    weights : path, optional
+        A checkpoint of the whole model, torchvision's or your own; see :func:`load_weights`. Nothing is downloaded.
+    progress
+        Ignored; accepted because torchvision has it.
+    num_classes : int, optional
+        Classes, background included. Default: those of the checkpoint, or 91.
+    weights_backbone : path, optional
+        A checkpoint of torchvision's ``resnet50``.
+    trainable_backbone_layers : int, optional
+        Stages of the backbone to train, 0 to 5, counted from the last. Default: 3 with weights, all without.
+    **kwargs
+        Keywords of :class:`FasterRCNN`, and ``norm_eps``, the eps of frozen batch normalisation. Default: 0 for
+        torchvision's own COCO checkpoints, which were trained with it, and 1e-5 for others.
+
+    Examples
+    --------
+    >>> model = fasterrcnn_resnet50_fpn(weights="fasterrcnn_resnet50_fpn_coco-258fb6c6.pth").eval().optimize()
+    >>> with torch.inference_mode():
+    ...     detections = model([image])
+    """
+    return build(FasterRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs)
+
+
+def maskrcnn_resnet50_fpn(
+    *,
+    weights: str | Path | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    weights_backbone: str | Path | None = None,
+    trainable_backbone_layers: int | None = None,
+    **kwargs: Any,
+) -> MaskRCNN:
+    """Mask R-CNN on ResNet-50 with a feature pyramid.
+
+    Parameters
+    ----------
+    weights, progress, num_classes, weights_backbone, trainable_backbone_layers
+        As in :func:`fasterrcnn_resnet50_fpn`.
+    **kwargs
+        Keywords of :class:`MaskRCNN`, and ``norm_eps``.
+    """
+    return build(MaskRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs)
+
+
+def keypointrcnn_resnet50_fpn(
+    *,
+    weights: str | Path | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    num_keypoints: int | None = None,
+    weights_backbone: str | Path | None = None,
+    trainable_backbone_layers: int | None = None,
+    **kwargs: Any,
+) -> KeypointRCNN:
+    """Keypoint R-CNN on ResNet-50 with a feature pyramid.
+
+    Parameters
+    ----------
+    weights, progress, num_classes, weights_backbone, trainable_backbone_layers
+        As in :func:`fasterrcnn_resnet50_fpn`. Default of num_classes: those of the checkpoint, or 2.
+    num_keypoints : int, optional
+        Keypoints per object. Default: those of the checkpoint, or 17.
+    **kwargs
+        Keywords of :class:`KeypointRCNN`, and ``norm_eps``.
+    """
+    kwargs["num_keypoints"] = num_keypoints
+    return build(KeypointRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs)

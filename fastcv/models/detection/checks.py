@@ -1,4 +1,4 @@
-"""What a detector can learn from, and what it says about the rest."""
+"""Validation of a detector's images and training targets."""
 
 from __future__ import annotations
 
@@ -8,15 +8,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcv.nn.roi_heads import RoIHeads
+from fastcv.models.detection.roi_heads import RoIHeads
 
-__all__ = ["check_targets"]
+__all__ = ["check_images", "check_targets"]
+
+
+def check_images(images: Any, channels: int, standard: bool) -> None:
+    """Raise TypeError or ValueError for images that a detector does not accept.
+
+    ``standard`` says that values must be between 0 and 1. This is checked on a CPU only, with a margin for the
+    overshoot of resampling filters.
+    """
+    if not isinstance(images, list | tuple):
+        raise TypeError(f"images must be a list of tensors (C, H, W), got {type(images).__name__}")
+    if not images:
+        raise ValueError("images must hold at least one image")
+    for index, image in enumerate(images):
+        name = f"images[{index}]"
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
+        if image.dim() != 3 or image.shape[0] != channels:
+            raise ValueError(f"{name} must have shape ({channels}, H, W), got {tuple(image.shape)}")
+        if not image.is_floating_point():
+            raise TypeError(f"{name} must be floating, with values 0 to 1, got {image.dtype}")
+        if image.shape[1] == 0 or image.shape[2] == 0:
+            raise ValueError(f"{name} must not be empty, got {tuple(image.shape)}")
+        if image.device != images[0].device or image.dtype is not images[0].dtype:
+            raise ValueError(
+                f"{name} must have the dtype and device of images[0] ({images[0].dtype}, {images[0].device}), got "
+                f"{image.dtype}, {image.device}"
+            )
+        if standard and image.is_cpu and not torch.compiler.is_compiling():
+            low, high = (bound.item() for bound in image.aminmax())
+            if not (low >= -0.5 and high <= 1.5):  # written so that NaN fails
+                raise ValueError(f"{name} must have values 0 to 1, got {low:.4g} to {high:.4g}")
 
 
 def check_targets(targets: Any, images: Sequence[Tensor], heads: RoIHeads) -> None:
-    """Raise TypeError, ValueError or KeyError for targets that do not suit the images or the model.
+    """Raise TypeError, ValueError or KeyError for targets that do not fit the images or the model.
 
-    On a GPU the values are looked at in one go per image, which waits for the device; torchvision does that as well.
+    On a GPU this synchronises once per image, as torchvision's checks do.
     """
     if not isinstance(targets, list | tuple):
         raise TypeError(f"targets must be a list of dictionaries, got {type(targets).__name__}")

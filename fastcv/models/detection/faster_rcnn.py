@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from fastcv.models.detection.anchor_generator import AnchorGenerator
+from fastcv.models.detection.box_head import FastRCNNPredictor, TwoMLPHead
 from fastcv.models.detection.generalized_rcnn import GeneralizedRCNN
-from fastcv.nn.anchor_generator import AnchorGenerator
-from fastcv.nn.box_head import FastRCNNPredictor, TwoMLPHead
-from fastcv.nn.detection_transform import MEAN, STD, DetectionTransform
+from fastcv.models.detection.region_proposal import RegionProposalNetwork, RPNHead
+from fastcv.models.detection.roi_heads import RoIHeads
+from fastcv.models.detection.transform import MEAN, STD, DetectionTransform
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
-from fastcv.nn.region_proposal import RegionProposalNetwork, RPNHead
-from fastcv.nn.roi_heads import RoIHeads
 
-__all__ = ["FasterRCNN", "fasterrcnn_resnet50_fpn"]
+__all__ = ["FasterRCNN"]
 
 
 class FasterRCNN(GeneralizedRCNN):
@@ -29,15 +29,15 @@ class FasterRCNN(GeneralizedRCNN):
     num_classes : int
         Classes, background included; None if ``box_predictor`` is given.
     min_size, max_size, image_mean, image_std
-        As in :class:`fastcv.nn.DetectionTransform`, which also takes further keywords.
+        As in :class:`DetectionTransform`. Keywords that are not listed here are passed to it.
     rpn_anchor_generator, rpn_head
-        Without, five sizes of anchors in three shapes, and one convolution.
+        Default: five anchor sizes × three aspect ratios, and a head with one convolution.
     rpn_...
-        As in :class:`fastcv.nn.RegionProposalNetwork`, train for training and test for evaluation.
+        As in :class:`RegionProposalNetwork`; ``_train`` in training, ``_test`` in evaluation.
     box_roi_pool, box_head, box_predictor
-        Without, 7x7 bins, two layers of 1024, and one for classes and boxes.
+        Default: 7x7 bins, two linear layers of 1024 features, and one layer each for classes and boxes.
     box_..., bbox_reg_weights
-        As in :class:`fastcv.nn.RoIHeads`.
+        As in :class:`RoIHeads`.
 
     References
     ----------
@@ -98,7 +98,7 @@ class FasterRCNN(GeneralizedRCNN):
             rpn_score_thresh,
         )
         pool = box_roi_pool or MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
-        bins = pool.output_size[0] ** 2
+        bins = math.prod(pool.output_size)
         roi_heads = RoIHeads(
             pool,
             box_head or TwoMLPHead(channels * bins, 1024),
@@ -117,7 +117,7 @@ class FasterRCNN(GeneralizedRCNN):
 
 
 def out_channels(backbone: nn.Module) -> int:
-    """Return the number of channels of a backbone's maps."""
+    """Return the number of channels of a backbone's feature maps."""
     channels = getattr(backbone, "out_channels", None)
     if not isinstance(channels, int):
         raise ValueError("backbone must have an attribute out_channels: the number of channels of its maps")
@@ -128,41 +128,3 @@ def check_type(value: Any, kind: type, name: str) -> None:
     """Raise TypeError unless ``value`` is None or of that kind."""
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__} or None, got {type(value).__name__}")
-
-
-def fasterrcnn_resnet50_fpn(
-    *,
-    weights: str | Path | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    weights_backbone: str | Path | None = None,
-    trainable_backbone_layers: int | None = None,
-    **kwargs: Any,
-) -> FasterRCNN:
-    """Faster R-CNN on ResNet-50 with a feature pyramid.
-
-    Parameters
-    ----------
-    weights : path, optional
-        A checkpoint of the whole model, torchvision's or one's own; see :func:`load_weights`. Nothing is downloaded.
-    progress
-        Of no effect; torchvision has it.
-    num_classes : int, optional
-        Classes, background included; without it those of the checkpoint, or 91.
-    weights_backbone : path, optional
-        A checkpoint of torchvision's ``resnet50``.
-    trainable_backbone_layers : int, optional
-        Stages of the backbone that are trained, 0 to 5, counted from the last: 3 with weights, all without.
-    **kwargs
-        Keywords of :class:`FasterRCNN`, and ``norm_eps``, the eps of frozen batch normalisation: without it 0 for
-        torchvision's own COCO checkpoints, which were trained so, and 1e-5 for others.
-
-    Examples
-    --------
-    >>> model = fasterrcnn_resnet50_fpn(weights="fasterrcnn_resnet50_fpn_coco-258fb6c6.pth").eval().optimize()
-    >>> with torch.inference_mode():
-    ...     detections = model([image])
-    """
-    from fastcv.models.detection.builders import build
-
-    return build(FasterRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs)

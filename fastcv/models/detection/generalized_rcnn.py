@@ -1,4 +1,4 @@
-"""The frame of the R-CNN family: transform, backbone, proposals, heads."""
+"""The base of the R-CNN family: transform, backbone, proposals, heads."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcv.models.detection.checks import check_targets
-from fastcv.nn.box_head import TwoMLPHead
-from fastcv.nn.detection_transform import (
+from fastcv.models.detection.box_head import TwoMLPHead
+from fastcv.models.detection.checks import check_images, check_targets
+from fastcv.models.detection.region_proposal import RegionProposalNetwork
+from fastcv.models.detection.resnet import ResNet
+from fastcv.models.detection.roi_heads import RoIHeads
+from fastcv.models.detection.transform import (
     MEAN,
     DetectionTransform,
     ImageList,
     Size,
     Target,
-    check_images,
 )
-from fastcv.nn.region_proposal import RegionProposalNetwork
-from fastcv.nn.resnet import ResNet
-from fastcv.nn.roi_heads import RoIHeads
+from fastcv.nn.conv_transpose import ConvTranspose2d
 
 __all__ = ["GeneralizedRCNN"]
 
 
 class GeneralizedRCNN(nn.Module):
-    """Images in a list, detections in a list of dictionaries; in training, losses in a dictionary.
+    """From a list of images to a list of detections or, in training, to a dictionary of losses.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class GeneralizedRCNN(nn.Module):
     roi_heads : RoIHeads
         Detections from proposals.
     transform : DetectionTransform
-        Images as the backbone wants them.
+        Preprocessing and postprocessing.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class GeneralizedRCNN(nn.Module):
             Floating, values 0 to 1, of any sizes.
         targets : list of dict, for training
             Per image: boxes (N, 4), x1, y1, x2, y2 in pixels; labels (N,), int64, 1 and up; for a mask model masks
-            (N, H, W); for a keypoint model keypoints (N, K, 3): x, y, and whether it is visible.
+            (N, H, W); for a keypoint model keypoints (N, K, 3): x, y and visibility.
 
         Returns
         -------
@@ -72,7 +72,7 @@ class GeneralizedRCNN(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            For images or targets that are not as described.
+            For images or targets other than described.
         """
         check_images(images, len(self.transform.image_mean), tuple(self.transform.image_mean) == MEAN)
         if self.training:
@@ -81,16 +81,16 @@ class GeneralizedRCNN(nn.Module):
             check_targets(targets, images, self.roi_heads)
         batch, _ = self.transform(images)
         detections, count = self._detect(batch, [(image.shape[-2], image.shape[-1]) for image in images])
-        if count.is_cuda:  # the one wait: how many there are
+        if count.is_cuda:  # the only synchronisation
             for image, number in zip(detections, count.tolist(), strict=True):
                 image.update({name: value[:number] for name, value in image.items()})
         return detections
 
     def forward_padded(self, images: Tensor) -> dict[str, Tensor]:
-        """Detect objects in images of one size, with results whose sizes do not depend on what is found.
+        """Detect objects in images of one size, with results of fixed size.
 
-        Nothing waits for the device: all of it fits one CUDA graph. On a CPU under ``torch.compile(fullgraph=True)``
-        as well.
+        There is no synchronisation: a CUDA graph can capture the whole inference, and ``torch.compile`` makes one graph
+        of it (``fullgraph=True``).
 
         Parameters
         ----------
@@ -100,8 +100,8 @@ class GeneralizedRCNN(nn.Module):
         Returns
         -------
         dict of str to Tensor
-            What :meth:`forward` returns for each image, stacked: boxes (N, D, 4) and so on, D being
-            ``box_detections_per_img``, zeros where there are fewer; and count (N,), how many there are.
+            The results of :meth:`forward`, stacked: boxes (N, D, 4) and so on, where D is ``box_detections_per_img``,
+            and count (N,). Only the first ``count`` rows of an image are valid; the others are zero.
         """
         if self.training:
             raise RuntimeError("forward_padded is for evaluation: call eval() first")
@@ -117,21 +117,21 @@ class GeneralizedRCNN(nn.Module):
         detections, count = self._detect(batch, [size] * len(images))
         capacity = self.roi_heads.detections_per_img
         padded = {name: torch.stack([_pad(image[name], capacity) for image in detections]) for name in detections[0]}
-        for name, value in padded.items():  # what lies behind the number may hold anything
+        for name, value in padded.items():  # rows beyond the count are not initialised
             beyond = torch.arange(capacity, device=count.device) >= count[:, None]
             padded[name] = value.masked_fill(beyond.view(*beyond.shape, *[1] * (value.dim() - 2)), 0)
         return {**padded, "count": count}
 
     def optimize(self, dtype: torch.dtype | None = None) -> GeneralizedRCNN:
-        """Make the model ready for fast inference, for good, and return it.
+        """Prepare the model for fast inference, permanently and in place, and return it.
 
-        Folds batch normalisation into the convolutions, keeps weights in channels_last, and sets evaluation mode. The
-        names in ``state_dict()`` are others afterwards: load weights before.
+        Folds batch normalisation into the convolutions, stores weights in channels_last and sets evaluation mode. The
+        names in ``state_dict()`` change: load weights before.
 
         Parameters
         ----------
         dtype : torch.dtype, optional
-            bfloat16 or float16: in which the network computes. Boxes are decoded in float32 all the same.
+            bfloat16 or float16, for the network to compute in. Boxes are still decoded in float32.
         """
         if self.optimized:
             raise RuntimeError("the model is optimized already")
@@ -141,6 +141,8 @@ class GeneralizedRCNN(nn.Module):
         for module in list(self.modules()):
             if isinstance(module, ResNet):
                 module.fold()
+            elif isinstance(module, ConvTranspose2d):
+                module.optimize()
         head = self.roi_heads.box_head
         channels = getattr(self.backbone, "out_channels", None)
         if isinstance(head, TwoMLPHead) and channels is not None:
@@ -160,7 +162,7 @@ class GeneralizedRCNN(nn.Module):
     def _features(self, batch: Tensor) -> dict[str, Tensor]:
         weight = next(self.backbone.parameters())
         batch = batch.to(weight.dtype)
-        # A gain on both devices, except in training on a CPU, where torch's batch normalisation is slower so.
+        # Faster on both devices, except for torch's batch normalisation in training on a CPU.
         batch = batch.contiguous(memory_format=torch.channels_last)
         features = self.backbone(batch)
         return {"0": features} if isinstance(features, Tensor) else features
@@ -184,7 +186,7 @@ class GeneralizedRCNN(nn.Module):
 
 
 def _pad(rows: Tensor, capacity: int) -> Tensor:
-    """Return (n, ...) with zeros behind, (capacity, ...)."""
+    """Return (n, ...) padded with zeros to (capacity, ...)."""
     if rows.shape[0] == capacity:
         return rows
     return torch.cat([rows, rows.new_zeros(capacity - rows.shape[0], *rows.shape[1:])])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from fastcv.models.detection.faster_rcnn import FasterRCNN, check_type, out_channels
-from fastcv.nn.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor
+from fastcv.models.detection.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 
-__all__ = ["KeypointRCNN", "keypointrcnn_resnet50_fpn"]
+__all__ = ["KeypointRCNN"]
 
 
 class KeypointRCNN(FasterRCNN):
@@ -23,11 +22,11 @@ class KeypointRCNN(FasterRCNN):
     backbone, num_classes
         As in :class:`FasterRCNN`.
     min_size
-        As in :class:`fastcv.nn.DetectionTransform`; without it, 640 to 800.
+        As in :class:`DetectionTransform`. Default: 640, 672 ... 800.
     keypoint_roi_pool, keypoint_head, keypoint_predictor
-        Without, 14x14 bins, eight convolutions of 512 channels, and heat maps of 56x56.
-    num_keypoints : int
-        Keypoints per object, 17 without; None if ``keypoint_predictor`` is given.
+        Default: 14x14 bins, eight convolutions of 512 channels, and heat maps of 56x56.
+    num_keypoints : int, optional
+        Keypoints per object. Default: 17. Must be None if ``keypoint_predictor`` is given.
     **kwargs
         Keywords of :class:`FasterRCNN`.
 
@@ -57,30 +56,3 @@ class KeypointRCNN(FasterRCNN):
         heads.keypoint_roi_pool = keypoint_roi_pool or MultiScaleRoIAlign(["0", "1", "2", "3"], 14, sampling_ratio=2)
         heads.keypoint_head = keypoint_head or KeypointRCNNHeads(channels, (512,) * 8)
         heads.keypoint_predictor = keypoint_predictor or KeypointRCNNPredictor(512, num_keypoints or 17)
-
-
-def keypointrcnn_resnet50_fpn(
-    *,
-    weights: str | Path | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    num_keypoints: int | None = None,
-    weights_backbone: str | Path | None = None,
-    trainable_backbone_layers: int | None = None,
-    **kwargs: Any,
-) -> KeypointRCNN:
-    """Keypoint R-CNN on ResNet-50 with a feature pyramid.
-
-    Parameters
-    ----------
-    weights, progress, num_classes, weights_backbone, trainable_backbone_layers
-        As in :func:`fasterrcnn_resnet50_fpn`; two classes, background and person, where nothing says otherwise.
-    num_keypoints : int, optional
-        Keypoints per object; without it those of the checkpoint, or 17.
-    **kwargs
-        Keywords of :class:`KeypointRCNN`, and ``norm_eps``.
-    """
-    from fastcv.models.detection.builders import build
-
-    kwargs["num_keypoints"] = num_keypoints
-    return build(KeypointRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs)

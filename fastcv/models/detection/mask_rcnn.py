@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from fastcv.models.detection.faster_rcnn import FasterRCNN, check_type, out_channels
-from fastcv.nn.mask_head import MaskRCNNHeads, MaskRCNNPredictor
+from fastcv.models.detection.mask_head import MaskRCNNHeads, MaskRCNNPredictor
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 
-__all__ = ["MaskRCNN", "maskrcnn_resnet50_fpn"]
+__all__ = ["MaskRCNN"]
 
 
 class MaskRCNN(FasterRCNN):
@@ -22,7 +21,7 @@ class MaskRCNN(FasterRCNN):
     backbone, num_classes
         As in :class:`FasterRCNN`.
     mask_roi_pool, mask_head, mask_predictor
-        Without, 14x14 bins, four convolutions of 256 channels, and masks of 28x28.
+        Default: 14x14 bins, four convolutions of 256 channels, and masks of 28x28.
     **kwargs
         Keywords of :class:`FasterRCNN`.
 
@@ -50,26 +49,3 @@ class MaskRCNN(FasterRCNN):
         heads.mask_roi_pool = mask_roi_pool or MultiScaleRoIAlign(["0", "1", "2", "3"], 14, sampling_ratio=2)
         heads.mask_head = mask_head or MaskRCNNHeads(channels, (256, 256, 256, 256))
         heads.mask_predictor = mask_predictor or MaskRCNNPredictor(256, 256, num_classes or 0)
-
-
-def maskrcnn_resnet50_fpn(
-    *,
-    weights: str | Path | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    weights_backbone: str | Path | None = None,
-    trainable_backbone_layers: int | None = None,
-    **kwargs: Any,
-) -> MaskRCNN:
-    """Mask R-CNN on ResNet-50 with a feature pyramid.
-
-    Parameters
-    ----------
-    weights, progress, num_classes, weights_backbone, trainable_backbone_layers
-        As in :func:`fasterrcnn_resnet50_fpn`.
-    **kwargs
-        Keywords of :class:`MaskRCNN`, and ``norm_eps``.
-    """
-    from fastcv.models.detection.builders import build
-
-    return build(MaskRCNN, "resnet50", weights, num_classes, weights_backbone, trainable_backbone_layers, **kwargs)

@@ -1,4 +1,4 @@
-"""Checkpoints: read without running what is in them, and compared with the model before it changes."""
+"""Checkpoints: read without executing code from the file, and checked completely before the model changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 __all__ = ["load_weights"]
 
-# torchvision's checkpoints of 2019 were trained with a normalisation that left eps out: how their hashes begin.
+# First digits of the SHA-256 of torchvision's checkpoints of 2019, whose batch normalisation had no eps.
 _WITHOUT_EPS = ("258fb6c6", "bf2d0c1e", "fc266e95", "9f466800")
 
 
@@ -22,19 +22,19 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     Parameters
     ----------
     model : nn.Module
-        A model that is not optimized.
+        The model; not one that is optimized.
     path : path
-        ``.safetensors`` (which needs the package safetensors), or what ``torch.save`` made of a ``state_dict()``, as
-        torchvision's ``.pth`` files are; that is read with ``weights_only=True``.
+        A ``.safetensors`` file (which needs the package safetensors), or a ``state_dict()`` written by ``torch.save``,
+        such as torchvision's ``.pth`` files, which is read with ``weights_only=True``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     KeyError
-        If it is of another model: names what is missing and what is not expected.
+        If the checkpoint is of another model. Lists missing and unexpected names.
     ValueError
-        If a tensor has another shape, or the file holds no state_dict.
+        If a tensor has another shape or kind of dtype, or if the file is not a state_dict of dense tensors.
     """
     return load_state(model, read_state(path), str(path))
 
@@ -54,22 +54,35 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         try:
             state = load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}") from None
+            raise ValueError(f"{path} is not a safetensors file: {error}") from None
     else:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises whatever its readers do
+        except Exception as error:  # torch.load passes on the errors of its many readers
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}") from None
         if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
             state = state["model"]  # torchvision's training script keeps the optimizer beside it
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} must hold a state_dict, names and tensors, got {type(state).__name__}")
+    check_state(state, path)
     return dict(state)
 
 
+def check_state(state: Any, path: Path) -> None:
+    """Raise ValueError unless ``state`` holds dense tensors of real numbers by name."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} must hold a state_dict, names and tensors, got {type(state).__name__}")
+    for key, tensor in state.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{path} must hold tensors by name, got the key {key!r}")
+        if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta:
+            kind = "quantized" if tensor.is_quantized else "without data" if tensor.is_meta else "sparse or nested"
+            raise ValueError(f"{path}: {key} must be a dense tensor, got one that is {kind}")
+        if tensor.is_complex():
+            raise ValueError(f"{path}: {key} must hold real numbers, got {_dtype(tensor)}")
+
+
 def lacks_eps(path: str | Path) -> bool:
-    """Whether a checkpoint is one of those that want a normalisation without eps."""
+    """Whether a checkpoint is one of those that were trained with eps = 0 in batch normalisation."""
     path = Path(path)
     if not path.is_file() or path.suffix == ".safetensors":
         return False
@@ -81,10 +94,12 @@ def lacks_eps(path: str | Path) -> bool:
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], name: str) -> nn.Module:
-    """Load tensors by name. Names of old checkpoints are understood; nothing is loaded unless everything fits."""
+    """Load tensors by name, old names included. Nothing is loaded unless everything fits."""
     if getattr(model, "optimized", False):
         raise ValueError("an optimized model cannot load weights: load them first")
     wanted = model.state_dict()
+    if any(tensor.is_meta for tensor in wanted.values()):
+        raise ValueError("the model is on the device meta, which holds no values: make it on another device")
     renamed = _renamed(model, state)
     missing = [key for key in wanted if key not in renamed and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in renamed if key not in wanted and not key.endswith("num_batches_tracked")]
@@ -98,12 +113,14 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], name: str) -> nn.M
                 f"{name}: {key} must have shape {tuple(wanted[key].shape)}, got {tuple(tensor.shape)}; the model may "
                 "have another number of classes"
             )
+        if key in wanted and tensor.is_floating_point() != wanted[key].is_floating_point():
+            raise ValueError(f"{name}: {key} must be of a dtype like {_dtype(wanted[key])}, got {_dtype(tensor)}")
     model.load_state_dict({key: value for key, value in renamed.items() if key in wanted}, strict=False)
     return model
 
 
 def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under today's names: what the modules' own hooks make of them."""
+    """Return the tensors under their current names, by the modules' own rules."""
     renamed = dict(state)
     for prefix, module in model.named_modules():
         rename = getattr(module, "rename_old_keys", None)
@@ -115,3 +132,7 @@ def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 def _some(what: str, keys: list[str]) -> str:
     shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
     return f"{len(keys)} {what}" + (f" ({shown})" if keys else "")
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The sparse 3-D backbone of voxel detectors: from occupied voxels to a dense map seen from above."""
+"""The sparse 3-D backbone of voxel detectors: from occupied voxels to a dense bird's-eye-view map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastcv.sparse import SparseConv3d, SparseConvTensor, SparseSequential, SubM
 
 
 class SparseEncoder(nn.Module):
-    """Four levels of sparse convolutions, each at half the resolution of the one before.
+    """Four levels of sparse convolutions, each at half the resolution of the previous one.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class SparseEncoder(nn.Module):
 
     @staticmethod
     def to_map(x: SparseConvTensor) -> Tensor:
-        """Stack the heights of a sparse tensor onto its channels.
+        """Move the height of a sparse tensor into its channels.
 
         Parameters
         ----------
@@ -68,6 +68,6 @@ class SparseEncoder(nn.Module):
         Returns
         -------
         Tensor (B, C * Z, Y, X)
-            The dense map seen from above.
+            The dense bird's-eye-view map.
         """
         return x.dense().flatten(1, 2)

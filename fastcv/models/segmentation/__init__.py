@@ -1,4 +1,4 @@
-"""Models that give each pixel a class."""
+"""Models for semantic segmentation."""
 
 from fastcv.models.segmentation.unet import UNet
 

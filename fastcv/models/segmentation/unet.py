@@ -1,4 +1,4 @@
-"""U-Net: an encoder, a decoder, and at each resolution a short way across."""
+"""U-Net: an encoder, a decoder, and a skip connection at each resolution."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ __all__ = ["UNet"]
 class UNet(nn.Module):
     """Classify each pixel of an image (U-Net).
 
-    Going down, each level halves the resolution by max pooling and doubles the channels; going up, a transposed
-    convolution of 2 x 2, stride 2, undoes both, and what the encoder had at that resolution is put beside its result.
+    Each level of the encoder halves the resolution by max pooling and doubles the channels. Each level of the decoder
+    reverses both by a 2 x 2 transposed convolution of stride 2, and concatenates the encoder's features of that
+    resolution.
 
     Parameters
     ----------
     in_channels : int
         Channels of the image.
     num_classes : int
-        Channels of the result: one logit per class.
+        Channels of the output: one logit per class.
     base_channels : int
         Channels at full resolution; 64 in the paper.
     depth : int
-        How many times the resolution is halved; 4 in the paper.
+        Number of times the resolution is halved; 4 in the paper.
 
     Notes
     -----
-    Unlike the paper's, the convolutions are padded, so that the result has the size of the image, and followed by
+    Unlike in the paper, convolutions are padded, so that the output has the size of the image, and are followed by
     batch normalisation.
 
     References
@@ -64,7 +65,7 @@ class UNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits (N, num_classes, H, W) of ``image`` (N, in_channels, H, W).
 
-        H and W have to be multiples of ``2 ** depth``.
+        H and W must be multiples of ``2 ** depth``.
         """
         factor = 1 << len(self.decoder)
         if image.dim() != 4 or image.shape[2] % factor or image.shape[3] % factor:
@@ -83,7 +84,7 @@ class UNet(nn.Module):
 
 
 def _double_convolution(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Twice convolution of 3 x 3, batch normalisation, ReLU."""
+    """Return two blocks of 3 x 3 convolution, batch normalisation and ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
         layers += [

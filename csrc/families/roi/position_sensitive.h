@@ -1,0 +1,34 @@
+// Position-sensitive pooling (Dai et al. 2016, "R-FCN", section 2): every bin of a region of interest reads channels of
+// its own.
+//
+//   features  (N, C * P * Q, H, W)  any strides
+//   boxes     (K, 5)                batch index, x1, y1, x2, y2 in pixels of the image; contiguous, float32 (float64
+//                                   when the features are float64)
+//   pooled    (K, C, P, Q)          contiguous or channels_last
+//
+// Channel c of the result at bin (p, q) is pooled from channel (c * P + p) * Q + q of the features. What pooling is, an
+// op says with a type Bins<A> per device: see position_sensitive_cpu.h and cuda/position_sensitive.cuh. It is linear in
+// the features. A box with a coordinate that is not finite gives zeros and has no gradient. A batch index outside [0,
+// N) is a ValueError on the CPU; on CUDA that RoI gives zeros.
+#pragma once
+
+#include "core/types.h"
+#include "families/roi/roi.h"
+
+namespace fastcv {
+
+// Forward reads features and writes pooled; backward reads pooled (its gradient) and writes all of features.
+struct PositionSensitiveParams {
+  void* features;
+  void* pooled;
+  const void* boxes;
+  DType dtype;                             // of features and pooled
+  int64_t batch, channels, height, width;  // channels of the features
+  int64_t rois;
+  int64_t feature_strides[4];  // n, c, y, x, in elements
+  int64_t pooled_strides[4];   // k, c, p, q
+  double spatial_scale;
+  RoiSampling sampling;
+};
+
+}  // namespace fastcv

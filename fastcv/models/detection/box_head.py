@@ -1,0 +1,86 @@
+"""The box head: class and box offsets of pooled features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["FastRCNNPredictor", "TwoMLPHead", "box_losses"]
+
+
+class TwoMLPHead(nn.Module):
+    """Two linear layers with ReLU on the flattened features of a box; parameters named as torchvision's.
+
+    Parameters
+    ----------
+    in_channels : int
+        Features per box: channels times bins.
+    representation_size : int
+        Features returned per box.
+    """
+
+    def __init__(self, in_channels: int, representation_size: int) -> None:
+        super().__init__()
+        self.fc6 = nn.Linear(in_channels, representation_size)
+        self.fc7 = nn.Linear(representation_size, representation_size)
+        self.takes_channels_last = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, C, P, Q) to (K, representation_size)."""
+        x = (x.permute(0, 2, 3, 1) if self.takes_channels_last else x).flatten(1)
+        return F.relu_(self.fc7(F.relu_(self.fc6(x))))
+
+    def take_channels_last(self, channels: int) -> None:
+        """Reorder the first layer's weight, permanently, so that channels_last inputs need no copy."""
+        if not self.takes_channels_last:
+            weight = self.fc6.weight.detach()
+            by_place = weight.view(len(weight), channels, -1).transpose(1, 2).reshape(weight.shape)
+            self.fc6.weight = nn.Parameter(by_place, requires_grad=False)
+            self.takes_channels_last = True
+
+
+class FastRCNNPredictor(nn.Module):
+    """Class logits and, for each class, box offsets; parameters named as torchvision's.
+
+    Parameters
+    ----------
+    in_channels : int
+        Features per box.
+    num_classes : int
+        Classes, background included.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, num_classes * 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(K, in_channels) or (K, in_channels, 1, 1) to (K, num_classes) and (K, 4 num_classes)."""
+        x = x.flatten(1)
+        return self.cls_score(x), self.bbox_pred(x)
+
+
+def box_losses(class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return ``loss_classifier`` and ``loss_box_reg``.
+
+    Parameters
+    ----------
+    class_logits : Tensor (K, classes)
+        Predictions for the sampled proposals of all images.
+    box_deltas : Tensor (K, 4 classes)
+        Predicted offsets for each class.
+    labels : Tensor (K,)
+        True class of each proposal, 0 for background.
+    targets : Tensor (K, 4)
+        True offsets.
+
+    References
+    ----------
+    Girshick: Fast R-CNN (2015), section 2.3.
+    """
+    positive = torch.where(labels > 0)[0]
+    own = box_deltas.reshape(len(box_deltas), box_deltas.shape[1] // 4, 4)[positive, labels[positive]]
+    box_loss = F.smooth_l1_loss(own, targets[positive], beta=1 / 9, reduction="sum") / labels.numel()
+    return {"loss_classifier": F.cross_entropy(class_logits, labels), "loss_box_reg": box_loss}

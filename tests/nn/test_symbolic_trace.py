@@ -1,0 +1,45 @@
+"""Layers under ``torch.fx.symbolic_trace``: as torchvision's, they show as one call."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+from fastcv import nn
+
+FEATURES = torch.rand(2, 8, 12, 12)
+ROIS = torch.tensor([[0.0, 1, 1, 6, 6], [1, 2, 2, 9, 9]])
+LISTED = [ROIS[:1, 1:], ROIS[1:, 1:]]
+MAPS = {"0": torch.rand(2, 8, 16, 16), "1": torch.rand(2, 8, 8, 8), "other": torch.rand(2, 8, 4, 4)}
+
+
+@pytest.mark.parametrize(("layer", "inputs"), [
+    (nn.RoIAlign(2, 1.0, 2), (FEATURES, ROIS)), (nn.RoIAlign((2, 3), 0.5, -1, True), (FEATURES, LISTED)),
+    (nn.RoIPool(2, 1.0), (FEATURES, ROIS)), (nn.RoIPool(2, 1.0), (FEATURES, LISTED)),
+    (nn.PSRoIAlign(2, 1.0, 2), (FEATURES, ROIS)), (nn.PSRoIPool(2, 1.0), (FEATURES, LISTED)),
+    (nn.MultiScaleRoIAlign(["0", "1"], 2, 2), (MAPS, LISTED, [(64, 64), (64, 64)])),
+], ids=lambda value: type(value).__name__)  # fmt: skip
+def test_layers(layer: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+    traced = torch.fx.symbolic_trace(layer)
+    assert [node.op for node in traced.graph.nodes if node.op not in ("placeholder", "output")] == ["call_function"]
+    expected = layer(*inputs)
+    assert torch.equal(traced(*inputs), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(traced))(*inputs), expected)
+
+
+def test_inside_a_model() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.FrozenBatchNorm2d(8)
+            self.pool = nn.RoIAlign(2, 1.0, 2)
+
+        def forward(self, x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+            pooled: torch.Tensor = self.pool(self.norm(x) * 2, rois)
+            return pooled.flatten(1)
+
+    model = Model()
+    assert torch.equal(torch.fx.symbolic_trace(model)(FEATURES, ROIS), model(FEATURES, ROIS))
