@@ -257,11 +257,6 @@ TensorView checked_like(Argument argument, std::initializer_list<int64_t> shape,
   return contiguous(argument.view);
 }
 
-NewTensor new_tensor(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape,
-                     std::initializer_list<int64_t> strides) {
-  return make(like, dtype, shape.begin(), strides.begin(), static_cast<int>(shape.size()));
-}
-
 NewTensor new_contiguous(const TensorView& like, DType dtype, const int64_t* shape, int rank) {
   int64_t strides[TensorView::kMaxRank];
   int64_t step = 1;

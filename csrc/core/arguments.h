@@ -63,12 +63,6 @@ TensorView checked(Argument argument, std::initializer_list<int64_t> shape, cons
 // The same for the dtype of `like`.
 TensorView checked_like(Argument argument, std::initializer_list<int64_t> shape, const char* meaning, Argument like);
 
-// Its memory, for arguments that need no copy to stay alive: T must be the C++ type of the checked dtype.
-template <class T>
-const T* pointer_to(const TensorView& view) {
-  return static_cast<const T*>(view.data);
-}
-
 // ---- results --------------------------------------------------------------------------------------------------------
 
 // A tensor that torch has allocated, uninitialised: the object to return, and what a kernel writes to.
@@ -77,10 +71,8 @@ struct NewTensor {
   TensorView view;
 };
 
-// On the device of `like`; a description where `like` is one. Throws what torch throws when there is not so much
-// memory.
-NewTensor new_tensor(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape,
-                     std::initializer_list<int64_t> strides);
+// On the device of `like`; a description where `like` is one. Throws MemoryError when there is not so much memory (on
+// CUDA what torch throws).
 NewTensor new_contiguous(const TensorView& like, DType dtype, std::initializer_list<int64_t> shape);
 NewTensor new_contiguous(const TensorView& like, DType dtype, const int64_t* shape, int rank);
 // Of the shape of `like`, contiguous; the gradient of an argument, say.

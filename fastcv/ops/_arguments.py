@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-_INTEGERS = (int, torch.SymInt)
 _INT_LIMIT = 2**63
 _PLAIN_NUMBERS = frozenset({float, int})
 
@@ -178,74 +177,16 @@ def _concatenate_boxes(boxes: Sequence[Tensor], input: Tensor) -> Tensor:
     return torch.cat(rows) if rows else input.new_empty(0, 5, dtype=torch.float32)
 
 
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether a 4-D tensor keeps its channels next to each other, and is not contiguous as well."""
-    return not tensor.is_contiguous() and tensor.stride(1) == 1
-
-
-# What compiled graphs allocate with: a third of the time of new_empty_strided. Private to torch, so it may be missing.
-_empty_strided_cpu: Any = getattr(getattr(torch._C._dynamo, "guards", None), "_empty_strided_cpu", None)
-
-
-def new_strided(like: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised tensor on the device of ``like``."""
-    if like.is_cpu and type(like) is Tensor and _empty_strided_cpu is not None:
-        made: Tensor = _empty_strided_cpu(shape, strides, dtype)
-        return made
-    return like.new_empty_strided(shape, strides, dtype=dtype)
-
-
-def new_matrix(like: Tensor, rows: int, columns: int) -> Tensor:
-    """Return an uninitialised contiguous matrix of the dtype and device of ``like``."""
-    return new_strided(like, (rows, columns), (columns, 1), like.dtype)
-
-
-def new_dense(like: Tensor, n: int, c: int, h: int, w: int) -> Tensor:
-    """Return an uninitialised (n, c, h, w) tensor of the dtype, device and layout of ``like``."""
-    if like.is_contiguous() or like.stride(1) != 1:
-        return new_strided(like, (n, c, h, w), (c * h * w, h * w, w, 1), like.dtype)
-    return new_strided(like, (n, c, h, w), (h * w * c, 1, w * c, c), like.dtype)
-
-
-def new_pooled(input: Tensor, boxes: Tensor, height: int, width: int, bins: int = 1) -> Tensor:
-    """Return an uninitialised (K, C / bins, height, width) tensor for features (N, C, H, W) and boxes (K, 5).
-
-    Raises ValueError for other shapes. For tensors without memory; the bindings do this for the others.
-    """
-    shape, rois = input.shape, boxes.shape
-    if len(shape) != 4:
-        raise ValueError(f"input must have shape (N, C, H, W), got {describe_shape(input)}")
-    if len(rois) != 2 or rois[1] != 5:
-        raise ValueError(
-            "boxes must have shape (K, 5), rows of batch index, x1, y1, x2, y2 (or be a list of (L, 4) tensors, one "
-            f"per image), got {describe_shape(boxes)}"
-        )
-    if boxes.dtype.itemsize > max(input.dtype.itemsize, 4) or not boxes.dtype.is_floating_point:
-        wanted = torch.promote_types(input.dtype, torch.float32)
-        raise TypeError(f"boxes must be of a floating dtype not wider than {wanted}, got {boxes.dtype}")
-    channels = shape[1]
-    if bins != 1:
-        if channels % bins:
-            raise ValueError(
-                f"input must have channels divisible by the {height} * {width} bins of output_size, got {channels} "
-                "channels"
-            )
-        channels //= bins
-    return new_dense(input, rois[0], channels, height, width)
-
-
-def as_dense(tensor: Tensor) -> Tensor:
-    """Return a 4-D tensor that is contiguous or channels_last, copying only when it is neither."""
-    if tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor
-    return tensor.contiguous()
-
-
-def as_result_layout(tensor: Tensor) -> Tensor:
-    """Return a 4-D tensor in the layout that :func:`new_dense` gives a result like it, copying only when it must."""
-    if tensor.is_contiguous():
-        return tensor
-    return tensor.contiguous(memory_format=torch.channels_last if tensor.stride(1) == 1 else torch.contiguous_format)
+def new_dense(like: Tensor, n: int, c: int, *sizes: int) -> Tensor:
+    """Return an (n, c, *sizes) tensor of the dtype, device and layout of ``like``, for a fake: without values."""
+    channels_last = not like.is_contiguous() and like.stride(1) == 1
+    step = c if channels_last else 1
+    strides: tuple[int, ...] = ()
+    for size in reversed(sizes):
+        strides = (step, *strides)
+        step *= size
+    strides = (step, 1, *strides) if channels_last else (c * step, step, *strides)
+    return like.new_empty_strided((n, c, *sizes), strides)
 
 
 def check_reduction(reduction: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv.ops._arguments import as_ints, check_tensor, new_strided
+from fastcv.ops._arguments import as_ints, check_tensor, new_dense
 from fastcv.ops._call import COMPILED, is_plain
 from fastcv.ops._define import Gradient, define
 from fastcv.ops.ordered_sum import ordered_sum
@@ -26,19 +26,6 @@ _OPTIONS = "int[] stride, int[] padding, SymInt[] output_padding, int groups, in
 # ---- for tensors without memory --------------------------------------------------------------------------------------
 
 
-def _new(like: Tensor, channels: int, sizes: Sizes) -> Tensor:
-    """Return an (N, channels, *sizes) tensor with the N, the dtype, the device and the layout of ``like``."""
-    batch = like.shape[0]
-    channels_last = not like.is_contiguous() and like.stride(1) == 1
-    step = channels if channels_last else 1
-    strides: tuple[int, ...] = ()
-    for size in reversed(sizes):
-        strides = (step, *strides)
-        step *= size
-    strides = (step, 1, *strides) if channels_last else (channels * step, step, *strides)
-    return new_strided(like, (batch, channels, *sizes), strides, like.dtype)
-
-
 def _fake(
     input: Tensor,
     weight: Tensor,
@@ -52,11 +39,11 @@ def _fake(
 ) -> Tensor:
     axes = zip(input.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation, strict=True)
     sizes = [(n - 1) * step - 2 * low + wide * (k - 1) + extra + 1 for n, k, step, low, extra, wide in axes]
-    return _new(input, weight.shape[1] * groups, sizes)
+    return new_dense(input, input.shape[0], weight.shape[1] * groups, *sizes)
 
 
 def _fake_input(grad_output: Tensor, weight: Tensor, size: Sizes, *_: Any) -> Tensor:
-    return _new(grad_output, weight.shape[0], size)
+    return new_dense(grad_output, grad_output.shape[0], weight.shape[0], *size)
 
 
 def _fake_weight(

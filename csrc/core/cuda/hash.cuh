@@ -1,8 +1,8 @@
 // A set or map of 64-bit keys in global memory: open addressing with linear probing.
 //
-// `keys` has hash_capacity(number of keys) slots, all kEmptySlot at first. Which slot a key gets depends on the order of
-// arrival, so nothing that is to be the same twice may depend on slots; which keys are there does not. What is kept per
-// slot must be the same whatever the order, such as the smallest index that came (atomic_min).
+// `keys` has hash_capacity(number of keys) slots, all kEmptySlot at first. Which slot a key gets depends on the order
+// of arrival, so nothing that is to be the same twice may depend on slots; which keys are there does not. What is
+// kept per slot must be the same whatever the order, such as the smallest index that came (atomic_min).
 #pragma once
 
 #include "core/cuda/atomic.cuh"

@@ -5,9 +5,10 @@
 //   output   (B,)        of the dtype of the input: the sum over a and c, divided by `divisor`
 //   pieces   (P, B)      float64 workspace: the sums of the pieces
 //
-// The input is cut into pieces of at most kSumPiece elements (SumPieces). Each piece is summed by one thread, or block of
-// threads, into one number per channel b; then the pieces of a channel are summed in order. Sums are float64, but for
-// those of four elements at most, which may be taken in float32; the result is rounded once. The sum of nothing is 0.
+// The input is cut into pieces of at most kSumPiece elements (SumPieces). Each piece is summed by one thread, or one
+// block of threads, into one number per channel b; then the pieces of a channel are summed in order. Sums are float64,
+// but for those of four elements at most, which may be taken in float32; the result is rounded once. The sum of nothing
+// is 0.
 #pragma once
 
 #include "core/cpu_variants.h"
@@ -34,8 +35,8 @@ struct OrderedSumParams {
   double divisor;
 };
 
-// A run along C is taken whole, up to kSumPiece elements. Short runs share a piece: first with those of the next channels,
-// which are neighbours in memory, then with the next along A.
+// A run along C is taken whole, up to kSumPiece elements. Short runs share a piece: first with those of the next
+// channels, which are neighbours in memory, then with the next along A.
 constexpr SumPieces cut_into_pieces(int64_t a, int64_t b, int64_t c) {
   const auto within = [](int64_t wanted, int64_t size) {
     return wanted < 1 || size < 1 ? 1 : wanted < size ? wanted : size;

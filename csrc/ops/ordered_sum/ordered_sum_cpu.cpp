@@ -11,23 +11,19 @@ namespace {
 
 using Sums = Vector<double>;
 
-FASTCV_HD int64_t least(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
 template <class T>
 constexpr int kStep = kLanes<Accumulate<T>>;  // elements of a vector, one or two of Sums
 
 template <class T>
-FASTCV_HD Vector<Accumulate<T>> sum_of_four(const T* source) {
+FASTCV_INLINE Vector<Accumulate<T>> sum_of_four(const T* source) {
   return (load(source) + load(source + kStep<T>)) + (load(source + 2 * kStep<T>) + load(source + 3 * kStep<T>));
 }
 
 // Adds a vector to one or two vectors of sums.
-FASTCV_HD void add_to(Sums& low, Sums&, Vector<double> value) {
+FASTCV_INLINE void add_to(Sums& low, Sums&, Vector<double> value) {
   low += value;
 }
-FASTCV_HD void add_to(Sums& low, Sums& high, Vector<float> value) {
+FASTCV_INLINE void add_to(Sums& low, Sums& high, Vector<float> value) {
   typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
   Half halves[2];
   __builtin_memcpy(halves, &value, sizeof(value));
@@ -37,7 +33,7 @@ FASTCV_HD void add_to(Sums& low, Sums& high, Vector<float> value) {
 
 // The sum of neighbours in memory.
 template <class T>
-FASTCV_HD double sum_of_run(const T* source, int64_t count) {
+FASTCV_INLINE double sum_of_run(const T* source, int64_t count) {
   constexpr int64_t kFour = 4 * kStep<T>;
   double sum = 0;
   int64_t i = 0;
@@ -56,7 +52,7 @@ FASTCV_HD double sum_of_run(const T* source, int64_t count) {
 }
 
 template <class T>
-FASTCV_HD void add_row(const T* row, int64_t channels, Accumulate<T>* sums) {
+FASTCV_INLINE void add_row(const T* row, int64_t channels, Accumulate<T>* sums) {
   int64_t j = 0;
   for (; j + kStep<T> <= channels; j += kStep<T>) store(sums + j, load(sums + j) + load(row + j));
   for (; j < channels; ++j) sums[j] += to_float(row[j]);
@@ -65,7 +61,7 @@ FASTCV_HD void add_row(const T* row, int64_t channels, Accumulate<T>* sums) {
 // Adds rows of channels, `stride` apart, to the sums of the channels. One row after the other: the processor does not
 // see it coming when several are read at once, which takes four times as long.
 template <class T>
-FASTCV_HD void add_rows(const T* source, int64_t rows, int64_t stride, int64_t channels, double* sums) {
+FASTCV_INLINE void add_rows(const T* source, int64_t rows, int64_t stride, int64_t channels, double* sums) {
   for (int64_t a = 0; a < rows; a += 4) {
     Accumulate<T> four[kMostSumChannels];
     for (int64_t j = 0; j < channels; ++j) four[j] = 0;

@@ -69,8 +69,8 @@ struct NumberBits<double> {
 };
 
 // exp(x) for x in [-104, 0], for floats and vectors of them: x = k ln 2 + r, and e^r by its Taylor polynomial, whose
-// error is below half a unit in the last place for |r| <= ln 2 / 2. The power of two is multiplied in two steps: results
-// below the normal numbers are rounded once, by the last, and are 0 from -104 on.
+// error is below half a unit in the last place for |r| <= ln 2 / 2. The power of two is multiplied in two steps:
+// results below the normal numbers are rounded once, by the last, and are 0 from -104 on.
 template <class V>
 FASTCV_HD V exp_float(V x) {
   const V shifted = x * 1.44269504f + 12582912.0f;  // 1.5 x 2^23: the sum keeps whole numbers only

@@ -14,8 +14,8 @@
 //   transposed convolution  output = input  * stride - padding + k * dilation
 //
 // A submanifold map has the input's sites as its outputs, in the same order, with stride 1 and padding (kernel / 2) *
-// dilation: only neighbours and reverse are written. With odd K it is its own mirror image: reverse[k] is neighbours[K -
-// 1 - k].
+// dilation: only neighbours and reverse are written. With odd K it is its own mirror image:
+// reverse[k] is neighbours[K - 1 - k].
 //
 // A site is known by its key, in which batch, z, y and x are fields of as many bits as their sizes need (kMaxKeyBits
 // together), so that keys ascend as sites do and a step along an axis is an addition.

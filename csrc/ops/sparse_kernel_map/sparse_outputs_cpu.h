@@ -191,7 +191,7 @@ void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int
                 const OutputWords& words) {
   const int64_t kx_count = p.axes[2].kernel, ky_count = p.axes[1].kernel;
   const size_t row_count = static_cast<size_t>(p.axes[0].kernel) * static_cast<size_t>(ky_count);
-  const Scratch cursors_memory(row_count * sizeof(int64_t)), rows_memory(row_count * sizeof(KernelRow));
+  const Scratch cursors_memory(bytes_of<int64_t>(row_count)), rows_memory(bytes_of<KernelRow>(row_count));
   int64_t* const cursors = cursors_memory.as<int64_t>();
   KernelRow* const rows = rows_memory.as<KernelRow>();
   PieceMemory piece(p, spread);

@@ -54,7 +54,7 @@ struct ReadReport {
 // Writes the key of each row, and returns whether they strictly ascend. Throws for sites outside.
 inline bool read_keys(const SparseMapParams& p, uint64_t* keys) {
   const int64_t pieces = (p.sites + kReadGrain - 1) / kReadGrain;
-  const Scratch reports_memory(sizeof(ReadReport) * static_cast<size_t>(pieces));
+  const Scratch reports_memory(bytes_of<ReadReport>(pieces));
   ReadReport* const reports = reports_memory.as<ReadReport>();
   parallel_for(p.sites, kReadGrain, [&](int64_t begin, int64_t end) {
     ReadReport report{-1, true};

@@ -13,7 +13,7 @@ constexpr Key kNone = static_cast<Key>(~Key{0});
 
 // 0 or 1, and no branch: whether a point is the first of its voxel cannot be predicted, and a wrong guess costs as much
 // as the whole point.
-FASTCV_HD uint32_t as_number(bool condition) {
+FASTCV_INLINE uint32_t as_number(bool condition) {
   uint32_t number = condition;
   asm("" : "+r"(number));
   return number;
@@ -32,17 +32,17 @@ struct Table {
     __builtin_memset(static_cast<void*>(entries), 0xff, bytes());
   }
 
-  FASTCV_HD Key slot_of(Key key) const { return hash_key(key) & mask; }
-  FASTCV_HD void prefetch(Key slot) const { __builtin_prefetch(entries + slot, 1); }
+  FASTCV_INLINE Key slot_of(Key key) const { return hash_key(key) & mask; }
+  FASTCV_INLINE void prefetch(Key slot) const { __builtin_prefetch(entries + slot, 1); }
 
   // The entry of the key, or the one to put it in.
-  FASTCV_HD Entry& find(Key key, Key slot) const {
+  FASTCV_INLINE Entry& find(Key key, Key slot) const {
     while (as_number((entries[slot].key != key) & (entries[slot].key != kNone<Key>)) != 0) slot = (slot + 1) & mask;
     return entries[slot];
   }
 
   // The value of the key, which is `next` where it is new: then `next` goes up by one.
-  FASTCV_HD uint32_t enter(Key key, Key slot, uint32_t& next) const {
+  FASTCV_INLINE uint32_t enter(Key key, Key slot, uint32_t& next) const {
     Entry& entry = find(key, slot);
     const uint32_t is_new = as_number(entry.key != key);
     const uint32_t value = entry.value + (next - entry.value) * is_new;
@@ -62,14 +62,14 @@ struct Table {
 
 // The dense number of the voxel, within its cloud.
 template <class Key>
-FASTCV_HD Key key_of(const VoxelBatch& batch, int i, const VoxelGrid& grid) {
+FASTCV_INLINE Key key_of(const VoxelBatch& batch, int i, const VoxelGrid& grid) {
   const Key plane = static_cast<Key>(batch.z[i]) * static_cast<Key>(grid.cells[1]) + static_cast<Key>(batch.y[i]);
   const Key key = plane * static_cast<Key>(grid.cells[0]) + static_cast<Key>(batch.x[i]);
   return batch.z[i] < 0 ? kNone<Key> : key;
 }
 
 template <class T>
-FASTCV_HD void copy_row(const T* from, int64_t features, T* to) {
+FASTCV_INLINE void copy_row(const T* from, int64_t features, T* to) {
   if (features == 4) {  // x, y, z and reflectance
     __builtin_memcpy(to, from, 4 * sizeof(T));
   } else {
@@ -77,7 +77,7 @@ FASTCV_HD void copy_row(const T* from, int64_t features, T* to) {
   }
 }
 
-FASTCV_HD void write_coords(const VoxelizeParams& p, int64_t row, int64_t cloud, const Voxel& voxel) {
+FASTCV_INLINE void write_coords(const VoxelizeParams& p, int64_t row, int64_t cloud, const Voxel& voxel) {
   int32_t* coords = p.coords + row * p.coords_width;
   if (p.coords_width == 4) *coords++ = static_cast<int32_t>(cloud);
   coords[0] = voxel.z;

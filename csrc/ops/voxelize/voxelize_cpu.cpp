@@ -57,7 +57,7 @@ void fetch_keys(const VoxelizeParams& p, const VoxelAxes<Accumulate<T>>& axes, c
 
 // Enters the points' voxels, of which there were `found` and may be `most`. Returns how many there are.
 template <class Key>
-FASTCV_HD uint32_t enter_voxels(const Table<Key>& table, uint32_t found, uint32_t most, KeyBatch<Key>& batch) {
+FASTCV_INLINE uint32_t enter_voxels(const Table<Key>& table, uint32_t found, uint32_t most, KeyBatch<Key>& batch) {
   const uint32_t before = found;
   if (most - found >= kVoxelBatch) {
     for (int i = 0; i < batch.count; ++i) {
@@ -76,8 +76,8 @@ FASTCV_HD uint32_t enter_voxels(const Table<Key>& table, uint32_t found, uint32_
 
 // Copies points from `rows` to their voxels, those that are too many to `spare`.
 template <class T, class Key>
-FASTCV_HD void copy_points(const VoxelizeParams& p, const T* rows, const KeyBatch<Key>& batch, T* voxels,
-                           int32_t* num_points, T* spare) {
+FASTCV_INLINE void copy_points(const VoxelizeParams& p, const T* rows, const KeyBatch<Key>& batch, T* voxels,
+                               int32_t* num_points, T* spare) {
   const int64_t voxel_elements = p.max_points * p.features;
   const int32_t max_points = static_cast<int32_t>(p.max_points);
   const uintptr_t nowhere = reinterpret_cast<uintptr_t>(spare);
@@ -92,8 +92,8 @@ FASTCV_HD void copy_points(const VoxelizeParams& p, const T* rows, const KeyBatc
   }
 }
 
-// Few voxels: the points [begin, end) of a cloud, one after the other, to rows from `row`. Returns how many voxels there
-// are.
+// Few voxels: the points [begin, end) of a cloud, one after the other, to rows from `row`. Returns the number of
+// voxels.
 template <class T, class Key>
 int64_t voxelize_few(const VoxelizeParams& p, int64_t cloud, int64_t begin, int64_t end, int64_t row) {
   const uint32_t most = static_cast<uint32_t>(end - begin < p.max_voxels ? end - begin : p.max_voxels);
@@ -103,7 +103,7 @@ int64_t voxelize_few(const VoxelizeParams& p, int64_t cloud, int64_t begin, int6
   const int64_t voxel_elements = p.max_points * p.features;
   T* const voxels = static_cast<T*>(p.voxels) + row * voxel_elements;
   int32_t* const num_points = p.num_points + row;
-  const Scratch spare(static_cast<size_t>(p.features) * sizeof(T));
+  const Scratch spare(bytes_of<T>(p.features));
 
   KeyBatch<Key> batches[2];  // this one, and the next, whose table entries are on their way
   uint32_t found = 0;

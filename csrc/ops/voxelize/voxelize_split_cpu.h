@@ -27,7 +27,7 @@ struct FirstPoints {
   uint64_t* words;   // the same, 64 points a word
   uint32_t* before;  // per word
 
-  FASTCV_HD uint32_t rank(uint32_t point) const {
+  FASTCV_INLINE uint32_t rank(uint32_t point) const {
     const uint64_t below = words[point >> 6] & ((uint64_t{1} << (point & 63)) - 1);
     return before[point >> 6] + static_cast<uint32_t>(__builtin_popcountll(below));
   }
@@ -64,7 +64,7 @@ void write_part(const VoxelizeParams& p, const T* source, int64_t row, const Poi
   const int32_t max_points = static_cast<int32_t>(p.max_points);
   T* const voxels = static_cast<T*>(p.voxels) + row * voxel_elements;
   int32_t* const num_points = p.num_points + row;
-  const Scratch row_memory(static_cast<size_t>(voxel_count) * sizeof(Row));
+  const Scratch row_memory(bytes_of<Row>(voxel_count));
   Row* const rows = row_memory.as<Row>();
   for (int64_t voxel = 0; voxel < voxel_count; ++voxel) {
     const uint32_t number = firsts.rank(first[voxel]);
@@ -151,7 +151,7 @@ class SplitCloud {
     const int64_t end = (block + 1) * kBlockPoints;
     return end < count_ ? end : count_;
   }
-  FASTCV_HD static int64_t part_of(Key key, int part_bits) {
+  FASTCV_INLINE static int64_t part_of(Key key, int part_bits) {
     return static_cast<int64_t>(hash_key(key) >> (8 * static_cast<int>(sizeof(Key)) - part_bits));
   }
 
