@@ -124,13 +124,16 @@ def as_floats(value: Any, count: int, name: str, axes: str = "", one_for_all: bo
     if type(value) is tuple and len(value) == count and {*map(type, value)} == {float}:
         return value
     given: tuple[Any, ...]
-    try:
-        given = tuple(value)
-    except TypeError:  # not a sequence
-        given = (value,) * count if one_for_all else ()
+    if one_for_all and type(value) in _PLAIN_NUMBERS:
+        given = (value,) * count
+    else:
+        try:
+            given = tuple(value)
+        except TypeError:  # not a sequence
+            given = (value,) * count if one_for_all else ()
     if len(given) == count:
         try:
-            if _PLAIN_NUMBERS.issuperset(map(type, given)):
+            if {*map(type, given)} <= _PLAIN_NUMBERS:
                 return tuple(map(float, given))
             return tuple(as_float(element, name) for element in given)
         except (TypeError, OverflowError):

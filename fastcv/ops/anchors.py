@@ -55,10 +55,12 @@ def _as_stride(value: Any, name: str) -> tuple[int, ...]:
 
 def _flat(entries: list[Any], name: str, convert: Callable[[Any, str], Sequence[int]]) -> list[int]:
     """Return two numbers per entry, one after the other."""
-    try:
-        numbers = [number for y, x in entries for number in (y, x)]
-    except (TypeError, ValueError):
-        numbers = []
+    numbers = []
+    if int not in {*map(type, entries)}:  # Dynamo of torch 2.10 cannot catch what unpacking an int raises
+        try:
+            numbers = [number for y, x in entries for number in (y, x)]
+        except (TypeError, ValueError):
+            numbers = []
     if len(numbers) > 0 and {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < 2**63:
         return numbers  # what nearly every call has, in a third of the time
     return [number for level, entry in enumerate(entries) for number in convert(entry, f"{name}[{level}]")]

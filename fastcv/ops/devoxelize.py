@@ -63,7 +63,8 @@ _devoxelize_transposed = define(
 def _check_rows(features: Tensor, coords: Tensor) -> None:
     """Raise ValueError unless there is a row of features for each of coords; neither operator sees both."""
     same = features.dim() > 0 and coords.dim() > 0 and features.shape[0] == coords.shape[0]
-    if torch.compiler.is_compiling() or isinstance(same, torch.SymBool):  # the text cannot show what is not known yet
+    unknown = torch.compiler.is_compiling() and not isinstance(same, bool)
+    if unknown or isinstance(same, torch.SymBool):  # the text cannot show what is not known yet
         torch._check_value(same, "coords must have as many rows as features".__str__)
     elif not same:
         raise ValueError(
