@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastcv.ops._call import Signature
 
@@ -143,10 +144,19 @@ class Rules:
 
     def eager_function(self, forward: Callable[..., Outputs]) -> Callable[..., Outputs]:
         """The form with ``forward(ctx, ...)``, which costs a third of the other."""
+        without_lists = not self._lists and not self._signature.returns_list
+        save = self._gradient.save
 
         def forward_with_context(ctx: Any, *spread: Any) -> Outputs:
-            output = self._as_tuple(forward(*self._gathered(spread)))
-            self._save(ctx, spread, output)
+            if without_lists:
+                output = forward(*spread)
+                tensors, ctx.constants = save(spread, output)
+                ctx.save_for_backward(*tensors)
+                if forward_ad._current_level >= 0:
+                    ctx.save_for_forward(*tensors)
+            else:
+                output = self._as_tuple(forward(*self._gathered(spread)))
+                self._save(ctx, spread, output)
             if type(output) is tuple and not any(other.is_floating_point() for other in output[1:]):
                 # Only the first has a gradient. For the others autograd would make zeros at each call.
                 ctx.set_materialize_grads(False)
@@ -204,7 +214,7 @@ class Rules:
         ctx.save_for_forward(*tensors)
 
     def _backward_spread(self, ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
-        needs = self._gathered(ctx.needs_input_grad, ctx.lengths)
+        needs = self._gathered(ctx.needs_input_grad, ctx.lengths if self._lists else None)
         if not self._signature.returns_list and grad_outputs[0] is None:  # see eager_function
             return (None,) * len(ctx.needs_input_grad)
         grads = (list(grad_outputs),) if self._signature.returns_list else grad_outputs
@@ -214,6 +224,6 @@ class Rules:
     def _jvp_spread(self, ctx: Any, *tangents: Any) -> Outputs:
         if self._gradient.jvp is None:
             raise NotImplementedError("this operator has no forward-mode derivative")
-        grouped = self._gathered(tangents, ctx.lengths)
+        grouped = self._gathered(tangents, ctx.lengths if self._lists else None)
         chosen = (grouped[position] for position in self._differentiable)
         return self._as_tuple(self._gradient.jvp(ctx.saved_tensors, ctx.constants, *chosen))
