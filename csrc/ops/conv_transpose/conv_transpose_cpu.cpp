@@ -3,6 +3,7 @@
 #include "ops/conv_transpose/conv_layout_cpu.h"
 #include "ops/conv_transpose/conv_pixels_cpu.h"
 #include "ops/conv_transpose/conv_weight_cpu.h"
+#include "ops/conv_transpose/conv_wide_cpu.h"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
@@ -85,6 +86,16 @@ void weight_gradient(const ConvTransposeParams& p) {
   accumulate_weight(p, sources, static_cast<T*>(p.weight));
 }
 
+// Whether one of the products of conv_wide_cpu.h has done the work.
+template <class Product>
+bool served_wide(const ConvTransposeParams& params, const Product& product) {
+  const ConvTransposeParams p = with_columns_as_x(params);
+  if (!is_wide(p)) return false;
+  bool done = false;
+  dispatch_floating(p.dtype, [&](auto tag) { done = product(p, tag); });
+  return done;
+}
+
 }  // namespace
 
 void conv_transpose_pack_cpu(const ConvTransposeParams& params) {
@@ -95,18 +106,24 @@ void conv_transpose_pack_cpu(const ConvTransposeParams& params) {
 }
 
 void conv_transpose_forward_cpu(const ConvTransposeParams& params) {
+  if (served_wide(params, [](const auto& p, auto tag) { return forward_wide<typename decltype(tag)::type>(p); }))
+    return;
   dispatch_factors(params.dtype, [&](auto factor, auto tag) {
     forward<typename decltype(factor)::type, typename decltype(tag)::type>(params);
   });
 }
 
 void conv_transpose_backward_input_cpu(const ConvTransposeParams& params) {
+  const auto wide = [](const auto& p, auto tag) { return input_gradient_wide<typename decltype(tag)::type>(p); };
+  if (served_wide(params, wide)) return;
   dispatch_factors(params.dtype, [&](auto factor, auto tag) {
     gather<typename decltype(factor)::type, typename decltype(tag)::type>(params, false);
   });
 }
 
 void conv_transpose_backward_weight_cpu(const ConvTransposeParams& params) {
+  const auto wide = [](const auto& p, auto tag) { return weight_gradient_wide<typename decltype(tag)::type>(p); };
+  if (served_wide(params, wide)) return;
   dispatch_factors(params.dtype, [&](auto factor, auto tag) {
     weight_gradient<typename decltype(factor)::type, typename decltype(tag)::type>(params);
   });
