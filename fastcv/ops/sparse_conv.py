@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fastcv.ops._arguments import check_tensor, describe_shape
 from fastcv.ops._define import Gradient, define
 from fastcv.ops.ordered_sum import ordered_sum
 
-__all__ = ["sparse_conv", "sparse_row_order"]
+__all__ = ["sparse_conv"]
 
 
 def _fake(features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, *_: Any) -> Tensor:
@@ -196,32 +194,3 @@ def sparse_conv(
     """
     output: Tensor = _sparse_conv(features, weight, bias, neighbours, reverse, groups, order, reverse_order)
     return output
-
-
-def sparse_row_order(neighbours: Tensor) -> Tensor:
-    """Order the rows of a kernel map by which of their kernel elements have a neighbour.
-
-    Parameters
-    ----------
-    neighbours : Tensor (K, M)
-        int32: a kernel map as of :func:`sparse_kernel_map`.
-
-    Returns
-    -------
-    Tensor (M,)
-        int32: a permutation of the rows, for ``order`` of :func:`sparse_conv`; rows with the same elements follow one
-        another. The same for every run.
-
-    Notes
-    -----
-    Of the 27 elements of a submanifold convolution on a surface, some of 64 rows together have 24 in the order of
-    coordinates, 10 in this one, where each row has 9: the kernels skip what none of their rows has.
-    """
-    check_tensor(neighbours, "neighbours")
-    if neighbours.dim() != 2:
-        raise ValueError(f"neighbours must have shape (K, M), got {describe_shape(neighbours)}")
-    volume = neighbours.shape[0]
-    # One bit for each element, 31 at most: above that neighbouring elements share them, which sorts nearly as well.
-    places = torch.arange(volume, dtype=torch.int32, device=neighbours.device) * 31 // max(volume, 31)
-    masks = ((neighbours >= 0) * (1 << places)[:, None]).sum(0, dtype=torch.int32)
-    return masks.argsort(stable=True).int()

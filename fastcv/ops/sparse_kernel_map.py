@@ -1,18 +1,33 @@
-"""The kernel map of a sparse convolution: which input site feeds which output site."""
+"""The kernel map of a sparse convolution: which input site feeds which output site.
+
+Layers make it once per geometry, and share it through ``indice_key``.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from fastcv import _C
-from fastcv.ops._arguments import as_ints
+from fastcv.ops._arguments import as_ints, check_tensor, describe_shape
 from fastcv.ops._define import define, size_from_data
 
-__all__ = ["Geometry", "kernel_map", "output_shape", "sparse_kernel_map"]
+__all__ = [
+    "Geometry",
+    "KernelMap",
+    "Size",
+    "build_kernel_map",
+    "layer_geometry",
+    "sparse_kernel_map",
+    "sparse_row_order",
+]
+
+Size = int | Sequence[int]
 
 
 class Geometry(NamedTuple):
@@ -68,24 +83,8 @@ _sparse_kernel_map = define(
 )
 
 
-def kernel_map(
-    indices: Tensor, batch_size: int, geometry: Geometry, with_reverse: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``out_indices``, ``neighbours`` and ``reverse`` as :func:`sparse_kernel_map` does.
-
-    A submanifold map with an odd number of kernel elements is its own mirror image: ``reverse`` is
-    ``neighbours.flip(0)``. ``with_reverse=False`` leaves it empty there.
-    """
-    maps: tuple[Tensor, Tensor, Tensor] = _sparse_kernel_map(indices, batch_size, *geometry, with_reverse)
-    return (indices, maps[1], maps[2]) if geometry.subm else maps
-
-
-def output_shape(geometry: Geometry) -> tuple[int, ...]:
-    """Return the size of the output's grid, as of ``F.conv3d`` and ``F.conv_transpose3d``."""
-    return _output_shape(*geometry)
-
-
 def _output_shape(*geometry: Any) -> tuple[int, ...]:
+    """Return the size of the output's grid, as of ``F.conv3d`` and ``F.conv_transpose3d``."""
     return _C.sparse_output_shape(*geometry)
 
 
@@ -182,4 +181,137 @@ def sparse_kernel_map(
         subm,
         transposed,
     )
-    return kernel_map(indices, batch_size, geometry)
+    out_indices, neighbours, reverse = _sparse_kernel_map(indices, batch_size, *geometry, True)
+    return indices if subm else out_indices, neighbours, reverse
+
+
+def sparse_row_order(neighbours: Tensor) -> Tensor:
+    """Order the rows of a kernel map by which of their kernel elements have a neighbour.
+
+    Parameters
+    ----------
+    neighbours : Tensor (K, M)
+        int32: a kernel map as of :func:`sparse_kernel_map`.
+
+    Returns
+    -------
+    Tensor (M,)
+        int32: a permutation of the rows, for ``order`` of :func:`sparse_conv`; rows with the same elements follow one
+        another. The same for every run.
+
+    Notes
+    -----
+    Of the 27 elements of a submanifold convolution on a surface, some of 64 rows together have 24 in the order of
+    coordinates, 10 in this one, where each row has 9: the kernels skip what none of their rows has.
+    """
+    check_tensor(neighbours, "neighbours")
+    if neighbours.dim() != 2:
+        raise ValueError(f"neighbours must have shape (K, M), got {describe_shape(neighbours)}")
+    volume = neighbours.shape[0]
+    # One bit for each element, 31 at most: above that neighbouring elements share them, which sorts nearly as well.
+    places = torch.arange(volume, dtype=torch.int32, device=neighbours.device) * 31 // max(volume, 31)
+    masks = ((neighbours >= 0) * (1 << places)[:, None]).sum(0, dtype=torch.int32)
+    return masks.argsort(stable=True).int()
+
+
+# ---- what layers keep of a map ----
+
+
+@dataclass
+class KernelMap:
+    """The links between input and output sites of a layer.
+
+    Attributes
+    ----------
+    indices, out_indices : Tensor (N, 1 + D), (M, 1 + D)
+        Sites before and after.
+    neighbours : Tensor (K, M)
+        The input row that feeds each output row through each kernel element, or -1.
+    stored_reverse : Tensor (K, N), or None
+        The output row that each input row feeds through each kernel element, or -1; None where it mirrors
+        ``neighbours`` and nobody has asked for it.
+    order, reverse_order : Tensor (M,), Tensor (N,), or None
+        On CUDA, in which order the kernels take the rows of both: see :func:`fastcv.ops.sparse_row_order`.
+    """
+
+    geometry: Geometry
+    indices: Tensor
+    out_indices: Tensor
+    neighbours: Tensor
+    stored_reverse: Tensor | None
+    spatial_shape: list[int]
+    out_spatial_shape: list[int]
+    order: Tensor | None = None
+    reverse_order: Tensor | None = None
+
+    @property
+    def is_subm(self) -> bool:
+        """Whether it was made by a submanifold layer."""
+        return self.geometry.subm
+
+    @property
+    def reverse(self) -> Tensor:
+        """The map seen from the input, made now if nobody has asked before."""
+        if self.stored_reverse is None:
+            self.stored_reverse = self.neighbours.flip(0)
+        return self.stored_reverse
+
+
+def layer_geometry(
+    ndim: int,
+    kernel_size: Size,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    output_padding: Size = 0,
+    subm: bool = False,
+    transposed: bool = False,
+) -> Geometry:
+    """Return the geometry of a layer, which knows of no grid yet. Missing axes come first and have size one."""
+    if not 1 <= ndim <= 3:
+        raise ValueError(f"ndim must be 1, 2 or 3, got {ndim}")
+    ones, zeros = (1,) * (3 - ndim), (0,) * (3 - ndim)
+    return Geometry(
+        (),
+        ones + as_ints(kernel_size, ndim, "kernel_size", 1),
+        ones + as_ints(stride, ndim, "stride", 1),
+        zeros + as_ints(padding, ndim, "padding", 0),
+        ones + as_ints(dilation, ndim, "dilation", 1),
+        zeros + as_ints(output_padding, ndim, "output_padding", 0),
+        subm,
+        transposed,
+    )
+
+
+def build_kernel_map(indices: Tensor, batch_size: int, geometry: Geometry) -> KernelMap:
+    """Return the map of sites (N, 1 + D) in a grid whose first 3 - D axes have size one."""
+    missing, volume = 4 - indices.shape[1], math.prod(geometry.kernel_size)
+    shapes = list(geometry.spatial_shape[missing:]), list(_output_shape(*geometry)[missing:])
+    if volume == 1 and (geometry.subm or not _moves(geometry)):
+        rows = torch.arange(indices.shape[0], dtype=torch.int32, device=indices.device)[None]
+        return KernelMap(geometry, indices, indices, rows, rows, *shapes)
+    sites = indices
+    if missing:
+        zeros = indices.new_zeros(indices.shape[0], missing)
+        sites = torch.cat([indices[:, :1], zeros, indices[:, 1:]], 1)
+    out_indices, neighbours, reverse = _sparse_kernel_map(sites, batch_size, *geometry, False)
+    if geometry.subm:
+        out_indices = indices
+    elif missing:
+        out_indices = torch.cat([out_indices[:, :1], out_indices[:, 1 + missing :]], 1)
+    mirrors = geometry.subm and volume % 2 == 1
+    links = KernelMap(geometry, indices, out_indices, neighbours, None if mirrors else reverse, *shapes)
+    if _uses_row_order(neighbours):
+        links.order = sparse_row_order(neighbours)
+        # A mirrored map has the same elements mirrored: equal rows stay together.
+        links.reverse_order = links.order if mirrors else sparse_row_order(reverse)
+    return links
+
+
+def _moves(geometry: Geometry) -> bool:
+    """Whether a kernel of one element takes sites elsewhere."""
+    return set(geometry.stride) != {1} or any(geometry.padding) or any(geometry.output_padding)
+
+
+def _uses_row_order(neighbours: Tensor) -> bool:
+    return neighbours.is_cuda

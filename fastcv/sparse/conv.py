@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcv.ops.sparse_conv import sparse_conv
-from fastcv.sparse.kernel_map import Size, layer_geometry
+from fastcv.ops.sparse_kernel_map import Size, layer_geometry
 from fastcv.sparse.sequential import SparseModule
 from fastcv.sparse.tensor import SparseConvTensor, check_input
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fastcv.ops.sparse_kernel_map import Size, layer_geometry
 from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
-from fastcv.sparse.kernel_map import Size, layer_geometry
 from fastcv.sparse.sequential import SparseModule
 from fastcv.sparse.tensor import SparseConvTensor, check_input
 

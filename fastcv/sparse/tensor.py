@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv.sparse.kernel_map import Geometry, KernelMap, build
+from fastcv.ops.sparse_kernel_map import Geometry, KernelMap, build_kernel_map
 
 __all__ = ["SparseConvTensor"]
 
@@ -160,7 +160,7 @@ class SparseConvTensor:
         if found is None:
             ones = (1,) * (3 - len(self.spatial_shape))
             grid = ones + tuple(index(size) for size in self.spatial_shape)
-            return build(self.indices, self.batch_size, Geometry(grid, *geometry[1:]))
+            return build_kernel_map(self.indices, self.batch_size, Geometry(grid, *geometry[1:]))
         if not geometry.subm:
             raise ValueError(f"indice_key {key!r} is taken: only submanifold layers share a kernel map")
         made = found.geometry

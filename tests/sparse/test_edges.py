@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -167,7 +168,8 @@ def test_order_that_kernels_take_the_rows_in(
     layer = getattr(sparse, kind)(8, 16, kernel, indice_key="a").to(backend.device)
     results = []
     for ordered in (False, True):
-        monkeypatch.setattr("fastcv.sparse.kernel_map._uses_row_order", lambda _, ordered=ordered: ordered)
+        module = importlib.import_module("fastcv.ops.sparse_kernel_map")  # whose name in fastcv.ops is the operator's
+        monkeypatch.setattr(module, "_uses_row_order", lambda _, ordered=ordered: ordered)
         x = tensor(backend, features, sites, (6, 7, 8), 2)
         if kind == "SparseInverseConv3d":
             x = sparse.SparseConv3d(8, 8, kernel, 2, indice_key="a", bias=False).to(backend.device)(x)

@@ -46,7 +46,7 @@ struct SparseConvWeightParams {
   bool tf32;
   int64_t inputs, outputs, volume, groups;
   int64_t in_channels, out_channels;
-  void* workspace;  // CUDA: sparse_conv_weight_workspace_bytes()
+  void* workspace;  // CUDA: sparse_conv_weight_workspace_bytes() for each element of grad_weight
 };
 
 FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
@@ -62,9 +62,9 @@ FASTCV_HD int64_t weight_gradient_pieces(int64_t outputs) {
 
 }  // namespace FASTCV_VARIANT
 
-// As many elements as grad_weight for each piece, of the accumulating dtype.
-inline int64_t sparse_conv_weight_workspace_bytes(int64_t outputs, int64_t elements, int64_t accumulate_bytes) {
-  return FASTCV_VARIANT::weight_gradient_pieces(outputs) * elements * accumulate_bytes;
+// For each element of grad_weight: one of the accumulating dtype for each piece.
+inline int64_t sparse_conv_weight_workspace_bytes(int64_t outputs, int64_t accumulate_bytes) {
+  return FASTCV_VARIANT::weight_gradient_pieces(outputs) * accumulate_bytes;
 }
 
 }  // namespace fastcv

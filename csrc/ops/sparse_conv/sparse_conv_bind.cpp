@@ -143,8 +143,8 @@ py::object sparse_conv_weight(const TensorView& features, const TensorView& grad
   NewTensor grad_weight = new_contiguous(features, features.dtype, {gradient.shape[1], kz, ky, kx, p.in_channels});
   NewTensor workspace;
   if (!runs_on_cpu(features) && grad_weight.view.elements() > 0) {
-    workspace = new_workspace(features, sparse_conv_weight_workspace_bytes(p.outputs, grad_weight.view.elements(),
-                                                                           size_of(accumulate_dtype(features.dtype))));
+    const int64_t each = sparse_conv_weight_workspace_bytes(p.outputs, size_of(accumulate_dtype(features.dtype)));
+    workspace = new_workspace(features, multiply_sizes(grad_weight.view.elements(), each));
   }
   p.input = input.data;
   p.grad_output = gradient.data;

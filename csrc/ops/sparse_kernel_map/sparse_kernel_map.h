@@ -69,13 +69,6 @@ struct SparseTable {
   int64_t slots;
 };
 
-// A power of two, at least twice the number of keys: a search then takes 1.5 steps.
-constexpr int64_t sparse_table_slots(int64_t keys) {
-  int64_t slots = 2;
-  while (slots < 2 * keys) slots *= 2;
-  return slots;
-}
-
 struct SparseMapParams : SparseGeometry {
   SparseMapStep step;
   const int32_t* indices;

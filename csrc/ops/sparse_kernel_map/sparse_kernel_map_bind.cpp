@@ -2,6 +2,7 @@
 #include <string>
 
 #include "core/dispatch.h"
+#include "core/hash.h"
 #include "ops/sparse_kernel_map/sparse_kernel_map.h"
 
 namespace py = pybind11;
@@ -135,7 +136,7 @@ NewTensor new_filled(const TensorView& like, DType dtype, std::initializer_list<
 // Memory for a table of at most that many keys.
 struct TableMemory {
   TableMemory(const TensorView& like, int64_t most_keys, SparseTable& table)
-      : keys(new_filled(like, DType::kInt64, {sparse_table_slots(most_keys)}, -1)),
+      : keys(new_filled(like, DType::kInt64, {FASTCV_VARIANT::hash_capacity(most_keys)}, -1)),
         values(new_contiguous(like, DType::kInt32, {keys.view.shape[0]})) {
     table = {keys.view.as<uint64_t>(), values.view.as<int32_t>(), keys.view.shape[0]};
   }
@@ -184,6 +185,7 @@ struct DeviceSites {
     p.out_keys = view_of(sorted_keys.ptr()).as<uint64_t>();
   }
 
+  // Both products are far below 2^63: `cells` is that of sizes whose bits fit a key, `fed` at most N * K < 2^46.
   static int64_t most_keys(const SparseMapParams& p) {
     int64_t cells = p.batch_size, fed = p.sites;
     for (const SparseAxis& axis : p.axes) {

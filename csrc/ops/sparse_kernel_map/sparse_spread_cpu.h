@@ -20,10 +20,7 @@ struct AxisLinks {
   int32_t input = -1;
 
   AxisLinks(const SparseAxis& of, bool is_transposed)
-      : axis(of),
-        transposed(is_transposed),
-        memory(sizeof(Link) * static_cast<size_t>(of.kernel)),
-        links(memory.as<Link>()) {}
+      : axis(of), transposed(is_transposed), memory(bytes_of<Link>(of.kernel)), links(memory.as<Link>()) {}
 
   // Words that follow each other mostly have the same coordinates.
   void move_to(int32_t coordinate) {
@@ -99,7 +96,7 @@ class Spread {
         most_(most_outputs(axis_, transposed_)),
         bits_(!transposed_ && axis_.stride_bits <= kMostBits && reach() < 64 ? axis_.stride_bits : -1),
         slots_(most_ > kFewSteps ? most_ : kFewSteps),
-        memory_(sizeof(Element) * static_cast<size_t>(slots_ << (bits_ < 0 ? 0 : bits_))),
+        memory_(bytes_of<Element>(slots_, 1 << (bits_ < 0 ? 0 : bits_))),
         elements_(memory_.as<Element>()) {
     for (int phase = 0; phase < phases(); ++phase) {
       Element* const own = elements_ + phase * slots_;
