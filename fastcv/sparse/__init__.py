@@ -37,6 +37,15 @@ from fastcv.sparse.conv import (
     SubMConv2d,
     SubMConv3d,
 )
+from fastcv.sparse.core import SparseConvTensor
+from fastcv.sparse.modules import (
+    SparseBatchNorm,
+    SparseIdentity,
+    SparseModule,
+    SparseReLU,
+    SparseSequential,
+    ToDense,
+)
 from fastcv.sparse.pool import (
     SparseAvgPool,
     SparseAvgPool1d,
@@ -49,15 +58,6 @@ from fastcv.sparse.pool import (
     SparseMaxPool2d,
     SparseMaxPool3d,
 )
-from fastcv.sparse.sequential import (
-    SparseBatchNorm,
-    SparseIdentity,
-    SparseModule,
-    SparseReLU,
-    SparseSequential,
-    ToDense,
-)
-from fastcv.sparse.tensor import SparseConvTensor
 
 __all__ = [
     "SparseAvgPool",

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.ops.sparse_kernel_map import Size, layer_geometry
-from fastcv.sparse.sequential import SparseModule
-from fastcv.sparse.tensor import SparseConvTensor, check_input
+from fastcv.sparse.constants import ConvAlgo
+from fastcv.sparse.core import SparseConvTensor, check_input
+from fastcv.sparse.modules import SparseModule
 
 __all__ = [
     "SparseConv1d",
@@ -68,9 +69,17 @@ class SparseConvolution(SparseModule):
     Attributes
     ----------
     weight : Parameter (out_channels, \\*kernel_size, in_channels / groups)
-        Checkpoints of spconv 2.x load as they are, and so do those of 1.x, whose weights are (\\*kernel_size,
-        in_channels, out_channels). A 1×1×1 weight means what it means to ``F.conv3d``.
+        Checkpoints of spconv 2.x load as they are. Those of older ones, whose weights are (\\*kernel_size,
+        in_channels, out_channels) or (\\*kernel_size, out_channels, in_channels), load where the shape says which it
+        is; where it does not, loading is an error unless ``SPCONV_SAVED_WEIGHT_LAYOUT`` says KRSC, RSKC or RSCK, in the
+        environment or as ``fastcv.sparse.constants.SAVED_WEIGHT_LAYOUT``.
     bias : Parameter (out_channels,) or None
+
+    conv1x1 : bool
+        Whether the kernel has one element that leaves the sites where they are: stride 1 and no padding, or ``subm``.
+        Such a layer reads the numbers of its weight, in their order, as (in_channels, out_channels), as spconv does
+        whatever the shape of the weight says: ``features @ weight.view(in_channels, out_channels)``. (With groups: the
+        numbers of each group so.) It neither reads nor stores ``indice_key``, an inverse layer neither.
 
     Notes
     -----
@@ -90,6 +99,7 @@ class SparseConvolution(SparseModule):
     """
 
     max_num_voxels_during_training: Tensor
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -135,14 +145,19 @@ class SparseConvolution(SparseModule):
         self.subm = subm
         self.transposed = transposed
         self.inverse = inverse
+        stays = subm or (set(self.stride) == {1} and not any(self.padding))
+        self.conv1x1 = set(self.kernel_size) == {1} and stays
         self.indice_key = indice_key
+        self.algo = ConvAlgo.Native if algo is None else algo
+        self.fp32_accum = fp32_accum
         self.record_voxel_count = record_voxel_count and not subm and not inverse
         if self.record_voxel_count:
             count = torch.zeros(1, dtype=torch.int32, device=device)
             self.register_buffer("max_num_voxels_during_training", count)
         shape = (out_channels, *self.kernel_size, in_channels // groups)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        made = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.register_parameter("bias", made)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -156,8 +171,16 @@ class SparseConvolution(SparseModule):
         """Return the largest number of output sites so far, where it is recorded."""
         return getattr(self, "max_num_voxels_during_training", None)
 
-    def forward(self, input: SparseConvTensor) -> SparseConvTensor:
-        """Convolve the sparse tensor."""
+    def is_inverseable(self) -> bool:
+        """Return whether an inverse layer can undo this one."""
+        return self.indice_key is not None and not self.subm
+
+    def forward(self, input: SparseConvTensor, add_input: SparseConvTensor | None = None) -> SparseConvTensor:
+        """Convolve the sparse tensor, and add the features of another one whose sites are the result's."""
+        output = self._convolve(input)
+        return output if add_input is None else output + add_input
+
+    def _convolve(self, input: SparseConvTensor) -> SparseConvTensor:
         check_input(input, self.ndim)
         features = input.features
         if features.shape[1] != self.in_channels:
@@ -169,6 +192,13 @@ class SparseConvolution(SparseModule):
             dtype = torch.get_autocast_dtype(kind)
             features, weight = features.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
+        if self.conv1x1:
+            weight = weight.reshape(self.groups, -1, self.out_channels // self.groups).transpose(1, 2)
+            rows = torch.arange(features.shape[0], dtype=torch.int32, device=features.device)[None]
+            weight = weight.reshape(self.out_channels, 1, 1, 1, -1)
+            output = sparse_conv(features, weight, bias, rows, None, self.groups)
+            shape = [size + more for size, more in zip(input.spatial_shape, self.output_padding, strict=True)]
+            return input._derived(output, input.indices, shape, input.indice_dict)
         if self.ndim < 3:
             weight = weight.reshape(self.out_channels, *self._geometry.kernel_size, weight.shape[-1])
         if self.inverse:
@@ -195,11 +225,6 @@ class SparseConvolution(SparseModule):
         return ", ".join(parts)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        weight = state_dict.get(prefix + "weight")
-        first = (*self.kernel_size, self.in_channels, self.out_channels)
-        if weight is not None and weight.shape != self.weight.shape and tuple(weight.shape) == first:
-            weight = weight.permute(-1, *range(self.ndim + 1))  # spconv 1.x: (*kernel_size, C_in, C_out)
-            state_dict = {**state_dict, prefix + "weight": weight.contiguous()}
         if self.record_voxel_count:
             recorded = prefix + "max_num_voxels_during_training"
             state_dict = {recorded: self.max_num_voxels_during_training, **state_dict}
@@ -230,24 +255,10 @@ class _Convolution(SparseConvolution):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            self._ndim,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            output_padding=output_padding,
-            transposed=self._transposed,
-            indice_key=indice_key,
-            record_voxel_count=record_voxel_count,
-            name=name,
-            device=device,
-            dtype=dtype,
-        )
+        rest: dict[str, Any] = {"indice_key": indice_key, "algo": algo, "fp32_accum": fp32_accum, "name": name}
+        rest |= {"output_padding": output_padding, "transposed": self._transposed, "device": device, "dtype": dtype}
+        sizes = (kernel_size, stride, padding, dilation, groups, bias)
+        super().__init__(self._ndim, in_channels, out_channels, *sizes, record_voxel_count=record_voxel_count, **rest)
         if any(self.output_padding) and not self._transposed:
             raise ValueError(f"output_padding is for transposed convolutions, got {output_padding!r}")
 
@@ -273,22 +284,9 @@ class _SubMConvolution(SparseConvolution):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            self._ndim,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            subm=True,
-            indice_key=indice_key,
-            name=name,
-            device=device,
-            dtype=dtype,
-        )
+        rest: dict[str, Any] = {"indice_key": indice_key, "algo": algo, "fp32_accum": fp32_accum, "name": name}
+        sizes = (kernel_size, stride, padding, dilation, groups, bias, True)
+        super().__init__(self._ndim, in_channels, out_channels, *sizes, **rest, device=device, dtype=dtype)
 
 
 class _InverseConvolution(SparseConvolution):
@@ -309,19 +307,9 @@ class _InverseConvolution(SparseConvolution):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            self._ndim,
-            in_channels,
-            out_channels,
-            kernel_size,
-            groups=groups,
-            bias=bias,
-            inverse=True,
-            indice_key=indice_key,
-            name=name,
-            device=device,
-            dtype=dtype,
-        )
+        rest: dict[str, Any] = {"indice_key": indice_key, "algo": algo, "fp32_accum": fp32_accum, "name": name}
+        rest |= {"groups": groups, "bias": bias, "inverse": True, "device": device, "dtype": dtype}
+        super().__init__(self._ndim, in_channels, out_channels, kernel_size, **rest)
 
 
 class SparseConv1d(_Convolution):

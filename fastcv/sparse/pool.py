@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fastcv.ops.sparse_kernel_map import Size, layer_geometry
 from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
-from fastcv.sparse.sequential import SparseModule
-from fastcv.sparse.tensor import SparseConvTensor, check_input
+from fastcv.sparse.core import SparseConvTensor, check_input
+from fastcv.sparse.modules import SparseModule
 
 __all__ = [
     "SparseAvgPool",

@@ -51,6 +51,15 @@ def gather(grid: Tensor, indices: Tensor) -> Tensor:
     return grid.movedim(1, -1)[indices.long().unbind(1)]
 
 
+def meant(layer: Any) -> Tensor:
+    """The weight as the layer reads it: with one kernel element, the numbers of each group are (C_in, C_out)."""
+    weight: Tensor = layer.weight
+    if not layer.conv1x1:
+        return weight
+    groups = weight.reshape(layer.groups, weight.shape[-1], -1).transpose(1, 2)
+    return groups.reshape(weight.shape)
+
+
 def first_channel_last(weight: Tensor) -> Tensor:
     """(C_out, *kernel, C_in) as torch wants it: (C_out, C_in, *kernel)."""
     return weight.movedim(-1, 1)
@@ -133,14 +142,14 @@ def test_strided(backend: Any, problem: dict[str, Any]) -> None:
     convolve = CONV[problem["ndim"]]
     ones = torch.ones(1, 1, *problem["kernel"], dtype=torch.float64)
     sites = reached(problem["sites"], shape, problem["batch"], lambda grid: convolve(grid, ones, None, *options))
-    if math.prod(problem["kernel"]) == 1 and set(problem["stride"]) == {1} and not any(problem["padding"]):
+    if layer.conv1x1:
         sites = problem["sites"]  # nothing moves: the caller's order stays
     compare(
         layer,
         problem["sites"],
         shape,
         problem["batch"],
-        lambda grid: convolve(grid, first_channel_last(layer.weight), layer.bias, *options, problem["groups"]),
+        lambda grid: convolve(grid, first_channel_last(meant(layer)), layer.bias, *options, problem["groups"]),
         sites,
     )
 
@@ -164,7 +173,7 @@ def test_transposed(backend: Any, problem: dict[str, Any], extra: int) -> None:
         problem["batch"],
         lambda grid: convolve(grid, ones, None, *options, 1, dilation),
     )
-    if math.prod(problem["kernel"]) == 1 and set(stride) == {1} and not any(problem["padding"] + output_padding):
+    if layer.conv1x1:
         sites = problem["sites"]
     compare(
         layer,
@@ -172,7 +181,7 @@ def test_transposed(backend: Any, problem: dict[str, Any], extra: int) -> None:
         problem["shape"],
         problem["batch"],
         lambda grid: convolve(
-            grid, transposed_weight(layer.weight, problem["groups"]), layer.bias, *options, problem["groups"], dilation
+            grid, transposed_weight(meant(layer), problem["groups"]), layer.bias, *options, problem["groups"], dilation
         ),
         sites,
     )
@@ -189,7 +198,7 @@ def test_submanifold(backend: Any, problem: dict[str, Any]) -> None:
         problem["shape"],
         problem["batch"],
         lambda grid: CONV[problem["ndim"]](
-            grid, first_channel_last(layer.weight), layer.bias, 1, centred, problem["dilation"], problem["groups"]
+            grid, first_channel_last(meant(layer)), layer.bias, 1, centred, problem["dilation"], problem["groups"]
         ),
         problem["sites"],
     )
@@ -212,6 +221,7 @@ def test_inverse(backend: Any, problem: dict[str, Any]) -> None:
         groups=problem["groups"],
         dtype=torch.float64,
     )
+    assume(not up.conv1x1)  # which undoes nothing
     features = random_values(len(problem["sites"]), problem["channels"][0])
     middle = down(sparse.SparseConvTensor(features, problem["sites"], shape, batch))
     leaf = random_values(*middle.features.shape, seed=2).requires_grad_()

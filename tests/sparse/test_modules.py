@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,7 +121,7 @@ def test_the_reverse_of_a_mirrored_map_is_made_when_it_is_wanted() -> None:
 def test_keys_that_do_not_fit() -> None:
     y = sparse.SubMConv3d(3, 3, 3, indice_key="a")(example())
     with pytest.raises(ValueError, match="must have the same kernel"):
-        sparse.SubMConv3d(3, 3, 1, indice_key="a")(y)
+        sparse.SubMConv3d(3, 3, 2, indice_key="a")(y)
     with pytest.raises(ValueError, match="'a' is taken"):
         sparse.SparseConv3d(3, 3, 3, indice_key="a")(y)
     with pytest.raises(ValueError, match="'a' names a submanifold layer"):
@@ -170,6 +171,105 @@ def test_parameters_and_checkpoints() -> None:
     assert recording.get_max_num_voxels() == y.features.shape[0]
     recording.load_state_dict(sparse.SparseConv3d(3, 6, 3).state_dict())  # without the count
     assert recording.get_max_num_voxels() == y.features.shape[0]
+
+
+LAYOUTS = {"KRSC": (0, 1, 2, 3, 4), "RSKC": (1, 2, 3, 0, 4), "RSCK": (1, 2, 3, 4, 0)}  # from that of the layer
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [(3, 6), (8, 8)])
+def test_layouts_of_checkpoints(monkeypatch: pytest.MonkeyPatch, layout: str, channels: tuple[int, int]) -> None:
+    """Found from the shape, or said; where the shape is that of two layouts, an error that names both."""
+    new, old = sparse.SubMConv3d(*channels, 3), sparse.SubMConv3d(*channels, 3)
+    state = {"0.weight": new.weight.detach().permute(LAYOUTS[layout]), "0.bias": new.bias}
+    before = old.weight.clone()
+    if channels == (8, 8) and layout != "KRSC":
+        with pytest.raises(RuntimeError, match=r"0.weight of shape \(3, 3, 3, 8, 8\) may be RSKC or RSCK: set the"):
+            sparse.SparseSequential(old).load_state_dict(state)
+        assert torch.equal(old.weight, before)
+    else:
+        sparse.SparseSequential(old).load_state_dict(state)
+        assert torch.equal(old.weight, new.weight)
+    old.load_state_dict({"weight": before, "bias": new.bias})
+    monkeypatch.setattr("fastcv.sparse.constants.SAVED_WEIGHT_LAYOUT", layout)
+    sparse.SparseSequential(old).load_state_dict(state)
+    assert torch.equal(old.weight, new.weight)
+    monkeypatch.setattr("fastcv.sparse.constants.SAVED_WEIGHT_LAYOUT", "KRSC")
+    if layout != "KRSC":
+        with pytest.raises(RuntimeError, match=r"size mismatch for 0\.weight"):
+            sparse.SparseSequential(old).load_state_dict(state)
+
+
+def test_layout_from_the_environment(in_new_process: Callable[[str], str]) -> None:
+    script = """
+        import os
+        os.environ["SPCONV_SAVED_WEIGHT_LAYOUT"] = "RSCK"
+        import torch
+        from fastcv import sparse
+        layer, weight = sparse.SubMConv3d(8, 8, 3, bias=False), torch.randn(8, 3, 3, 3, 8)
+        layer.load_state_dict({"weight": weight.permute(1, 2, 3, 4, 0)})
+        assert torch.equal(layer.weight, weight)
+        os.environ["SPCONV_SAVED_WEIGHT_LAYOUT"] = "KCRS"
+        import importlib
+        try:
+            importlib.reload(sparse.constants)
+        except ValueError as error:
+            assert str(error) == "SPCONV_SAVED_WEIGHT_LAYOUT must be KRSC, RSKC or RSCK, got 'KCRS'"
+        else:
+            raise AssertionError
+    """
+    in_new_process(script)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("name", ["SubMConv3d", "SparseConv3d", "SparseConvTranspose3d", "SparseInverseConv3d"])
+def test_kernels_of_one_element(name: str, groups: int) -> None:
+    """They read the numbers of the weight as (C_in, C_out), in every layout, and leave keys alone."""
+    options = {} if name == "SparseInverseConv3d" else {"padding": 1} if name == "SubMConv3d" else {"stride": 1}
+    layer = getattr(sparse, name)(4, 6, 1, indice_key="a", groups=groups, **options)
+    assert layer.conv1x1
+    x = example(4)
+    y = layer(x)
+    parts = zip(x.features.chunk(groups, 1), layer.weight.chunk(groups), strict=True)
+    expected = torch.cat([part @ weight.reshape(4 // groups, 6 // groups) for part, weight in parts], 1) + layer.bias
+    torch.testing.assert_close(y.features, expected)
+    assert y.indices is x.indices
+    assert y.spatial_shape == x.spatial_shape
+    assert not y.indice_dict
+    weight = layer.weight.detach().clone()
+    for shape in ((6, 1, 1, 1, 4 // groups), (1, 1, 1, 4 // groups, 6), (1, 1, 1, 6, 4 // groups)):
+        layer.reset_parameters()
+        layer.load_state_dict({"weight": weight.reshape(shape), "bias": layer.bias})
+        assert torch.equal(layer.weight, weight)
+
+
+def test_what_has_one_element_and_moves_is_no_such_kernel() -> None:
+    for options in ({"stride": 2}, {"padding": 1}):
+        layer = sparse.SparseConv3d(3, 6, 1, bias=False, indice_key="a", **options)
+        assert not layer.conv1x1
+        y = layer(example())
+        assert "a" in y.indice_dict
+        x = example()
+        rows = y.indice_dict["a"].neighbours[0].long()
+        torch.testing.assert_close(layer(x).features, x.features[rows] @ layer.weight.reshape(6, 3).T)
+
+
+def test_a_replaced_loading_gets_the_weights_as_they_were_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As mmdet3d does it, which permutes the weights of its first version itself."""
+    seen = []
+
+    def load(self: Any, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, parameter in self._parameters.items():
+            seen.append(state_dict[prefix + name].shape)
+            order = (-1, *range(parameter.dim() - 1))
+            with torch.no_grad():
+                parameter.copy_(state_dict[prefix + name].permute(order))
+
+    monkeypatch.setattr(sparse.SparseModule, "_load_from_state_dict", load)
+    new, old = sparse.SubMConv3d(3, 6, 3), sparse.SubMConv3d(3, 6, 3)
+    old.load_state_dict({"weight": new.weight.detach().permute(LAYOUTS["RSCK"]), "bias": new.bias})
+    assert seen == [(3, 3, 3, 3, 6), (6,)]
+    assert torch.equal(old.weight, new.weight)
 
 
 def test_checkpoints_of_the_first_spconv() -> None:

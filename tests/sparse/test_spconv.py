@@ -55,6 +55,7 @@ def compare(spconv: ModuleType, theirs: Any, ours: Any, shape: tuple[int, ...], 
         expected = theirs(spconv.SparseConvTensor(features, sites, list(shape), 2))
         actual = ours(sparse.SparseConvTensor(features, sites, list(shape), 2))
     assert actual.spatial_shape == list(expected.spatial_shape)
+    assert list(actual.indice_dict) == list(expected.indice_dict)
     for wanted, got in zip(sorted_rows(expected), sorted_rows(actual), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 
@@ -64,6 +65,13 @@ CONVOLUTIONS = [
     ("SubMConv3d", ((3, 1, 3),), {"bias": False}),
     ("SubMConv2d", (3,), {"dilation": 2}),
     ("SubMConv1d", (5,), {}),
+    ("SubMConv3d", (1,), {"indice_key": "a"}),
+    ("SubMConv2d", (1,), {"bias": False}),
+    ("SparseConv3d", (1,), {"indice_key": "a"}),
+    ("SparseConv1d", (1,), {}),
+    ("SparseConvTranspose3d", (1,), {}),
+    ("SparseConv3d", (1, 2), {}),
+    ("SparseInverseConv3d", (1, "a"), {}),
     ("SparseConv3d", (3, 2, 1), {}),
     ("SparseConv3d", (2, 2), {}),
     ("SparseConv3d", ((3, 1, 1), (2, 1, 1)), {"bias": False}),

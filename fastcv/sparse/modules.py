@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcv.sparse.tensor import SparseConvTensor
+from fastcv.sparse import constants
+from fastcv.sparse.core import SparseConvTensor
 
 __all__ = [
     "SparseBatchNorm",
@@ -33,6 +34,41 @@ class SparseModule(nn.Module):
     def __init__(self, name: str | None = None) -> None:
         super().__init__()
         self.name = name
+        self._sparse_unique_name = ""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load weights of any of spconv's layouts. (mmdet3d puts a function of its own in this one's place.)"""
+        own, saved = self._parameters.get("weight"), state_dict.get(prefix + "weight")
+        conv1x1 = getattr(self, "conv1x1", None)  # None: no convolution
+        if conv1x1 is not None and own is not None and isinstance(saved, Tensor) and own.dim() == saved.dim():
+            try:
+                state_dict = {**state_dict, prefix + "weight": _as_krsc(saved, own.shape, conv1x1)}
+            except ValueError as error:
+                rest[-1].append(f"{prefix}weight {error}")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _as_krsc(saved: Tensor, own: torch.Size, conv1x1: bool) -> Tensor:
+    """Return a weight of any layout as (C_out, \\*kernel, C_in), the layer's shape ``own``.
+
+    Raises ValueError where the shape is that of several layouts, and nobody has said which.
+    """
+    last = saved.dim() - 1
+    axes = {"KRSC": tuple(range(last + 1)), "RSKC": (last - 1, *range(last - 1), last), "RSCK": (last, *range(last))}
+    layout = constants.SAVED_WEIGHT_LAYOUT
+    fitting = [name for name in axes if saved.permute(axes[name]).shape == own]
+    if conv1x1 and fitting and layout in ("", *fitting):
+        return saved.reshape(own)  # read as (C_in, C_out) in every layout
+    if not layout:
+        if "KRSC" in fitting or not fitting:
+            return saved
+        if len(fitting) > 1:
+            raise ValueError(
+                f"of shape {tuple(saved.shape)} may be {' or '.join(fitting)}: set the environment "
+                "variable SPCONV_SAVED_WEIGHT_LAYOUT, or fastcv.sparse.constants.SAVED_WEIGHT_LAYOUT, to what it is"
+            )
+        layout = fitting[0]
+    return saved.permute(axes[layout]).contiguous()
 
 
 class SparseSequential(SparseModule):
