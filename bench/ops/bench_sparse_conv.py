@@ -31,7 +31,8 @@ def problem(variant: Variant, in_channels: int, out_channels: int, kind: str, wi
 
 
 def map_and_convolve(indices: Tensor, features: Tensor, weight: Tensor, kind: str) -> Tensor:
-    _, neighbours, reverse = sparse_kernel_map(indices, SHAPE, 1, **GEOMETRY[kind])
+    wanted = torch.is_grad_enabled()  # spconv's maps without an indice_key are made for inference alone, too
+    _, neighbours, reverse = sparse_kernel_map(indices, SHAPE, 1, **GEOMETRY[kind], with_reverse=wanted)
     return sparse_conv(features, weight, None, neighbours, reverse)
 
 

@@ -25,7 +25,7 @@ from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
 from fastcv.ops.sparse_conv import sparse_conv
-from fastcv.ops.sparse_kernel_map import sparse_kernel_map, sparse_row_order
+from fastcv.ops.sparse_kernel_map import sparse_kernel_map, sparse_reverse_map, sparse_row_order
 from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
 from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
 from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
@@ -78,6 +78,7 @@ __all__ = [
     "sparse_conv",
     "sparse_kernel_map",
     "sparse_max_pool",
+    "sparse_reverse_map",
     "sparse_row_order",
     "three_interpolate",
     "unpool_bed_of_nails",

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fastcv.ops._arguments import describe_shape
 from fastcv.ops._define import Gradient, define
 from fastcv.ops.ordered_sum import ordered_sum
 
@@ -27,7 +28,13 @@ def _exchanged(weight: Tensor, groups: int) -> Tensor:
 
 def _mirrored(neighbours: Tensor, reverse: Tensor | None) -> Tensor:
     """Return the map seen from the input."""
-    return neighbours.flip(0) if reverse is None else reverse
+    if reverse is None:
+        return neighbours.flip(0)
+    if reverse.shape[0] == 0:
+        raise ValueError(
+            f"reverse must be the map seen from the input where features want a gradient, got {describe_shape(reverse)}"
+        )
+    return reverse
 
 
 def _save(arguments: Any, output: Any) -> tuple[Any, Any]:
@@ -147,10 +154,11 @@ def sparse_conv(
     neighbours : Tensor (K, M)
         int32: the row of ``features`` that feeds output m through kernel element k, as :func:`sparse_kernel_map` gives
         it. No row may feed two outputs through the same element.
-    reverse : Tensor (K, N) or None
-        int32: the same map seen from the input, with which the gradient to ``features`` is computed. An inverse
-        convolution has the two exchanged. None stands for ``neighbours.flip(0)``, what the map of a submanifold
-        convolution with odd K has; it is made where a gradient needs it.
+    reverse : Tensor (K, N) or (0, N), or None
+        int32: the same map seen from the input, with which the gradient to ``features`` is computed; without rows
+        where none will be wanted. An inverse convolution has the two exchanged. None stands for
+        ``neighbours.flip(0)``, what the map of a submanifold convolution with odd K has; it is made where a gradient
+        needs it.
     groups : int
         Input channels of one group feed output channels of the same group.
     order, reverse_order : Tensor (M,), Tensor (N,), optional

@@ -24,6 +24,7 @@ __all__ = [
     "build_kernel_map",
     "layer_geometry",
     "sparse_kernel_map",
+    "sparse_reverse_map",
     "sparse_row_order",
 ]
 
@@ -60,18 +61,11 @@ def _fake(
     with_reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     volume, sites = math.prod(kernel_size), indices.shape[0]
-    if subm:
-        has_reverse = with_reverse or volume % 2 == 0
-        return (
-            indices.new_empty((0, 4)),
-            indices.new_empty((volume, sites)),
-            indices.new_empty((volume if has_reverse else 0, sites)),
-        )
-    outputs = size_from_data(indices)
+    outputs = sites if subm else size_from_data(indices)
     return (
-        indices.new_empty((outputs, 4)),
+        indices.new_empty((0 if subm else outputs, 4)),
         indices.new_empty((volume, outputs)),
-        indices.new_empty((volume, sites)),
+        indices.new_empty((volume if with_reverse else 0, sites)),
     )
 
 
@@ -80,6 +74,11 @@ _sparse_kernel_map = define(
     "int[] padding, int[] dilation, int[] output_padding, bool subm, bool transposed, bool with_reverse) "
     "-> (Tensor, Tensor, Tensor)",
     fake=_fake,
+)
+
+_sparse_reverse_map = define(
+    "sparse_reverse_map(Tensor neighbours, SymInt inputs) -> Tensor",
+    fake=lambda neighbours, inputs: neighbours.new_empty((neighbours.shape[0], inputs)),
 )
 
 
@@ -107,6 +106,7 @@ def sparse_kernel_map(
     output_padding: int | Sequence[int] = 0,
     subm: bool = False,
     transposed: bool = False,
+    with_reverse: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Find the output sites of a sparse 3-D convolution, and which input site feeds which of them.
 
@@ -132,6 +132,9 @@ def sparse_kernel_map(
         ``kernel_size // 2 * dilation``.
     transposed : bool
         Transposed convolution.
+    with_reverse : bool
+        Whether ``reverse`` is made. Only gradients to the features and inverse convolutions need it;
+        :func:`sparse_reverse_map` makes it later.
 
     Returns
     -------
@@ -141,7 +144,8 @@ def sparse_kernel_map(
         int32: the row of ``indices`` that feeds output m through kernel element
         ``k = (kz * KY + ky) * KX + kx``, or -1.
     reverse : Tensor (K, N)
-        int32: the row of ``out_indices`` that input n feeds through kernel element k, or -1.
+        int32: the row of ``out_indices`` that input n feeds through kernel element k, or -1. (0, N) without
+        ``with_reverse``.
 
     Raises
     ------
@@ -181,8 +185,42 @@ def sparse_kernel_map(
         subm,
         transposed,
     )
-    out_indices, neighbours, reverse = _sparse_kernel_map(indices, batch_size, *geometry, True)
+    out_indices, neighbours, reverse = _sparse_kernel_map(indices, batch_size, *geometry, with_reverse)
     return indices if subm else out_indices, neighbours, reverse
+
+
+def sparse_reverse_map(neighbours: Tensor, inputs: int) -> Tensor:
+    """Return a kernel map as it is seen from the input.
+
+    Parameters
+    ----------
+    neighbours : Tensor (K, M)
+        int32: the input row that feeds output m through kernel element k, or less than 0, as of
+        :func:`sparse_kernel_map`. No input feeds two outputs through the same element.
+    inputs : int
+        N, the number of input rows.
+
+    Returns
+    -------
+    Tensor (K, N)
+        int32: the output row that input n feeds through kernel element k, or -1.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, or a neighbour of N or more. (On CUDA, where looking would cost a
+        synchronisation, that is left out.)
+    TypeError
+        For an argument that is no int32 tensor, or no int.
+
+    Examples
+    --------
+    >>> sparse_reverse_map(torch.tensor([[2, -1], [0, 1]], dtype=torch.int32), 3)
+    tensor([[-1, -1,  0],
+            [ 0,  1, -1]], dtype=torch.int32)
+    """
+    reverse: Tensor = _sparse_reverse_map(neighbours, inputs)
+    return reverse
 
 
 def sparse_row_order(neighbours: Tensor) -> Tensor:
@@ -227,11 +265,12 @@ class KernelMap:
         Sites before and after.
     neighbours : Tensor (K, M)
         The input row that feeds each output row through each kernel element, or -1.
-    stored_reverse : Tensor (K, N), or None
-        The output row that each input row feeds through each kernel element, or -1; None where it mirrors
-        ``neighbours`` and nobody has asked for it.
-    order, reverse_order : Tensor (M,), Tensor (N,), or None
-        On CUDA, in which order the kernels take the rows of both: see :func:`fastcv.ops.sparse_row_order`.
+    stored_reverse : Tensor (K, N) or (0, N), or None
+        The output row that each input row feeds through each kernel element, or -1. Without rows, or None where it
+        mirrors ``neighbours``, while nobody has asked for it: only gradients and inverse layers do.
+    order : Tensor (M,), or None
+        On CUDA, in which order the kernels take the rows of ``neighbours``: see
+        :func:`fastcv.ops.sparse_row_order`.
     """
 
     geometry: Geometry
@@ -242,7 +281,7 @@ class KernelMap:
     spatial_shape: list[int]
     out_spatial_shape: list[int]
     order: Tensor | None = None
-    reverse_order: Tensor | None = None
+    stored_reverse_order: Tensor | None = None
 
     @property
     def is_subm(self) -> bool:
@@ -254,7 +293,16 @@ class KernelMap:
         """The map seen from the input, made now if nobody has asked before."""
         if self.stored_reverse is None:
             self.stored_reverse = self.neighbours.flip(0)
+        elif self.stored_reverse.shape[0] == 0:
+            self.stored_reverse = sparse_reverse_map(self.neighbours, self.indices.shape[0])
         return self.stored_reverse
+
+    @property
+    def reverse_order(self) -> Tensor | None:
+        """The order of the rows of ``reverse``, where there is one of ``neighbours``; made when it is asked for."""
+        if self.order is not None and self.stored_reverse_order is None:
+            self.stored_reverse_order = sparse_row_order(self.reverse)
+        return self.stored_reverse_order
 
 
 def layer_geometry(
@@ -283,28 +331,30 @@ def layer_geometry(
     )
 
 
-def build_kernel_map(indices: Tensor, batch_size: int, geometry: Geometry) -> KernelMap:
-    """Return the map of sites (N, 1 + D) in a grid whose first 3 - D axes have size one."""
+def build_kernel_map(indices: Tensor, batch_size: int, geometry: Geometry, with_reverse: bool) -> KernelMap:
+    """Return the map of sites (N, 1 + D) in a grid whose first 3 - D axes have size one.
+
+    ``with_reverse`` tells whether the map seen from the input will be wanted, which is cheapest made at once.
+    """
     missing, volume = 4 - indices.shape[1], math.prod(geometry.kernel_size)
     shapes = list(geometry.spatial_shape[missing:]), list(_output_shape(*geometry)[missing:])
     if volume == 1 and (geometry.subm or not _moves(geometry)):
         rows = torch.arange(indices.shape[0], dtype=torch.int32, device=indices.device)[None]
         return KernelMap(geometry, indices, indices, rows, rows, *shapes)
-    sites = indices
+    sites, mirrors = indices, geometry.subm and volume % 2 == 1
     if missing:
         zeros = indices.new_zeros(indices.shape[0], missing)
         sites = torch.cat([indices[:, :1], zeros, indices[:, 1:]], 1)
-    out_indices, neighbours, reverse = _sparse_kernel_map(sites, batch_size, *geometry, False)
+    out_indices, neighbours, reverse = _sparse_kernel_map(sites, batch_size, *geometry, with_reverse and not mirrors)
     if geometry.subm:
         out_indices = indices
     elif missing:
         out_indices = torch.cat([out_indices[:, :1], out_indices[:, 1 + missing :]], 1)
-    mirrors = geometry.subm and volume % 2 == 1
     links = KernelMap(geometry, indices, out_indices, neighbours, None if mirrors else reverse, *shapes)
     if _uses_row_order(neighbours):
         links.order = sparse_row_order(neighbours)
-        # A mirrored map has the same elements mirrored: equal rows stay together.
-        links.reverse_order = links.order if mirrors else sparse_row_order(reverse)
+        if mirrors:  # the same elements mirrored: equal rows stay together
+            links.stored_reverse_order = links.order
     return links
 
 

@@ -100,7 +100,7 @@ def sparse_max_pool(features: Tensor, neighbours: Tensor, reverse: Tensor) -> Te
     neighbours : Tensor (K, M)
         int32: the row of ``features`` that each output site sees through each kernel element; negative where there is
         none. See ``sparse_kernel_map``.
-    reverse : Tensor (K, N)
+    reverse : Tensor (K, N), or (0, N) where no gradient will be wanted
         int32: the same the other way round, the output row that sees each input row through each kernel element; needed
         for the gradient. Two rows are linked through one element at most. The two maps may have different K.
 
@@ -153,7 +153,7 @@ def sparse_avg_pool(
     neighbours : Tensor (K, M)
         int32: the row of ``features`` that each output site sees through each kernel element; negative where there is
         none. See ``sparse_kernel_map``.
-    reverse : Tensor (K, N)
+    reverse : Tensor (K, N), or (0, N) where no gradient will be wanted
         int32: the same the other way round; needed for the gradient. The two maps may have different K.
     count_include_missing : bool
         Divide by K, as if missing neighbours were zeros; otherwise by the number of neighbours that are there.

@@ -206,10 +206,10 @@ class SparseConvolution(SparseModule):
             orders = (links.reverse_order, links.order)
             output = sparse_conv(features, weight, bias, links.reverse, links.neighbours, self.groups, *orders)
             return input._derived(output, links.indices, links.spatial_shape, input.indice_dict)
-        links = input._map_for(self._geometry, self.indice_key)
-        wants_reverse = features.requires_grad and torch.is_grad_enabled()
+        wants_reverse = input._wants_gradient()
+        links = input._map_for(self._geometry, self.indice_key, wants_reverse)
         reverse = links.reverse if wants_reverse else links.stored_reverse
-        orders = (links.order, links.reverse_order)
+        orders = (links.order, links.reverse_order if wants_reverse else None)
         output = sparse_conv(features, weight, bias, links.neighbours, reverse, self.groups, *orders)
         if self.record_voxel_count:
             self.max_num_voxels_during_training.clamp_(min=output.shape[0])

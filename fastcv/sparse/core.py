@@ -151,7 +151,7 @@ class SparseConvTensor:
             f"batch_size={self.batch_size})"
         )
 
-    def _map_for(self, geometry: Geometry, key: str | None) -> KernelMap:
+    def _map_for(self, geometry: Geometry, key: str | None, with_reverse: bool) -> KernelMap:
         """Return the kernel map stored under ``key``, or a new one, for the geometry of a layer.
 
         Only submanifold layers share a map by its key, for only they leave the sites as they are.
@@ -160,7 +160,7 @@ class SparseConvTensor:
         if found is None:
             ones = (1,) * (3 - len(self.spatial_shape))
             grid = ones + tuple(index(size) for size in self.spatial_shape)
-            return build_kernel_map(self.indices, self.batch_size, Geometry(grid, *geometry[1:]))
+            return build_kernel_map(self.indices, self.batch_size, Geometry(grid, *geometry[1:]), with_reverse)
         if not geometry.subm:
             raise ValueError(f"indice_key {key!r} is taken: only submanifold layers share a kernel map")
         made = found.geometry
@@ -176,6 +176,10 @@ class SparseConvTensor:
                 f"{self.spatial_shape}"
             )
         return found
+
+    def _wants_gradient(self) -> bool:
+        """Whether a layer's result will be differentiated by the features."""
+        return self._features.requires_grad and torch.is_grad_enabled()
 
     def _map_to_undo(self, kernel_size: list[int], key: str | None) -> KernelMap:
         """Return the map stored under ``key``, that an inverse convolution runs backwards."""

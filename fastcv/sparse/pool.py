@@ -83,8 +83,10 @@ class _Pool(SparseModule):
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         """Pool the sparse tensor."""
         check_input(input, self.ndim)
-        links = input._map_for(self._geometry, self.indice_key)
-        output = self._pool(input.features, links.neighbours, links.reverse)
+        wants_reverse = input._wants_gradient() or torch.compiler.is_compiling()
+        links = input._map_for(self._geometry, self.indice_key, wants_reverse)
+        reverse = links.reverse if wants_reverse else links.neighbours.new_empty((0, input.features.shape[0]))
+        output = self._pool(input.features, links.neighbours, reverse)
         if self.record_voxel_count:
             self.max_num_voxels_during_training.clamp_(min=output.shape[0])
         return input._output(output, links, self.indice_key)

@@ -8,7 +8,14 @@ import torch
 from op_case import Bad, Empty, OpCase, uniform
 from torch import Tensor
 
-from fastcv.ops import sparse_avg_pool, sparse_conv, sparse_kernel_map, sparse_max_pool, sparse_row_order
+from fastcv.ops import (
+    sparse_avg_pool,
+    sparse_conv,
+    sparse_kernel_map,
+    sparse_max_pool,
+    sparse_reverse_map,
+    sparse_row_order,
+)
 
 INT = torch.int32
 FLOATING = "must be float16, bfloat16, float32 or float64"
@@ -307,6 +314,25 @@ CASES = [
         differentiable=("features", "weight", "bias"),
         order=2,
         forward_mode=True,
+    ),
+    OpCase(
+        sparse_reverse_map,
+        lambda seed: {"neighbours": links(seed, 6, 20, 15)[0], "inputs": 20},
+        large=lambda: {"neighbours": links(0, 30, 9000, 8000)[0], "inputs": 9000},
+        bad=(
+            Bad({"neighbours": [1]}, TypeError, "neighbours must be a torch.Tensor, got list"),
+            Bad({"neighbours": torch.zeros(3, dtype=INT)}, ValueError, "neighbours must have shape (K, M), got (3,)"),
+            Bad({"neighbours": torch.zeros(3, 3)}, TypeError, "neighbours must be int32, got float32"),
+            Bad({"inputs": -1}, ValueError, "inputs must be in [0, 2^31), got -1"),
+            Bad({"inputs": 2**31}, ValueError, "inputs must be in [0, 2^31), got 2147483648"),
+            Bad({"inputs": "3"}, TypeError, "inputs must be an int, got '3'"),
+            Bad({"inputs": 5}, ValueError, "neighbours must be below inputs, 5", in_traces=False),
+        ),
+        empty=(
+            Empty({"neighbours": torch.zeros(6, 0, dtype=INT)}, (6, 20)),
+            Empty({"neighbours": torch.zeros(0, 5, dtype=INT)}, (0, 20)),
+            Empty({"neighbours": torch.full((6, 5), -1, dtype=INT), "inputs": 0}, (6, 0)),
+        ),
     ),
     OpCase(
         sparse_row_order,

@@ -310,3 +310,21 @@ def test_any_shape_equals_the_reference(backend: Any, data: st.DataObject) -> No
         seed=draw(st.integers(0, 100)),
     )
     assert_equals_reference(problem, groups, backend.device)
+
+
+def test_gradients_that_need_the_reverse(backend: Any) -> None:
+    """Without its rows there is the output and the gradient of the weight, and an error in place of a wrong one."""
+    sites = torch.tensor([[0, 0, 0, i] for i in range(6)], dtype=torch.int32)
+    _, neighbours, reverse = reference.sparse_kernel_map(sites, (1, 1, 6), 1, (1, 1, 3), 2, (0, 0, 1))
+    features, weight = torch.rand(6, 4), torch.rand(5, 1, 1, 3, 4)
+    features, weight, neighbours, reverse = (t.to(backend.device) for t in (features, weight, neighbours, reverse))
+    weight.requires_grad_()
+    output, expected = (sparse_conv(features, weight, None, neighbours, r) for r in (reverse[:0], reverse))
+    assert torch.equal(output, expected)
+    assert torch.equal(*(torch.autograd.grad(y.square().sum(), weight)[0] for y in (output, expected)))
+    features.requires_grad_()
+    output = sparse_conv(features, weight, None, neighbours, reverse[:0])
+    with pytest.raises(ValueError, match=r"reverse must be the map seen from the input .*, got \(0, 6\)"):
+        output.sum().backward()
+    with pytest.raises(ValueError, match=r"reverse must have shape \(0, N\) = \(0, 6\), got \(0, 5\)"):
+        sparse_conv(features, weight, None, neighbours, reverse[:0, :5])

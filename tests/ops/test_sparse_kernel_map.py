@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastcv import reference
-from fastcv.ops import sparse_kernel_map
+from fastcv.ops import sparse_kernel_map, sparse_reverse_map
 
 
 def random_sites(count: int, shape: tuple[int, ...], batch: int = 1, seed: int = 0, ordered: bool = False) -> Tensor:
@@ -263,3 +263,22 @@ def test_any_geometry_equals_the_reference(backend: Any, data: st.DataObject) ->
             sparse_kernel_map(indices.to(backend.device), shape, batch, **options)
         return
     assert_equals_reference(backend.device, indices, shape, batch, **options)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, (1, 3, 2)])
+@pytest.mark.parametrize("options", [{"subm": True}, {"stride": 2, "padding": 1}, {"transposed": True, "stride": 3}])
+@pytest.mark.parametrize("ascending", [True, False])
+def test_the_reverse_made_later_or_never(backend: Any, kernel: Any, options: dict[str, Any], ascending: bool) -> None:
+    """The other maps are the same without it, and it is the same when it is made of them."""
+    shape = (4, 9, 70)
+    indices = random_sites(300, shape, batch=2)
+    if ascending:
+        indices = torch.tensor(sorted(indices.tolist()), dtype=torch.int32)
+    whole = sparse_kernel_map(indices.to(backend.device), shape, 2, kernel, **options)
+    part = sparse_kernel_map(indices.to(backend.device), shape, 2, kernel, **options, with_reverse=False)
+    assert torch.equal(part[0], whole[0])
+    assert torch.equal(part[1], whole[1])
+    assert part[2].shape == (0, 300)
+    assert torch.equal(sparse_reverse_map(part[1], 300), whole[2])
+    expected = reference.sparse_kernel_map(indices, shape, 2, kernel, **options)[2]
+    assert torch.equal(sparse_reverse_map(part[1], 300).cpu(), expected)

@@ -194,3 +194,14 @@ def test_function_transforms(backend: Any, op: Any) -> None:
     leaf = features[0].clone().requires_grad_()
     (expected,) = torch.autograd.grad(op(leaf, *maps).square().sum(), leaf)
     close(torch.func.grad(lambda x: op(x, *maps).square().sum())(features[0]), expected)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_gradients_that_need_the_reverse(backend: Any, op: Any) -> None:
+    """Without its rows there is the output, and an error in place of a wrong gradient."""
+    neighbours = torch.tensor([[0, 2], [1, -1]], dtype=torch.int32).to(backend.device)
+    reverse = torch.tensor([[0, -1, 1], [-1, 0, -1]], dtype=torch.int32).to(backend.device)
+    features = torch.rand(3, 4).to(backend.device)
+    assert torch.equal(op(features, neighbours, reverse[:0]), op(features, neighbours, reverse))
+    with pytest.raises(ValueError, match=r"reverse must be the map seen from the input .*, got \(0, 3\)"):
+        op(features.requires_grad_(), neighbours, reverse[:0]).sum().backward()

@@ -32,12 +32,14 @@ void check_conv_map(Argument map, std::initializer_list<int64_t> shape, const ch
   check_fewer(map.name, "columns", map.view.shape[1], kMaxConvRows);
 }
 
-// Checks neighbours (K, M) and reverse (K, N), and returns the first as kernels read it.
+// Checks neighbours (K, M) and reverse, (K, N) or without rows, and returns the first as kernels read it.
 TensorView checked_neighbours(const TensorView& neighbours, const OptionalTensor& reverse, Argument features) {
   check_conv_map({neighbours, "neighbours"}, {kAny, kAny}, "(K, M)", features);
   const int64_t volume = neighbours.shape[0], rows = features.view.shape[0];
   if (volume < 1) refuse("neighbours", "have a row for each kernel element, one at least", describe_shape(neighbours));
-  if (reverse) {
+  if (reverse && reverse.rank == 2 && reverse.shape[0] == 0) {
+    check_conv_map({reverse, "reverse"}, {0, rows}, "(0, N)", features);
+  } else if (reverse) {
     check_conv_map({reverse, "reverse"}, {volume, rows}, "(K, N)", features);
   } else if (volume % 2 == 0 || neighbours.shape[1] != rows) {
     refuse_type("reverse", "be a torch.Tensor where neighbours cannot be its own mirror image", "None");

@@ -52,7 +52,8 @@ enum class SparseMapStep {
   kSubmanifold,  // writes neighbours, and reverse unless it is null; for CUDA both are -1 before
   kFind,         // all others: finds the output sites, into `work` on the CPU, on CUDA into `output_table`
   kCompact,      // CUDA: writes the keys in the table to out_keys[places[slot] - 1]
-  kLink          // writes out_indices, neighbours (for CUDA -1 before) and reverse
+  kLink,         // writes out_indices, neighbours (for CUDA -1 before), and reverse unless it is null
+  kReverse       // reads neighbours, any (K, M), and writes reverse (K, N) (for CUDA -1 before); of the rest only sizes
 };
 
 // What the CPU kernel keeps from kFind to kLink. Whoever holds it calls `release`, once.

@@ -203,10 +203,11 @@ struct DeviceSites {
 
 // ---- both -----------------------------------------------------------------------------------------------------------
 
-// Returns (no out_indices, neighbours, reverse), where reverse is empty if it mirrors neighbours and is not wanted.
+// Each returns (out_indices, neighbours, reverse); reverse has no rows where it is not wanted, out_indices none where
+// they are the input's.
 py::tuple map_submanifold(SparseMapParams& p, const TensorView& indices, bool with_reverse) {
-  const bool mirrors = p.volume % 2 == 1, flips = mirrors && with_reverse && !runs_on_cpu(indices);
-  const bool has_reverse = !flips && (with_reverse || !mirrors);
+  const bool flips = p.volume % 2 == 1 && with_reverse && !runs_on_cpu(indices);
+  const bool has_reverse = with_reverse && !flips;
   const NewTensor out_indices = new_contiguous(indices, DType::kInt32, {0, 4});
   const NewTensor neighbours = new_contiguous(indices, DType::kInt32, {p.volume, p.sites});
   NewTensor reverse = new_contiguous(indices, DType::kInt32, {has_reverse ? p.volume : 0, p.sites});
@@ -238,7 +239,7 @@ struct CpuSites : SparseMapWork {
   }
 };
 
-py::tuple map_convolution(SparseMapParams& p, const TensorView& indices) {
+py::tuple map_convolution(SparseMapParams& p, const TensorView& indices, bool with_reverse) {
   CpuSites work;
   std::unique_ptr<DeviceSites> device;
   const bool runs = !indices.is_description && p.sites > 0;
@@ -254,13 +255,13 @@ py::tuple map_convolution(SparseMapParams& p, const TensorView& indices) {
   }
   const NewTensor out_indices = new_contiguous(indices, DType::kInt32, {p.outputs, 4});
   const NewTensor neighbours = new_contiguous(indices, DType::kInt32, {p.volume, p.outputs});
-  const NewTensor reverse = new_contiguous(indices, DType::kInt32, {p.volume, p.sites});
+  const NewTensor reverse = new_contiguous(indices, DType::kInt32, {with_reverse ? p.volume : 0, p.sites});
   if (runs) {
     if (device != nullptr) neighbours.object.attr("fill_")(-1);
     p.step = SparseMapStep::kLink;
     p.out_indices = out_indices.view.as<int32_t>();
     p.neighbours = neighbours.view.as<int32_t>();
-    p.reverse = reverse.view.as<int32_t>();
+    p.reverse = with_reverse ? reverse.view.as<int32_t>() : nullptr;
     FASTCV_RUN(sparse_kernel_map, p, indices);
   }
   return py::make_tuple(out_indices.object, neighbours.object, reverse.object);
@@ -278,13 +279,35 @@ py::tuple sparse_kernel_map(const TensorView& indices, int64_t batch_size, const
   const TensorView sites = contiguous(indices);
   p.indices = sites.as<int32_t>();
   p.sites = sites.shape[0];
-  return subm ? map_submanifold(p, sites, with_reverse) : map_convolution(p, sites);
+  return subm ? map_submanifold(p, sites, with_reverse) : map_convolution(p, sites, with_reverse);
+}
+
+py::object sparse_reverse_map(const TensorView& neighbours, int64_t inputs) {
+  check_shape({neighbours, "neighbours"}, {kAny, kAny}, "(K, M)");
+  check_dtype({neighbours, "neighbours"}, DType::kInt32);
+  check_fewer("neighbours", "rows", neighbours.shape[0], int64_t{1} << 31);
+  check_fewer("neighbours", "columns", neighbours.shape[1], int64_t{1} << 31);
+  if (inputs < 0 || inputs > kMaxSize) refuse("inputs", "be in [0, 2^31)", std::to_string(inputs));
+  const TensorView map = contiguous(neighbours);
+  const NewTensor reverse = new_contiguous(neighbours, DType::kInt32, {map.shape[0], inputs});
+  SparseMapParams p{};
+  p.step = SparseMapStep::kReverse;
+  p.volume = map.shape[0];
+  p.outputs = map.shape[1];
+  p.sites = inputs;
+  p.neighbours = map.as<int32_t>();
+  p.reverse = reverse.view.as<int32_t>();
+  if (!neighbours.is_description && !runs_on_cpu(neighbours)) reverse.object.attr("fill_")(-1);
+  const bool has_work = p.volume > 0 && (p.outputs > 0 || runs_on_cpu(neighbours));
+  if (has_work) FASTCV_RUN(sparse_kernel_map, p, neighbours);
+  return reverse.object;
 }
 
 }  // namespace
 
 void bind_sparse_kernel_map(py::module_& module) {
   module.def("sparse_kernel_map", &sparse_kernel_map);
+  module.def("sparse_reverse_map", &sparse_reverse_map);
   module.def("sparse_output_shape", &sparse_output_shape);
 }
 

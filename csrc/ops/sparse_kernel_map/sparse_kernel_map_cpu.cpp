@@ -150,7 +150,7 @@ struct KernelRow {
   uint64_t bits;
   int32_t base;
   int32_t* neighbours;
-  int32_t* reverse;
+  int32_t* reverse;  // or null
 };
 
 struct LinkTargets {
@@ -160,8 +160,8 @@ struct LinkTargets {
   int32_t block;
 };
 
-// Follows the steps to a block through kRows kernel rows, or as many as there are.
-template <int kRows>
+// Follows the steps to a block through kRows kernel rows, or as many as there are. Writes both maps, or neighbours alone.
+template <int kRows, bool kBoth>
 inline void link_block(const Sites& sites, const Step* steps, int32_t count, const LinkTargets& targets) {
   const int64_t row_count = kRows > 0 ? kRows : targets.row_count;
   for (int32_t i = 0; i < count; ++i) {
@@ -174,7 +174,7 @@ inline void link_block(const Sites& sites, const Step* steps, int32_t count, con
       const KernelRow& row = targets.rows[r];
       const int32_t output = row.base + __builtin_popcountll(row.bits & step.below);
       row.neighbours[neighbour + output] = input;
-      row.reverse[back] = output;
+      if constexpr (kBoth) row.reverse[back] = output;
     }
   }
 }
@@ -190,6 +190,7 @@ inline int32_t next_block(const Step* steps, int32_t count, int32_t block) {
 
 // Follows the sites of a piece of words. Within a kernel row, words in ascending order feed words in ascending order,
 // so that a cursor per kernel row is all the search there is.
+template <bool kBoth>
 void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int64_t end, const Spread& spread,
                 const OutputWords& words) {
   const int64_t kx_count = p.axes[2].kernel, ky_count = p.axes[1].kernel;
@@ -223,7 +224,7 @@ void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int
         while (words.key[row.cursor] < key) ++row.cursor;
         cursors[row.index] = row.cursor;
         row.neighbours = p.neighbours + row.index * kx_count * p.outputs;
-        row.reverse = p.reverse + row.index * kx_count * p.sites;
+        row.reverse = kBoth ? p.reverse + row.index * kx_count * p.sites : nullptr;
       }
     }
     for (int32_t block = first_block;;) {
@@ -236,16 +237,16 @@ void link_piece(const SparseMapParams& p, const Sites& sites, int64_t begin, int
       const LinkTargets targets{rows, fed, p.outputs, p.sites, block};
       switch (fed) {  // with the number known, there is no loop whose end cannot be predicted
         case 1:
-          link_block<1>(sites, steps, count, targets);
+          link_block<1, kBoth>(sites, steps, count, targets);
           break;
         case 2:
-          link_block<2>(sites, steps, count, targets);
+          link_block<2, kBoth>(sites, steps, count, targets);
           break;
         case 4:
-          link_block<4>(sites, steps, count, targets);
+          link_block<4, kBoth>(sites, steps, count, targets);
           break;
         default:
-          link_block<0>(sites, steps, count, targets);
+          link_block<0, kBoth>(sites, steps, count, targets);
       }
       if (block == last_block) break;
       block = next_block(steps, count, block);
@@ -282,6 +283,11 @@ class OutputSites {
   void link(const SparseMapParams& p) const {
     write_out_indices(p, words_, p.out_indices);
     fill_missing(p.neighbours, p.volume * count_);
+    if (p.reverse == nullptr) {
+      parallel_for(sites_.count, kWordGrain,
+                   [&](int64_t begin, int64_t end) { link_piece<false>(p, sites_, begin, end, spread_, words_); });
+      return;
+    }
     // A piece of sorted sites owns its columns of `reverse`, and fills them while they are near.
     const bool owns_columns = sites_.order == nullptr;
     if (owns_columns) {
@@ -297,7 +303,7 @@ class OutputSites {
           memset(p.reverse + k * p.sites + first, 0xff, sizeof(int32_t) * static_cast<size_t>(last - first));
         }
       }
-      link_piece(p, sites_, begin, end, spread_, words_);
+      link_piece<true>(p, sites_, begin, end, spread_, words_);
     });
   }
 
@@ -312,10 +318,35 @@ class OutputSites {
   int64_t count_;
 };
 
+// The map seen from the input.
+void reverse_map(const SparseMapParams& p) {
+  advise_huge_pages(p.reverse, bytes_of<int32_t>(p.volume, p.sites));
+  bool any_beyond = false;
+  parallel_for(p.volume, 1, [&](int64_t begin, int64_t end) {
+    bool beyond = false;
+    for (int64_t k = begin; k < end; ++k) {
+      const int32_t* const neighbours = p.neighbours + k * p.outputs;
+      int32_t* const reverse = p.reverse + k * p.sites;
+      if (p.sites > 0) memset(reverse, 0xff, bytes_of<int32_t>(p.sites));
+      for (int64_t m = 0; m < p.outputs; ++m) {
+        // No branch on the contents, which would be mispredicted at every third step.
+        int32_t nowhere;
+        const int32_t n = neighbours[m];
+        int32_t* const target = n >= 0 && n < p.sites ? reverse + n : &nowhere;
+        *target = static_cast<int32_t>(m);
+        beyond |= n >= p.sites;
+      }
+    }
+    if (beyond) __atomic_store_n(&any_beyond, true, __ATOMIC_RELAXED);
+  });
+  if (any_beyond) throw_value_error("neighbours must be below inputs, %lld", static_cast<long long>(p.sites));
+}
+
 }  // namespace
 
 void sparse_kernel_map_cpu(const SparseMapParams& p) {
   if (p.step == SparseMapStep::kSubmanifold) return map_submanifold(p, SortedSites(p));
+  if (p.step == SparseMapStep::kReverse) return reverse_map(p);
   if (p.step == SparseMapStep::kFind) {
     OutputSites* const found = new OutputSites(p);
     *p.work = {found, [](void* state) { delete static_cast<OutputSites*>(state); }, found->count()};

@@ -61,13 +61,13 @@ __global__ void __launch_bounds__(kBlockSize, 2) insert_kernel(const SparseMapPa
   }
 }
 
-// Where reverse is not wanted the first half of the kernel elements serves the other half as well.
+// Of an odd kernel whose reverse is not wanted, the first half of the elements serves the other half as well.
 __global__ void __launch_bounds__(kBlockSize, 2) mirror_kernel(const SparseMapParams p, int32_t volume) {
   const int64_t n = thread_index();
   if (n >= p.sites) return;
   const int32_t* site = p.indices + 4 * n;
   for (int32_t k = static_cast<int32_t>(blockIdx.y); k < volume; k += static_cast<int32_t>(gridDim.y)) {
-    const bool mirrors = p.reverse == nullptr;
+    const bool mirrors = p.reverse == nullptr && volume % 2 == 1;
     if (mirrors && 2 * k + 1 > volume) return;
     int32_t* there = p.neighbours + k * p.outputs;
     if (mirrors && 2 * k + 1 == volume) {
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) mirror_kernel(const SparseMapPa
     there[n] = found;
     if (mirrors) {
       p.neighbours[(volume - 1 - k) * p.outputs + found] = static_cast<int32_t>(n);
-    } else {
+    } else if (p.reverse != nullptr) {
       p.reverse[k * p.sites + found] = static_cast<int32_t>(n);
     }
   }
@@ -135,8 +135,17 @@ __global__ void __launch_bounds__(kBlockSize, 2) link_kernel(const SparseMapPara
       const uint64_t slot = hash_find(p.output_table.keys, static_cast<uint64_t>(p.output_table.slots), key);
       if (slot != kEmptySlot) output = p.output_table.values[slot];
     }
-    p.reverse[k * p.sites + n] = output;
+    if (p.reverse != nullptr) p.reverse[k * p.sites + n] = output;
     if (output >= 0) p.neighbours[k * p.outputs + output] = static_cast<int32_t>(n);
+  }
+}
+
+__global__ void __launch_bounds__(kBlockSize, 2) reverse_kernel(const SparseMapParams p, int32_t volume) {
+  const int64_t m = thread_index();
+  if (m >= p.outputs) return;
+  for (int32_t k = static_cast<int32_t>(blockIdx.y); k < volume; k += static_cast<int32_t>(gridDim.y)) {
+    const int32_t n = p.neighbours[k * p.outputs + m];
+    if (n >= 0 && n < p.sites) p.reverse[k * p.sites + n] = static_cast<int32_t>(m);
   }
 }
 
@@ -166,6 +175,9 @@ void sparse_kernel_map_cuda(const SparseMapParams& p, Stream stream) {
     case SparseMapStep::kLink:
       launch(number_kernel, per(p.outputs), stream, p);
       launch(link_kernel, per(p.sites, volume), stream, p, volume);
+      return;
+    case SparseMapStep::kReverse:
+      launch(reverse_kernel, per(p.outputs, volume), stream, p, volume);
       return;
   }
 }

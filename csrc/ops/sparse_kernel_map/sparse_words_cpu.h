@@ -213,7 +213,7 @@ void map_submanifold(const SparseMapParams& p, const Sites& sites) {
   const int32_t ky_count = p.axes[1].kernel, kx_count = p.axes[2].kernel;
   const bool mirrors = volume % 2 == 1;
   fill_missing(p.neighbours, volume * n);
-  if (!mirrors) fill_missing(p.reverse, volume * n);
+  if (!mirrors && p.reverse != nullptr) fill_missing(p.reverse, volume * n);
   const int32_t rows = p.axes[0].kernel * ky_count;
   parallel_for(sites.count, kWordGrain, [&](int64_t begin, int64_t end) {
     for (int32_t zy = 0; zy < (mirrors ? rows / 2 + 1 : rows); ++zy) {
@@ -222,12 +222,14 @@ void map_submanifold(const SparseMapParams& p, const Sites& sites) {
                  [&](int32_t kx, const Word& word, const Word& other, uint64_t matches, int turn) {
                    const int64_t k = static_cast<int64_t>(zy) * kx_count + kx;
                    int32_t* const there = p.neighbours + k * n;
-                   int32_t* const back = mirrors ? p.neighbours + (volume - 1 - k) * n : p.reverse + k * n;
+                   int32_t* const back = mirrors                ? p.neighbours + (volume - 1 - k) * n
+                                         : p.reverse != nullptr ? p.reverse + k * n
+                                                                : nullptr;
                    for_matches(word, other, matches, turn, [&](int32_t output, int32_t input) {
                      output = sites.row(output);
                      input = sites.row(input);
                      there[output] = input;
-                     back[input] = output;
+                     if (back != nullptr) back[input] = output;
                    });
                  });
     }

@@ -58,8 +58,15 @@ SparsePool backward_pool(const TensorView& grad_output, const TensorView& revers
   return SparsePool(grad_output, checked_map({reverse, "reverse"}, kAny, "(K, N)", like));
 }
 
+// Where a gradient may be asked for; none is by sparse_max_pool_values, which takes a reverse without rows too.
+void check_has_reverse(const TensorView& neighbours, const TensorView& reverse) {
+  if (reverse.shape[0] > 0 || neighbours.shape[0] == 0) return;
+  refuse("reverse", "be the map seen from the input where a gradient is wanted", describe_shape(reverse));
+}
+
 py::tuple sparse_max_pool(const TensorView& features, const TensorView& neighbours, const TensorView& reverse) {
   SparsePool pool = forward_pool(features, neighbours, reverse);
+  check_has_reverse(neighbours, reverse);
   const int64_t* shape = pool.target.view.shape;
   const NewTensor argmax = new_contiguous(features, DType::kInt32, {shape[0], shape[1]});
   pool.params.argmax = argmax.view.as<int32_t>();
@@ -95,6 +102,7 @@ py::object sparse_avg_pool(const TensorView& features, const TensorView& neighbo
 py::object sparse_avg_pool_backward(const TensorView& grad_output, const TensorView& neighbours,
                                     const TensorView& reverse, bool count_include_missing) {
   SparsePool pool = backward_pool(grad_output, reverse);
+  check_has_reverse(neighbours, reverse);
   const TensorView counted =
       checked_map({neighbours, "neighbours"}, grad_output.shape[0], "(K, M)", {grad_output, "grad_output"});
   const NewTensor counts = new_contiguous(grad_output, DType::kInt32, {grad_output.shape[0]});
