@@ -323,19 +323,20 @@ void reverse_map(const SparseMapParams& p) {
   advise_huge_pages(p.reverse, bytes_of<int32_t>(p.volume, p.sites));
   bool any_beyond = false;
   parallel_for(p.volume, 1, [&](int64_t begin, int64_t end) {
+    // One place more, for outputs without neighbour: what depends on the contents is no branch, but where to write.
+    const Scratch memory(bytes_of<int32_t>(p.sites + 1));
+    int32_t* const line = memory.as<int32_t>();
+    const uint32_t nowhere = static_cast<uint32_t>(p.sites);
     bool beyond = false;
     for (int64_t k = begin; k < end; ++k) {
       const int32_t* const neighbours = p.neighbours + k * p.outputs;
-      int32_t* const reverse = p.reverse + k * p.sites;
-      if (p.sites > 0) memset(reverse, 0xff, bytes_of<int32_t>(p.sites));
+      memset(line, 0xff, bytes_of<int32_t>(p.sites + 1));
       for (int64_t m = 0; m < p.outputs; ++m) {
-        // No branch on the contents, which would be mispredicted at every third step.
-        int32_t nowhere;
-        const int32_t n = neighbours[m];
-        int32_t* const target = n >= 0 && n < p.sites ? reverse + n : &nowhere;
-        *target = static_cast<int32_t>(m);
-        beyond |= n >= p.sites;
+        const uint32_t n = static_cast<uint32_t>(neighbours[m]);
+        line[n < nowhere ? n : nowhere] = static_cast<int32_t>(m);
+        beyond |= static_cast<int32_t>(n) >= p.sites;
       }
+      if (p.sites > 0) memcpy(p.reverse + k * p.sites, line, bytes_of<int32_t>(p.sites));
     }
     if (beyond) __atomic_store_n(&any_beyond, true, __ATOMIC_RELAXED);
   });
