@@ -23,6 +23,7 @@ __all__ = [
     "Size",
     "build_kernel_map",
     "layer_geometry",
+    "output_shape",
     "sparse_kernel_map",
     "sparse_reverse_map",
     "sparse_row_order",
@@ -82,13 +83,13 @@ _sparse_reverse_map = define(
 )
 
 
-def _output_shape(*geometry: Any) -> tuple[int, ...]:
+def output_shape(*geometry: Any) -> tuple[int, ...]:
     """Return the size of the output's grid, as of ``F.conv3d`` and ``F.conv_transpose3d``."""
     return _C.sparse_output_shape(*geometry)
 
 
 # Marked as torch.compiler.assume_constant_result does it, which would import the compiler with fastcv.
-_output_shape._dynamo_marked_constant = True  # type: ignore[attr-defined]
+output_shape._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _triple(value: int | Sequence[int], name: str) -> tuple[int, ...]:
@@ -159,7 +160,7 @@ def sparse_kernel_map(
     -----
     The result is the same on every device, and for every number of threads. On CUDA the call waits for the device once,
     for the number of outputs and for what is wrong with ``indices``. Under ``torch.compile(fullgraph=True)`` the number
-    of outputs needs ``torch._dynamo.config.capture_dynamic_output_shape_ops = True`` unless ``subm``.
+    of outputs needs ``torch._dynamo.config.capture_dynamicoutput_shape_ops = True`` unless ``subm``.
 
     References
     ----------
@@ -288,6 +289,30 @@ class KernelMap:
         """Whether it was made by a submanifold layer."""
         return self.geometry.subm
 
+    # What programs written for spconv read, by its names.
+
+    def _along_axes(self, sizes: tuple[int, ...]) -> list[int]:
+        return list(sizes[-len(self.spatial_shape) :])
+
+    ksize = property(lambda self: self._along_axes(self.geometry.kernel_size))
+    stride = property(lambda self: self._along_axes(self.geometry.stride))
+    padding = property(lambda self: self._along_axes(self.geometry.padding))
+    dilation = property(lambda self: self._along_axes(self.geometry.dilation))
+    pair_fwd = property(lambda self: self.neighbours)
+    pair_bwd = property(lambda self: self.reverse)
+    indice_pair_num = property(lambda self: (self.neighbours >= 0).sum(1, dtype=torch.int32))
+
+    @property
+    def indice_pairs(self) -> Tensor:
+        """(2, K, N) int32: the input and the output row of each pair of a kernel element, then -1."""
+        linked = self.neighbours >= 0
+        element, output = linked.nonzero().unbind(1)  # by element, and there in ascending order
+        place = (linked.cumsum(1) - 1)[linked]
+        pairs = self.neighbours.new_full((2, len(linked), max(self.indices.shape[0], 1)), -1)
+        pairs[0, element, place] = self.neighbours[linked]
+        pairs[1, element, place] = output.int()
+        return pairs[:, :, : self.indices.shape[0]]
+
     @property
     def reverse(self) -> Tensor:
         """The map seen from the input, made now if nobody has asked before."""
@@ -316,8 +341,8 @@ def layer_geometry(
     transposed: bool = False,
 ) -> Geometry:
     """Return the geometry of a layer, which knows of no grid yet. Missing axes come first and have size one."""
-    if not 1 <= ndim <= 3:
-        raise ValueError(f"ndim must be 1, 2 or 3, got {ndim}")
+    if not 1 <= ndim <= 4:
+        raise ValueError(f"ndim must be 1 to 4, got {ndim}")
     ones, zeros = (1,) * (3 - ndim), (0,) * (3 - ndim)
     return Geometry(
         (),
@@ -337,7 +362,7 @@ def build_kernel_map(indices: Tensor, batch_size: int, geometry: Geometry, with_
     ``with_reverse`` tells whether the map seen from the input will be wanted, which is cheapest made at once.
     """
     missing, volume = 4 - indices.shape[1], math.prod(geometry.kernel_size)
-    shapes = list(geometry.spatial_shape[missing:]), list(_output_shape(*geometry)[missing:])
+    shapes = list(geometry.spatial_shape[missing:]), list(output_shape(*geometry)[missing:])
     if volume == 1 and (geometry.subm or not _moves(geometry)):
         rows = torch.arange(indices.shape[0], dtype=torch.int32, device=indices.device)[None]
         return KernelMap(geometry, indices, indices, rows, rows, *shapes)

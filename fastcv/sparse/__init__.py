@@ -22,6 +22,8 @@ Examples
 torch.Size([2, 16, 8, 16, 16])
 """
 
+from fastcv.sparse import constants, functional, hash, ops, utils
+from fastcv.sparse.constants import ConvAlgo
 from fastcv.sparse.conv import (
     SparseConv1d,
     SparseConv2d,
@@ -37,14 +39,20 @@ from fastcv.sparse.conv import (
     SubMConv2d,
     SubMConv3d,
 )
+from fastcv.sparse.conv4d import SparseConv4d, SparseConvTranspose4d, SparseInverseConv4d, SubMConv4d
 from fastcv.sparse.core import SparseConvTensor
+from fastcv.sparse.identity import Identity
 from fastcv.sparse.modules import (
+    RemoveGrid,
     SparseBatchNorm,
     SparseIdentity,
     SparseModule,
     SparseReLU,
     SparseSequential,
+    SparseSyncBatchNorm,
     ToDense,
+    assign_name_for_sparse_modules,
+    is_spconv_module,
 )
 from fastcv.sparse.pool import (
     SparseAvgPool,
@@ -57,9 +65,20 @@ from fastcv.sparse.pool import (
     SparseMaxPool1d,
     SparseMaxPool2d,
     SparseMaxPool3d,
+    SparseMaxPool4d,
 )
+from fastcv.sparse.tables import AddTable, AddTableMisaligned, ConcatTable, JoinTable
+from fastcv.sparse.utils import PointToVoxel, gather_features_by_pc_voxel_id
 
 __all__ = [
+    "AddTable",
+    "AddTableMisaligned",
+    "ConcatTable",
+    "ConvAlgo",
+    "Identity",
+    "JoinTable",
+    "PointToVoxel",
+    "RemoveGrid",
     "SparseAvgPool",
     "SparseAvgPool1d",
     "SparseAvgPool2d",
@@ -68,10 +87,12 @@ __all__ = [
     "SparseConv1d",
     "SparseConv2d",
     "SparseConv3d",
+    "SparseConv4d",
     "SparseConvTensor",
     "SparseConvTranspose1d",
     "SparseConvTranspose2d",
     "SparseConvTranspose3d",
+    "SparseConvTranspose4d",
     "SparseConvolution",
     "SparseGlobalAvgPool",
     "SparseGlobalMaxPool",
@@ -79,15 +100,27 @@ __all__ = [
     "SparseInverseConv1d",
     "SparseInverseConv2d",
     "SparseInverseConv3d",
+    "SparseInverseConv4d",
     "SparseMaxPool",
     "SparseMaxPool1d",
     "SparseMaxPool2d",
     "SparseMaxPool3d",
+    "SparseMaxPool4d",
     "SparseModule",
     "SparseReLU",
     "SparseSequential",
+    "SparseSyncBatchNorm",
     "SubMConv1d",
     "SubMConv2d",
     "SubMConv3d",
+    "SubMConv4d",
     "ToDense",
+    "assign_name_for_sparse_modules",
+    "constants",
+    "functional",
+    "gather_features_by_pc_voxel_id",
+    "hash",
+    "is_spconv_module",
+    "ops",
+    "utils",
 ]

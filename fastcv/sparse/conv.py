@@ -37,7 +37,7 @@ class SparseConvolution(SparseModule):
     Parameters
     ----------
     ndim : int
-        Axes of the grid, 1 to 3.
+        Axes of the grid, 1 to 4.
     in_channels, out_channels : int
         Features per site before and after.
     kernel_size, stride, padding, dilation, output_padding : int or sequence of ints
@@ -139,7 +139,7 @@ class SparseConvolution(SparseModule):
         self.ndim = ndim
         self.in_channels = in_channels
         self.out_channels = out_channels
-        shapes = (list(axes[3 - ndim :]) for axes in self._geometry[1:6])
+        shapes = (list(axes[-ndim:]) for axes in self._geometry[1:6])
         self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding = shapes
         self.groups = groups
         self.subm = subm
@@ -199,8 +199,8 @@ class SparseConvolution(SparseModule):
             output = sparse_conv(features, weight, bias, rows, None, self.groups)
             shape = [size + more for size, more in zip(input.spatial_shape, self.output_padding, strict=True)]
             return input._derived(output, input.indices, shape, input.indice_dict)
-        if self.ndim < 3:
-            weight = weight.reshape(self.out_channels, *self._geometry.kernel_size, weight.shape[-1])
+        if self.ndim != 3:
+            weight = weight.reshape(self.out_channels, -1, *self._geometry.kernel_size[-2:], weight.shape[-1])
         if self.inverse:
             links = input._map_to_undo(self.kernel_size, self.indice_key)
             orders = (links.reverse_order, links.order)

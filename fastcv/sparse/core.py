@@ -10,13 +10,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcv.ops._arguments import as_ints
 from fastcv.ops.sparse_kernel_map import Geometry, KernelMap, build_kernel_map
+from fastcv.sparse.map4d import build_map_of_four_axes
 
-__all__ = ["SparseConvTensor"]
+__all__ = ["IndiceData", "SparseConvTensor", "expand_nd"]
+
+IndiceData = KernelMap
+"""spconv's name for what is kept under an ``indice_key``."""
+
+_CARRIED = (
+    "grid",
+    "voxel_num",
+    "benchmark",
+    "benchmark_record",
+    "thrust_allocator",
+    "force_algo",
+    "int8_scale",
+    "_timer",
+)
 
 
 class SparseConvTensor:
-    """Features of the active sites of a batch of grids with one, two or three axes.
+    """Features of the active sites of a batch of grids with one to four axes.
 
     Parameters
     ----------
@@ -29,7 +45,7 @@ class SparseConvTensor:
         Size of the grid. Its volume may exceed 2³¹.
     batch_size : int
         Number of grids.
-    grid, voxel_num, benchmark
+    grid, voxel_num, benchmark, permanent_thrust_allocator, enable_timer, force_algo
         Accepted for the sake of code written for spconv, and not used.
     indice_dict : dict, optional
         Kernel maps by ``indice_key``, as layers before have left them.
@@ -59,6 +75,9 @@ class SparseConvTensor:
         voxel_num: Tensor | None = None,
         indice_dict: dict[str, KernelMap] | None = None,
         benchmark: bool = False,
+        permanent_thrust_allocator: bool = False,
+        enable_timer: bool = False,
+        force_algo: Any = None,
     ) -> None:
         shape = [int(size) for size in spatial_shape]
         _check(features, indices, shape, batch_size)
@@ -70,6 +89,11 @@ class SparseConvTensor:
         self.grid = grid
         self.voxel_num = voxel_num
         self.benchmark = benchmark
+        self.benchmark_record: dict[str, Any] = {}
+        self.thrust_allocator = None
+        self.force_algo = force_algo
+        self.int8_scale = None
+        self._timer = None
 
     @property
     def features(self) -> Tensor:
@@ -81,8 +105,24 @@ class SparseConvTensor:
         """Number of sites of one grid, active or not."""
         return math.prod(self.spatial_shape)
 
+    @property
+    def is_quantized(self) -> bool:
+        """False: quantized features are no features here."""
+        return False
+
+    def q_scale(self) -> float:
+        """Raise ValueError, as spconv does for tensors that are not quantized."""
+        raise ValueError("sparse tensor must be quantized, and quantized features are not supported")
+
+    def dequantize(self) -> SparseConvTensor:
+        """Return a new object: nothing is quantized."""
+        return self.shadow_copy()
+
     def replace_feature(self, feature: Tensor) -> SparseConvTensor:
-        """Return a tensor with the same sites and kernel maps, and other features (N, C')."""
+        """Return a tensor with the same sites and kernel maps, and other features (N, C').
+
+        Their number may be another if ``indices`` are assigned before the tensor is used.
+        """
         return self._derived(feature, self.indices, self.spatial_shape, self.indice_dict)
 
     def shadow_copy(self) -> SparseConvTensor:
@@ -126,6 +166,7 @@ class SparseConvTensor:
         ValueError
             For a site outside the grid. (This costs a synchronisation on CUDA; compiled code does not look.)
         """
+        self._check_rows()
         if not torch.compiler.is_compiling():
             self._check_sites()
         channels = self._features.shape[1]
@@ -139,7 +180,7 @@ class SparseConvTensor:
 
     def __add__(self, other: SparseConvTensor | Tensor) -> SparseConvTensor:
         if isinstance(other, SparseConvTensor):
-            _check_same_sites(self, other)
+            check_same_sites(self, other)
             other = other.features
         return self.replace_feature(self._features + other)
 
@@ -160,7 +201,8 @@ class SparseConvTensor:
         if found is None:
             ones = (1,) * (3 - len(self.spatial_shape))
             grid = ones + tuple(index(size) for size in self.spatial_shape)
-            return build_kernel_map(self.indices, self.batch_size, Geometry(grid, *geometry[1:]), with_reverse)
+            build = build_kernel_map if len(grid) == 3 else build_map_of_four_axes
+            return build(self.indices, self.batch_size, Geometry(grid, *geometry[1:]), with_reverse)
         if not geometry.subm:
             raise ValueError(f"indice_key {key!r} is taken: only submanifold layers share a kernel map")
         made = found.geometry
@@ -188,7 +230,7 @@ class SparseConvTensor:
             raise ValueError(f"indice_key {key!r} must name a layer before this one; none has it")
         if found.is_subm:
             raise ValueError(f"indice_key {key!r} names a submanifold layer, which has nothing to undo")
-        undone = list(found.geometry.kernel_size[3 - len(self.spatial_shape) :])
+        undone = list(found.geometry.kernel_size[-len(self.spatial_shape) :])
         if undone != kernel_size:
             raise ValueError(
                 f"kernel_size must be that of the layer {key!r} which is undone, {undone}, got {kernel_size}"
@@ -211,21 +253,23 @@ class SparseConvTensor:
         self, features: Tensor, indices: Tensor, spatial_shape: list[int], indice_dict: dict[str, KernelMap]
     ) -> SparseConvTensor:
         """Return a tensor made of parts that have been checked before, but for the features."""
-        if features.dim() != 2 or features.shape[0] != indices.shape[0]:
-            raise ValueError(
-                f"features must have shape (N, C) with a row for each of {indices.shape[0]} sites, got "
-                f"{tuple(features.shape)}"
-            )
+        if features.dim() != 2:
+            raise ValueError(f"features must have two axes, got shape {tuple(features.shape)}")
         new = SparseConvTensor.__new__(SparseConvTensor)
         new._features = features
         new.indices = indices
         new.spatial_shape = spatial_shape
         new.batch_size = self.batch_size
         new.indice_dict = indice_dict
-        new.grid = self.grid
-        new.voxel_num = self.voxel_num
-        new.benchmark = self.benchmark
+        for name in _CARRIED:
+            setattr(new, name, getattr(self, name))
         return new
+
+    def _check_rows(self) -> None:
+        if self._features.shape[0] != self.indices.shape[0]:
+            raise ValueError(
+                f"features must have a row for each of {self.indices.shape[0]} sites, got {tuple(self._features.shape)}"
+            )
 
     def _check_sites(self) -> None:
         limits = torch.tensor([self.batch_size, *self.spatial_shape], device=self.indices.device)
@@ -238,6 +282,11 @@ class SparseConvTensor:
             )
 
 
+def expand_nd(ndim: int, val: int | Sequence[int]) -> list[int]:
+    """Return one int for each axis, as spconv's layers do it."""
+    return list(as_ints(val, ndim, "val", -(2**63)))
+
+
 def _check(features: Any, indices: Any, spatial_shape: list[int], batch_size: int) -> None:
     for name, value in (("features", features), ("indices", indices)):
         if not isinstance(value, Tensor):
@@ -248,8 +297,8 @@ def _check(features: Any, indices: Any, spatial_shape: list[int], batch_size: in
         raise TypeError(f"features must be of a floating dtype, got {_name(features.dtype)}")
     if indices.dtype is not torch.int32:
         raise TypeError(f"indices must be int32, got {_name(indices.dtype)}")
-    if not 1 <= len(spatial_shape) <= 3:
-        raise ValueError(f"spatial_shape must have one to three sizes, got {spatial_shape}")
+    if not 1 <= len(spatial_shape) <= 4:
+        raise ValueError(f"spatial_shape must have one to four sizes, got {spatial_shape}")
     if indices.shape[1] != len(spatial_shape) + 1:
         raise ValueError(
             f"indices must have shape (N, {len(spatial_shape) + 1}) for spatial_shape {spatial_shape}, got "
@@ -275,9 +324,10 @@ def check_input(input: Any, ndim: int) -> None:
         raise TypeError(f"input must be a SparseConvTensor, got {type(input).__name__}")
     if len(input.spatial_shape) != ndim:
         raise ValueError(f"input must have {ndim} spatial axes, got spatial_shape {input.spatial_shape}")
+    input._check_rows()
 
 
-def _check_same_sites(first: SparseConvTensor, second: SparseConvTensor) -> None:
+def check_same_sites(first: SparseConvTensor, second: SparseConvTensor) -> None:
     if first.indices is second.indices:
         return
     same = (

@@ -13,12 +13,17 @@ from fastcv.sparse import constants
 from fastcv.sparse.core import SparseConvTensor
 
 __all__ = [
+    "RemoveGrid",
     "SparseBatchNorm",
     "SparseIdentity",
     "SparseModule",
     "SparseReLU",
     "SparseSequential",
+    "SparseSyncBatchNorm",
     "ToDense",
+    "assign_name_for_sparse_modules",
+    "is_sparse_conv",
+    "is_spconv_module",
 ]
 
 
@@ -132,7 +137,7 @@ class SparseSequential(SparseModule):
         """Pass ``input``, a sparse or a dense tensor, through all modules."""
         for module in self._modules.values():
             assert module is not None
-            if isinstance(input, SparseConvTensor) and not isinstance(module, _SPARSE):
+            if isinstance(input, SparseConvTensor) and not is_spconv_module(module):
                 input = input.replace_feature(_apply(module, input.features))
             else:
                 input = module(input)
@@ -151,6 +156,16 @@ class SparseBatchNorm(nn.BatchNorm1d):
         if isinstance(input, SparseConvTensor):
             return input.replace_feature(self.forward(input.features))
         return _batch_norm(self, input, super().forward)
+
+
+class SparseSyncBatchNorm(nn.SyncBatchNorm):
+    """``nn.SyncBatchNorm`` over the features of a sparse tensor."""
+
+    def forward(self, input: Any) -> Any:
+        """Normalise the features of a sparse tensor, or a tensor."""
+        if isinstance(input, SparseConvTensor):
+            return input.replace_feature(super().forward(input.features))
+        return super().forward(input)
 
 
 class SparseReLU(nn.ReLU):
@@ -175,7 +190,33 @@ class ToDense(SparseModule):
         return x.dense()
 
 
-_SPARSE = (SparseModule, SparseBatchNorm, SparseReLU, SparseIdentity)
+class RemoveGrid(SparseModule):
+    """Forgets the ``grid`` of the sparse tensor, which is not used here."""
+
+    def forward(self, x: SparseConvTensor) -> SparseConvTensor:
+        """Return the tensor, without a grid."""
+        x.grid = None
+        return x
+
+
+_SPARSE = (SparseModule, SparseBatchNorm, SparseSyncBatchNorm, SparseReLU, SparseIdentity)
+
+
+def is_spconv_module(module: Any) -> bool:
+    """Return whether a module takes the sparse tensor itself."""
+    return isinstance(module, _SPARSE)
+
+
+def is_sparse_conv(module: Any) -> bool:
+    """Return whether a module is a sparse convolution."""
+    return isinstance(module, SparseModule) and hasattr(module, "conv1x1")
+
+
+def assign_name_for_sparse_modules(module: nn.Module) -> None:
+    """Tell each sparse module its name in ``module``, as ``_sparse_unique_name``."""
+    for name, child in module.named_modules():
+        if isinstance(child, SparseModule):
+            child._sparse_unique_name = name
 
 
 def _apply(module: nn.Module, features: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ __all__ = [
     "SparseMaxPool1d",
     "SparseMaxPool2d",
     "SparseMaxPool3d",
+    "SparseMaxPool4d",
 ]
 
 _GROUP = 128
@@ -34,7 +35,7 @@ class _Pool(SparseModule):
     Parameters
     ----------
     ndim : int
-        Axes of the grid, 1 to 3.
+        Axes of the grid, 1 to 4.
     kernel_size, stride, padding, dilation : int or sequence of ints
         As in ``nn.MaxPool3d``, one number per axis (z, y, x); a stride of None is the kernel's size.
     indice_key : str, optional
@@ -68,7 +69,7 @@ class _Pool(SparseModule):
         strides = kernel_size if stride is None else stride
         self._geometry = layer_geometry(ndim, kernel_size, strides, padding, dilation, subm=subm)
         self.ndim = ndim
-        shapes = (list(axes[3 - ndim :]) for axes in self._geometry[1:5])
+        shapes = (list(axes[-ndim:]) for axes in self._geometry[1:5])
         self.kernel_size, self.stride, self.padding, self.dilation = shapes
         self.subm = subm
         self.indice_key = indice_key
@@ -193,6 +194,12 @@ class SparseMaxPool3d(_MaxPool):
     """Sparse 3-D max pooling (:class:`SparseMaxPool`)."""
 
     _ndim = 3
+
+
+class SparseMaxPool4d(_MaxPool):
+    """Sparse 4-D max pooling (:class:`SparseMaxPool`)."""
+
+    _ndim = 4
 
 
 class SparseAvgPool1d(_AvgPool):

@@ -71,7 +71,7 @@ BAD_TENSORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"indices": torch.zeros(3, 3).int()}, ValueError, r"indices must have shape \(N, 4\)"),
     ({"indices": torch.zeros(3, 4, device="meta").int()}, ValueError, "indices must be on the device of features"),
     ({"spatial_shape": (4, 0, 4)}, ValueError, "spatial_shape must be positive"),
-    ({"spatial_shape": (4,) * 4}, ValueError, "one to three sizes"),
+    ({"spatial_shape": (4,) * 5}, ValueError, "one to four sizes"),
     ({"batch_size": -1}, ValueError, "batch_size must not be negative, got -1"),
 ]
 

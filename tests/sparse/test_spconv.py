@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from sparse_backbones import BACKBONES, example
 from torch import Tensor
 
 from fastcv import sparse
@@ -79,12 +80,17 @@ CONVOLUTIONS = [
     ("SparseConv1d", (4, 3, 1), {}),
     ("SparseConvTranspose3d", (2, 2), {}),
     ("SparseConvTranspose2d", (3, 2, 1), {}),
+    ("SubMConv4d", (3,), {}),
+    ("SubMConv4d", ((1, 3, 5, 3),), {"dilation": 2, "bias": False}),
+    ("SparseConv4d", (3, 2, 1), {}),
+    ("SparseConv4d", ((2, 3, 1, 3), (2, 1, 1, 3), (0, 1, 0, 2)), {}),
+    ("SparseConvTranspose4d", (2, 2), {}),
 ]
 
 
 @pytest.mark.parametrize(("name", "arguments", "options"), CONVOLUTIONS)
 def test_convolutions(spconv: ModuleType, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    shape = {"1": (60,), "2": (17, 18), "3": (9, 11, 12)}[name[-2]]
+    shape = {"1": (60,), "2": (17, 18), "3": (9, 11, 12), "4": (4, 6, 5, 7)}[name[-2]]
     theirs, ours = (getattr(package, name)(5, 7, *arguments, **options) for package in (spconv, sparse))
     compare(spconv, theirs, ours, shape, 5)
 
@@ -107,6 +113,29 @@ def test_network_with_inverse(spconv: ModuleType) -> None:
     compare(spconv, encoder_decoder(spconv), encoder_decoder(sparse), (10, 12, 14), 4)
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones(spconv: ModuleType, name: str) -> None:
+    torch.manual_seed(0)
+    theirs, ours = (BACKBONES[name](package).eval() for package in (spconv, sparse))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for value in theirs.state_dict().values():  # statistics that have seen something
+        if value.is_floating_point() and value.dim() == 1:
+            value.uniform_(0.5, 1.5)
+    ours.load_state_dict(theirs.state_dict())
+    for module in theirs.modules():  # in evaluation its CPU build refuses a bias
+        module.training = isinstance(module, spconv.conv.SparseConvolution)
+    with torch.no_grad():
+        expected, actual = theirs(example(spconv)), ours(example(sparse))
+    if isinstance(actual, Tensor):
+        pairs = [(expected, actual)]
+    else:
+        assert actual.spatial_shape == list(expected.spatial_shape)
+        pairs = list(zip(sorted_rows(expected), sorted_rows(actual), strict=True))
+    for wanted, got in pairs:
+        assert got.count_nonzero()
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("stride", [None, 1])
 def test_max_pooling(spconv: ModuleType, stride: int | None) -> None:
     theirs, ours = (package.SparseMaxPool3d(2, stride) for package in (spconv, sparse))
@@ -124,9 +153,54 @@ def test_dense(spconv: ModuleType) -> None:
 def test_arguments_have_the_same_names(spconv: ModuleType) -> None:
     """In the same order, where spconv has them."""
     for name in sparse.__all__:
-        if name in ("SparseConvTensor", "SparseConvolution") or not hasattr(spconv, name) or "Sequential" in name:
+        theirs_and_ours = [getattr(package, name, None) for package in (spconv, sparse)]
+        if name == "SparseConvolution" or "Sequential" in name or not all(isinstance(c, type) for c in theirs_and_ours):
             continue
         theirs = list(inspect.signature(getattr(spconv, name).__init__).parameters)
         ours = list(inspect.signature(getattr(sparse, name).__init__).parameters)
         if "args" not in ours:
             assert ours[: len(theirs)] == theirs, name
+
+
+def test_voxels(spconv: ModuleType) -> None:
+    """But for its mean in empty places, which holds the points of voxels before."""
+    points = torch.rand(3000, 4, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
+    utils = importlib.import_module("spconv.pytorch.utils")
+    arguments: Any = ([0.1, 0.05, 0.2], [0, 0, 0, 1, 1, 1], 4, 500, 3)
+    theirs, ours = utils.PointToVoxel(*arguments), sparse.PointToVoxel(*arguments)
+    assert ours.grid_size == theirs.grid_size
+    expected, actual = (generator.generate_voxel_with_id(points) for generator in (theirs, ours))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+    found = torch.randn(500, 2)
+    gathered = [u.gather_features_by_pc_voxel_id(found, expected[3], 7) for u in (utils, sparse.utils)]
+    assert torch.equal(*gathered)
+
+
+def test_sums(spconv: ModuleType) -> None:
+    sites, others = random_sites((9, 11, 12), 2), random_sites((9, 11, 12), 2, 0.3)
+    features = [torch.randn(len(s), 3) for s in (sites, others)]
+    functional = importlib.import_module("spconv.pytorch.functional")
+    sums = []
+    for package, add in ((spconv, functional.sparse_add), (sparse, sparse.functional.sparse_add)):
+        pairs = zip(features, (sites, others), strict=True)
+        sums.append(add(*(package.SparseConvTensor(f, s, [9, 11, 12], 2) for f, s in pairs)))
+    for wanted, got in zip(*(sorted_rows(x) for x in sums), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_pairs(spconv: ModuleType, transposed: bool) -> None:
+    sites = random_sites((9, 11, 12), 2)
+    geometry = ([3, 2, 3], [2, 1, 2], [1, 0, 1], [1, 1, 1], [0] * 3)
+    links = []
+    for package in (spconv, sparse):
+        out, pairs, counts = package.ops.get_indice_pairs(
+            sites, 2, [9, 11, 12], package.ConvAlgo.Native, *geometry, subm=False, transpose=transposed
+        )
+        rows = [pairs[:, i, :count].long() for i, count in enumerate(counts.tolist())]
+        ends = [torch.cat([torch.full((r.shape[1], 1), i), sites[r[0]], out[r[1]]], 1) for i, r in enumerate(rows)]
+        links.append(torch.cat(ends).unique(dim=0))  # as sites, for the rows come in another order
+    assert torch.equal(*links)
+    for name, more in (("get_conv_output_size", ()), ("get_deconv_output_size", ([1, 0, 1],))):
+        sizes = ([9, 11, 12], *geometry[:4], *more)
+        assert getattr(sparse.ops, name)(*sizes) == getattr(spconv.ops, name)(*sizes)
