@@ -160,7 +160,7 @@ def sparse_kernel_map(
     -----
     The result is the same on every device, and for every number of threads. On CUDA the call waits for the device once,
     for the number of outputs and for what is wrong with ``indices``. Under ``torch.compile(fullgraph=True)`` the number
-    of outputs needs ``torch._dynamo.config.capture_dynamicoutput_shape_ops = True`` unless ``subm``.
+    of outputs needs ``torch._dynamo.config.capture_dynamic_output_shape_ops = True`` unless ``subm``.
 
     References
     ----------
