@@ -3,30 +3,53 @@
 from typing import Any
 
 from fastcv.nn.batch_norm import FrozenBatchNorm2d
+from fastcv.nn.blocks import (
+    MLP,
+    Conv2dNormActivation,
+    Conv3dNormActivation,
+    ConvNormActivation,
+    Permute,
+    SqueezeExcitation,
+)
 from fastcv.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from fastcv.nn.feature_pyramid import FeaturePyramidNetwork
+from fastcv.nn.drop_block import DropBlock2d, DropBlock3d
+from fastcv.nn.feature_pyramid import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from fastcv.nn.max_pool2d import MaxPool2d, MaxUnpool2d
-from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
+from fastcv.nn.multiscale_roi_align import LevelMapper, MultiScaleRoIAlign
 from fastcv.nn.ps_roi_align import PSRoIAlign
 from fastcv.nn.ps_roi_pool import PSRoIPool
 from fastcv.nn.roi_align import RoIAlign
 from fastcv.nn.roi_pool import RoIPool
+from fastcv.nn.stochastic_depth import StochasticDepth
 from fastcv.nn.unpool import UnpoolBedOfNails, UnpoolNearest
 from fastcv.nn.upsample_bilinear2d import UpsampleBilinear2d
 
 __all__ = [
+    "MLP",
+    "Conv2dNormActivation",
+    "Conv3dNormActivation",
+    "ConvNormActivation",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "DropBlock2d",
+    "DropBlock3d",
+    "ExtraFPNBlock",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",
+    "LastLevelMaxPool",
+    "LastLevelP6P7",
+    "LevelMapper",
     "MaxPool2d",
     "MaxUnpool2d",
     "MultiScaleRoIAlign",
     "PSRoIAlign",
     "PSRoIPool",
+    "Permute",
     "RoIAlign",
     "RoIPool",
+    "SqueezeExcitation",
+    "StochasticDepth",
     "UnpoolBedOfNails",
     "UnpoolNearest",
     "UpsampleBilinear2d",

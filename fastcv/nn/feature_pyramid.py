@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcv.nn.batch_norm import convolve_normalized
+from fastcv.nn.blocks import Conv2dNormActivation
 from fastcv.nn.convolution import convolve
 
-__all__ = ["FeaturePyramidNetwork", "rename_keys"]
+__all__ = ["ExtraFPNBlock", "FeaturePyramidNetwork", "LastLevelMaxPool", "LastLevelP6P7", "rename_keys"]
 
 
 def rename_keys(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
@@ -21,24 +23,82 @@ def rename_keys(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) 
                 state_dict[f"{prefix}{new}.{kind}"] = state_dict.pop(f"{prefix}{old}.{kind}")
 
 
-def _conv_block(inputs: int, outputs: int, side: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, side, padding=side // 2)
-    nn.init.kaiming_uniform_(conv.weight, a=1)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv)
-
-
 def _apply(block: nn.Module, x: Tensor, add: Tensor | None = None) -> Tensor:
-    (conv,) = block.children()
-    assert isinstance(conv, nn.Conv2d)
+    layers = list(block.children())
+    conv = layers[0] if layers else block
+    if type(block) is not Conv2dNormActivation or type(conv) is not nn.Conv2d or len(layers) > 2:
+        x = block(x)  # somebody put another layer there
+        return x if add is None else x + add
+    if len(layers) == 2:
+        return convolve_normalized(conv, layers[1], x, add=add)
     return convolve(conv, x, conv.weight, conv.bias, add=add)
+
+
+class ExtraFPNBlock(nn.Module):
+    """What adds maps to those of a pyramid: the base class of such layers."""
+
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Return maps and names with those that are added.
+
+        Parameters
+        ----------
+        results : list of Tensor
+            Maps of the pyramid, from the finest to the coarsest.
+        x : list of Tensor
+            Maps that the pyramid was made from.
+        names : list of str
+            Their names.
+        """
+        raise NotImplementedError("forward must be written by the class that inherits")
+
+
+class LastLevelMaxPool(ExtraFPNBlock):
+    """Adds "pool": every second pixel of the coarsest map. A drop-in for torchvision's."""
+
+    def forward(  # type: ignore[override]  # names of arguments are torchvision's
+        self, x: list[Tensor], y: list[Tensor], names: list[str]
+    ) -> tuple[list[Tensor], list[str]]:
+        """Return the maps ``x`` and ``names``, each with one more."""
+        return [*x, x[-1][..., ::2, ::2]], [*names, "pool"]
+
+
+class LastLevelP6P7(ExtraFPNBlock):
+    """Adds "p6" and "p7", convolutions of stride 2 of the coarsest map. A drop-in for torchvision's.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Where they are equal, the coarsest map of the pyramid is convolved, else the coarsest it was made from.
+
+    References
+    ----------
+    Lin, Goyal, Girshick, He, Dollar: Focal Loss for Dense Object Detection (2017), section 4.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.p6 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
+        for conv in (self.p6, self.p7):
+            _init(conv)
+        self.use_P5 = in_channels == out_channels
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Return the maps ``p`` and ``names``, each with two more; ``c`` are what the pyramid was made from."""
+        p6 = self.p6(p[-1] if self.use_P5 else c[-1])
+        return [*p, p6, self.p7(F.relu(p6))], [*names, "p6", "p7"]
+
+
+def _init(conv: nn.Conv2d) -> None:
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 class FeaturePyramidNetwork(nn.Module):
     """Feature maps with the same number of channels from maps of several resolutions, combined from coarse to fine.
 
-    Names of parameters are those of ``torchvision.ops.FeaturePyramidNetwork``; older checkpoints load as well.
+    A drop-in for ``torchvision.ops.FeaturePyramidNetwork``, whose checkpoints load, older ones as well.
 
     Parameters
     ----------
@@ -46,6 +106,10 @@ class FeaturePyramidNetwork(nn.Module):
         Channels of the maps, from the finest to the coarsest.
     out_channels : int
         Channels of the results.
+    extra_blocks : ExtraFPNBlock, optional
+        Adds maps, such as :class:`LastLevelMaxPool`.
+    norm_layer : callable, optional
+        Takes the number of channels and returns a layer that follows each convolution.
 
     References
     ----------
@@ -54,10 +118,29 @@ class FeaturePyramidNetwork(nn.Module):
 
     _version = 2
 
-    def __init__(self, in_channels_list: Sequence[int], out_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels_list: Sequence[int],
+        out_channels: int,
+        extra_blocks: ExtraFPNBlock | None = None,
+        norm_layer: Callable[..., nn.Module] | None = None,
+    ) -> None:
         super().__init__()
-        self.inner_blocks = nn.ModuleList(_conv_block(inputs, out_channels, 1) for inputs in in_channels_list)
-        self.layer_blocks = nn.ModuleList(_conv_block(out_channels, out_channels, 3) for _ in in_channels_list)
+        if extra_blocks is not None and not isinstance(extra_blocks, nn.Module):
+            raise TypeError(f"extra_blocks must be an ExtraFPNBlock or None, got {type(extra_blocks).__name__}")
+        self.inner_blocks = nn.ModuleList()
+        self.layer_blocks = nn.ModuleList()
+        for inputs in in_channels_list:
+            if inputs <= 0:
+                raise ValueError(f"in_channels_list must hold positive numbers, got {list(in_channels_list)}")
+            for blocks, count, side in ((self.inner_blocks, inputs, 1), (self.layer_blocks, out_channels, 3)):
+                blocks.append(
+                    Conv2dNormActivation(count, out_channels, side, norm_layer=norm_layer, activation_layer=None)
+                )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                _init(module)
+        self.extra_blocks = extra_blocks
 
     def rename_old_keys(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Rename the keys of an older checkpoint, in place."""
@@ -69,22 +152,30 @@ class FeaturePyramidNetwork(nn.Module):
         self.rename_old_keys(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def get_result_from_inner_blocks(self, x: Tensor, idx: int) -> Tensor:
+        """Return the convolution of the input map ``idx``."""
+        return _apply(self.inner_blocks[idx], x)
+
+    def get_result_from_layer_blocks(self, x: Tensor, idx: int) -> Tensor:
+        """Return the convolution of the combined map ``idx``."""
+        return _apply(self.layer_blocks[idx], x)
+
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return one map per input map, under the same names, and "pool": every second pixel of the coarsest.
+        """Return one map per input map, under the same names, and those of ``extra_blocks``.
 
         Parameters
         ----------
         x : dict of str to Tensor (N, C_l, H_l, W_l)
             Maps from the finest to the coarsest.
         """
-        maps = list(x.values())
+        maps, names = list(x.values()), list(x)
         inner = _apply(self.inner_blocks[-1], maps[-1])
         results = [_apply(self.layer_blocks[-1], inner)]
         for index in range(len(maps) - 2, -1, -1):
             fine = maps[index]
             above = F.interpolate(inner, size=fine.shape[-2:], mode="nearest")
             inner = _apply(self.inner_blocks[index], fine, add=above)
-            results.append(_apply(self.layer_blocks[index], inner))
-        pyramid = dict(zip(x, reversed(results), strict=True))
-        pyramid["pool"] = results[0][..., ::2, ::2]
-        return pyramid
+            results.insert(0, _apply(self.layer_blocks[index], inner))
+        if self.extra_blocks is not None:
+            results, names = self.extra_blocks(results, maps, names)
+        return dict(zip(names, results, strict=True))

@@ -5,12 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, fx, nn
 
 from fastcv.ops._arguments import as_pair
+from fastcv.ops.boxes import box_area
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
 
-__all__ = ["MultiScaleRoIAlign"]
+__all__ = ["LevelMapper", "MultiScaleRoIAlign"]
+
+
+class LevelMapper:
+    """The level of a pyramid that suits the size of a box. A drop-in for ``torchvision.ops.poolers.LevelMapper``.
+
+    Parameters
+    ----------
+    k_min, k_max : int
+        Levels of the finest and of the coarsest map: 2 for a scale of 1/4.
+    canonical_scale, canonical_level : int
+        Side of a box that suits that level.
+    eps : float
+        Added before rounding down.
+
+    References
+    ----------
+    Lin, Dollar, Girshick, He, Hariharan, Belongie: Feature Pyramid Networks (2017), equation 1.
+    """
+
+    def __init__(
+        self, k_min: int, k_max: int, canonical_scale: int = 224, canonical_level: int = 4, eps: float = 1e-6
+    ) -> None:
+        self.k_min = k_min
+        self.k_max = k_max
+        self.s0 = canonical_scale
+        self.lvl0 = canonical_level
+        self.eps = eps
+
+    def __call__(self, boxlists: Sequence[Tensor]) -> Tensor:
+        """Return the level, less ``k_min``, of each box (x1, y1, x2, y2) of tensors (L, 4): (K,), int64."""
+        side = torch.cat([box_area(boxes) for boxes in boxlists]).sqrt()
+        level = (self.lvl0 + (side / self.s0).log2() + self.eps).floor()
+        return level.clamp(self.k_min, self.k_max).long() - self.k_min
 
 
 class MultiScaleRoIAlign(nn.Module):

@@ -1,6 +1,13 @@
-"""The operators, as functions. Where torchvision has the operator, name, arguments and meaning are its own."""
+"""The operators, as functions. Where torchvision has the operator, name, arguments and meaning are its own.
+
+The layers of ``torchvision.ops`` are found here too; they live in :mod:`fastcv.nn`.
+"""
+
+from importlib import import_module
+from typing import Any
 
 from fastcv.ops._build import build_info
+from fastcv.ops._layers import LAYERS, found_in_nn
 from fastcv.ops.anchors import anchor_grid, decode_anchors
 from fastcv.ops.ball_query import ball_query
 from fastcv.ops.box_coding import decode_boxes, encode_boxes
@@ -10,6 +17,7 @@ from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_t
 from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
 from fastcv.ops.devoxelize import devoxelize
+from fastcv.ops.drop_block import drop_block2d, drop_block3d
 from fastcv.ops.farthest_point_sample import farthest_point_sample
 from fastcv.ops.group_points import group_points, three_interpolate
 from fastcv.ops.knn import knn
@@ -27,6 +35,7 @@ from fastcv.ops.soft_nms import soft_nms
 from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.ops.sparse_kernel_map import sparse_kernel_map, sparse_reverse_map, sparse_row_order
 from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
+from fastcv.ops.stochastic_depth import stochastic_depth
 from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
 from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
@@ -54,6 +63,8 @@ __all__ = [
     "devoxelize",
     "distance_box_iou",
     "distance_box_iou_loss",
+    "drop_block2d",
+    "drop_block3d",
     "encode_boxes",
     "farthest_point_sample",
     "generalized_box_iou",
@@ -80,6 +91,7 @@ __all__ = [
     "sparse_max_pool",
     "sparse_reverse_map",
     "sparse_row_order",
+    "stochastic_depth",
     "three_interpolate",
     "unpool_bed_of_nails",
     "unpool_nearest",
@@ -90,3 +102,24 @@ __all__ = [
     "voxelize",
     "voxelize_padded",
 ]
+
+for _path in (
+    "boxes",
+    "ciou_loss",
+    "deform_conv",
+    "diou_loss",
+    "feature_pyramid_network",
+    "focal_loss",
+    "giou_loss",
+    "misc",
+    "poolers",
+):
+    import_module(f"{__name__}.{_path}")
+
+
+def __getattr__(name: str) -> Any:
+    return found_in_nn(__name__, name, LAYERS)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAYERS})

@@ -11,8 +11,22 @@ from torch import Tensor
 
 from fastcv.ops._arguments import as_float, as_int, check_tensor, describe_shape
 from fastcv.ops._define import define
+from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from fastcv.ops.nms import batched_nms, nms
 
-__all__ = ["box_area", "box_convert", "clip_boxes_to_image", "masks_to_boxes", "remove_small_boxes"]
+__all__ = [
+    "batched_nms",
+    "box_area",
+    "box_convert",
+    "box_iou",
+    "clip_boxes_to_image",
+    "complete_box_iou",
+    "distance_box_iou",
+    "generalized_box_iou",
+    "masks_to_boxes",
+    "nms",
+    "remove_small_boxes",
+]
 
 _FORMATS = ("xyxy", "xywh", "cxcywh")
 

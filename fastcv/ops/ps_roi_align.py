@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from fastcv.ops._arguments import as_pair, as_rois
+from fastcv.ops._layers import found_in_nn
 from fastcv.ops._pooling import define_linear_pooling
 
 __all__ = ["ps_roi_align"]
@@ -78,3 +80,7 @@ def ps_roi_align(
     rois = as_rois(boxes, input)
     output: Tensor = _ps_roi_align(input, rois, pooled_height, pooled_width, spatial_scale, sampling_ratio)
     return output
+
+
+def __getattr__(name: str) -> Any:
+    return found_in_nn(__name__, name, ("PSRoIAlign",))  # the path of torchvision's layer

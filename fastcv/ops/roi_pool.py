@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastcv.ops._arguments import as_pair, as_rois, new_dense
 from fastcv.ops._define import Gradient, define
+from fastcv.ops._layers import found_in_nn
 
 __all__ = ["roi_pool"]
 
@@ -127,3 +128,7 @@ def roi_pool(
     pooled_height, pooled_width = as_pair(output_size, "output_size")
     output: Tensor = _roi_pool(input, as_rois(boxes, input), pooled_height, pooled_width, spatial_scale)[0]
     return output
+
+
+def __getattr__(name: str) -> Any:
+    return found_in_nn(__name__, name, ("RoIPool",))  # the path of torchvision's layer

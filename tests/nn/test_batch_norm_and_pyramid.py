@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from fastcv import ops
 from fastcv.nn.batch_norm import FrozenBatchNorm2d, convolve_normalized, fold_batch_norm
 from fastcv.nn.feature_pyramid import FeaturePyramidNetwork
 
@@ -55,16 +58,48 @@ def test_frozen_batch_norm() -> None:
     assert not list(ours.parameters())
 
 
+@pytest.mark.parametrize("norm_layer", [None, nn.BatchNorm2d])
+@pytest.mark.parametrize("extra", ["none", "pool", "p6p7 of p5", "p6p7 of c5"])
 @pytest.mark.parametrize("grad", [False, True])
-def test_feature_pyramid(grad: bool) -> None:
-    theirs = torchvision.ops.FeaturePyramidNetwork(
-        [8, 16, 32], 12, torchvision.ops.feature_pyramid_network.LastLevelMaxPool()
-    )
-    ours = FeaturePyramidNetwork([8, 16, 32], 12)
+def test_feature_pyramid(grad: bool, extra: str, norm_layer: Any) -> None:
+    torch.manual_seed(0)
+    names = ["0", "1", "2", *{"none": [], "pool": ["pool"]}.get(extra, ["p6", "p7"])]
+
+    def make(package: Any) -> Any:
+        path, inputs = package.feature_pyramid_network, 12 if extra.endswith("p5") else 32
+        block = path.LastLevelMaxPool() if extra == "pool" else path.LastLevelP6P7(inputs, 12)
+        return path.FeaturePyramidNetwork([8, 16, 32], 12, None if extra == "none" else block, norm_layer).double()
+
+    theirs, ours = make(torchvision.ops), make(ops)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
-    maps = {str(i): torch.rand(2, 8 << i, 20 >> i, 25 >> i) for i in range(3)}
-    with torch.set_grad_enabled(grad):
-        expected, actual = theirs(dict(maps)), ours(maps)
-    assert list(actual) == list(expected) == ["0", "1", "2", "pool"]
-    for key, value in expected.items():
-        torch.testing.assert_close(actual[key], value, rtol=1e-4, atol=1e-5)
+    maps = {str(i): torch.rand(2, 8 << i, 20 >> i, 25 >> i, dtype=torch.float64) for i in range(3)}
+    for training in (True, False):
+        with torch.set_grad_enabled(grad):
+            expected, actual = theirs.train(training)(dict(maps)), ours.train(training)(maps)
+        assert list(actual) == list(expected) == names
+        for key, value in expected.items():
+            torch.testing.assert_close(actual[key], value)
+    for index in range(3):
+        expected = theirs.get_result_from_inner_blocks(maps[str(index)], index)
+        torch.testing.assert_close(ours.get_result_from_inner_blocks(maps[str(index)], index), expected)
+        torch.testing.assert_close(
+            ours.get_result_from_layer_blocks(expected, index), theirs.get_result_from_layer_blocks(expected, index)
+        )
+
+
+def test_blocks_of_a_pyramid_can_be_replaced() -> None:
+    pyramid = FeaturePyramidNetwork([4, 4], 6)
+    pyramid.inner_blocks[0] = nn.Sequential(nn.Conv2d(4, 6, 1), nn.ReLU())
+    pyramid.layer_blocks[1] = nn.Identity()
+    maps = {"a": torch.rand(1, 4, 8, 8), "b": torch.rand(1, 4, 4, 4)}
+    coarse = pyramid.inner_blocks[1](maps["b"])
+    fine = pyramid.inner_blocks[0](maps["a"]) + nn.functional.interpolate(coarse, size=(8, 8))
+    torch.testing.assert_close(pyramid(maps), {"a": pyramid.layer_blocks[0](fine), "b": coarse})
+
+
+def test_bad_pyramids() -> None:
+    with pytest.raises(TypeError, match="extra_blocks must be an ExtraFPNBlock or None, got str"):
+        FeaturePyramidNetwork([4], 6, "pool")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"in_channels_list must hold positive numbers, got \[0\]"):
+        FeaturePyramidNetwork([0], 6)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastcv.models.detection.resnet import ResNet, resnet
 from fastcv.models.detection.weights import load_state, read_state
 from fastcv.nn.batch_norm import FrozenBatchNorm2d
-from fastcv.nn.feature_pyramid import FeaturePyramidNetwork
+from fastcv.nn.feature_pyramid import FeaturePyramidNetwork, LastLevelMaxPool
 
 __all__ = ["BackboneWithFPN", "resnet_fpn_backbone"]
 
@@ -31,7 +31,7 @@ class BackboneWithFPN(nn.Module):
     def __init__(self, body: ResNet, out_channels: int = 256) -> None:
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramidNetwork(body.channels, out_channels)
+        self.fpn = FeaturePyramidNetwork(body.channels, out_channels, LastLevelMaxPool())
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
