@@ -94,7 +94,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     boxes, scores, iou_threshold
         As in :func:`nms`.
     idxs : Tensor (N,)
-        Class of each box: int64 or int32, any values.
+        Class of each box: any numbers of a real dtype. int64 and int32 are read where they are.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def batched_nms_padded(
     scores : Tensor (N,) or (B, N)
         As in :func:`nms`.
     idxs : Tensor (N,) or (B, N) or None
-        Class of each box, int64 or int32; None when there is one class only.
+        Class of each box, as in :func:`batched_nms`; None when there is one class only.
     iou_threshold : float
         As in :func:`nms`.
     max_output : int

@@ -55,7 +55,8 @@ CLASSES = (
         ValueError,
         "idxs must be on the device of boxes (cpu), got meta",
     ),
-    Bad({"idxs": torch.zeros(6)}, TypeError, "idxs must be int64 or int32, got float32"),
+    Bad({"idxs": torch.zeros(6).cfloat()}, TypeError, "idxs must be of a real dtype, got complex64"),
+    Bad({"idxs": torch.zeros(5)}, ValueError, "idxs must have shape (N,) = (6), got (5,)"),
     Bad({"idxs": torch.zeros(5, dtype=torch.int32)}, ValueError, "idxs must have shape (N,) = (6), got (5,)"),
 )
 NOTHING = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}

@@ -18,15 +18,30 @@ void check_per_box(Argument argument, Argument boxes, int64_t (&strides)[2]) {
   strides[1] = argument.view.strides[argument.view.rank - 1];
 }
 
-NmsParams make_params(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs, double threshold) {
+// Classes of any real dtype as integers, equal where the numbers are. Numbers with fractions become their bits; the two
+// zeros are one class.
+void make_integers(OptionalTensor& idxs) {
+  if (idxs.dtype == DType::kInt64 || idxs.dtype == DType::kInt32) return;
+  const py::object dtype = py::handle(idxs.object).attr("dtype");
+  if (dtype.attr("is_complex").cast<bool>()) refuse_type("idxs", "be of a real dtype", describe_dtype(idxs));
+  const bool has_fractions = dtype.attr("is_floating_point").cast<bool>();
+  const TensorView numbers = converted(idxs, has_fractions && !idxs.is_description ? DType::kFloat64 : DType::kInt64);
+  static_cast<TensorView&>(idxs) = numbers;
+  if (!has_fractions || idxs.is_description) return;
+  py::object bits = py::handle(numbers.object).attr("add")(0.0).attr("view")(torch_dtype(DType::kInt64));
+  static_cast<TensorView&>(idxs) = view_of(bits.ptr());
+  idxs.copy = std::move(bits);
+}
+
+// The classes may be replaced by integers that stand for them.
+NmsParams make_params(const TensorView& boxes, const TensorView& scores, OptionalTensor& idxs, double threshold) {
   NmsParams p{};
   check_floating({boxes, "boxes"});
   check_floating({scores, "scores"});
   check_per_box({scores, "scores"}, {boxes, "boxes"}, p.score_strides);
   if (idxs) {
-    if (idxs.dtype != DType::kInt64 && idxs.dtype != DType::kInt32) {
-      refuse_type("idxs", "be int64 or int32", describe_dtype(idxs));
-    }
+    check_per_box({idxs, "idxs"}, {boxes, "boxes"}, p.class_strides);
+    make_integers(idxs);  // the copy has other strides
     check_per_box({idxs, "idxs"}, {boxes, "boxes"}, p.class_strides);
     p.classes = idxs.data;
     p.class_dtype = idxs.dtype;
@@ -77,7 +92,7 @@ struct Sorted {
   NewTensor workspace;
 };
 
-py::object suppress(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs, double threshold) {
+py::object suppress(const TensorView& boxes, const TensorView& scores, OptionalTensor idxs, double threshold) {
   check_shape({boxes, "boxes"}, {kAny, 4}, "(N, 4)");
   NmsParams p = make_params(boxes, scores, idxs, threshold);
   NewTensor kept = new_contiguous(boxes, DType::kInt64, {p.boxes_per_image});
@@ -110,7 +125,7 @@ py::object batched_nms(const TensorView& boxes, const TensorView& scores, const 
   return suppress(boxes, scores, idxs, iou_threshold);
 }
 
-py::tuple batched_nms_padded(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs,
+py::tuple batched_nms_padded(const TensorView& boxes, const TensorView& scores, OptionalTensor idxs,
                              double iou_threshold, int64_t max_output) {
   if (boxes.rank == 3) {
     check_shape({boxes, "boxes"}, {kAny, kAny, 4}, "(B, N, 4)");
