@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcv.nn.batch_norm import FrozenBatchNorm2d, fold_batch_norm
+
 __all__ = [
     "MLP",
     "Conv2dNormActivation",
@@ -64,6 +66,11 @@ class ConvNormActivation(nn.Sequential):
             layers.append(activation_layer(**_inplace(inplace)))
         super().__init__(*layers)
         self.out_channels = out_channels
+
+    def fold(self) -> None:
+        """Multiply the normalisation into the 2D convolution, permanently and in place, where both are torch's own."""
+        if len(self) > 1 and type(self[0]) is nn.Conv2d and isinstance(self[1], nn.BatchNorm2d | FrozenBatchNorm2d):
+            self[1] = fold_batch_norm(self[0], self[1])
 
 
 def _same_padding(kernel_size: int | Sequence[int], dilation: int | Sequence[int]) -> int | tuple[int, ...]:

@@ -1,14 +1,18 @@
 """The R-CNN family, with torchvision's names, keywords and checkpoints."""
 
 from fastcv.models.detection.anchor_generator import AnchorGenerator
-from fastcv.models.detection.backbone import BackboneWithFPN, resnet_fpn_backbone
-from fastcv.models.detection.box_head import FastRCNNPredictor, TwoMLPHead
+from fastcv.models.detection.backbone import BackboneWithFPN, mobilenet_backbone, resnet_fpn_backbone
+from fastcv.models.detection.box_head import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from fastcv.models.detection.builders import (
     MODELS,
     create,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
     keypointrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
 )
 from fastcv.models.detection.faster_rcnn import FasterRCNN
 from fastcv.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -29,6 +33,7 @@ __all__ = [
     "BackboneWithFPN",
     "BalancedSampler",
     "DetectionTransform",
+    "FastRCNNConvFCHead",
     "FastRCNNPredictor",
     "FasterRCNN",
     "GeneralizedRCNN",
@@ -45,11 +50,16 @@ __all__ = [
     "RoIHeads",
     "TwoMLPHead",
     "create",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
     "heatmaps_to_keypoints",
     "keypointrcnn_resnet50_fpn",
     "load_weights",
     "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
+    "mobilenet_backbone",
     "resnet",
     "resnet_fpn_backbone",
 ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FastRCNNPredictor", "TwoMLPHead", "box_losses"]
+from fastcv.nn.blocks import Conv2dNormActivation
+
+__all__ = ["FastRCNNConvFCHead", "FastRCNNPredictor", "TwoMLPHead", "box_losses"]
 
 
 class TwoMLPHead(nn.Module):
@@ -38,6 +42,46 @@ class TwoMLPHead(nn.Module):
             by_place = weight.view(len(weight), channels, -1).transpose(1, 2).reshape(weight.shape)
             self.fc6.weight = nn.Parameter(by_place, requires_grad=False)
             self.takes_channels_last = True
+
+
+class FastRCNNConvFCHead(nn.Sequential):
+    """Convolutions and linear layers, each with ReLU, on the features of a box; parameters named as torchvision's.
+
+    Parameters
+    ----------
+    input_size : (int, int, int)
+        Channels, rows and columns of the features.
+    conv_layers : sequence of int
+        Channels of each 3x3 convolution.
+    fc_layers : sequence of int
+        Features of each linear layer.
+    norm_layer : callable, optional
+        Takes the number of channels and returns a layer that follows each convolution.
+    """
+
+    def __init__(
+        self,
+        input_size: Sequence[int],
+        conv_layers: Sequence[int],
+        fc_layers: Sequence[int],
+        norm_layer: Callable[..., nn.Module] | None = None,
+    ) -> None:
+        inputs, height, width = input_size
+        layers: list[nn.Module] = []
+        for channels in conv_layers:
+            layers.append(Conv2dNormActivation(inputs, channels, norm_layer=norm_layer))
+            inputs = channels
+        layers.append(nn.Flatten())
+        inputs *= height * width
+        for features in fc_layers:
+            layers += [nn.Linear(inputs, features), nn.ReLU(inplace=True)]
+            inputs = features
+        super().__init__(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
 
 class FastRCNNPredictor(nn.Module):

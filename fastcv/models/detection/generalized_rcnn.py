@@ -20,6 +20,7 @@ from fastcv.models.detection.transform import (
     Size,
     Target,
 )
+from fastcv.nn.blocks import ConvNormActivation
 from fastcv.nn.conv_transpose import ConvTranspose2d
 
 __all__ = ["GeneralizedRCNN"]
@@ -139,7 +140,7 @@ class GeneralizedRCNN(nn.Module):
             raise TypeError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
         self.eval().requires_grad_(False)
         for module in list(self.modules()):
-            if isinstance(module, ResNet):
+            if isinstance(module, ResNet | ConvNormActivation):
                 module.fold()
             elif isinstance(module, ConvTranspose2d):
                 module.optimize()

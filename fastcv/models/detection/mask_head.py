@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcv.nn.batch_norm import convolve_normalized
+from fastcv.nn.blocks import Conv2dNormActivation
 from fastcv.nn.conv_transpose import ConvTranspose2d
-from fastcv.nn.convolution import convolve
 from fastcv.nn.feature_pyramid import rename_keys
 from fastcv.ops.roi_align import roi_align
 
@@ -19,8 +20,8 @@ __all__ = ["MaskRCNNHeads", "MaskRCNNPredictor", "mask_loss"]
 
 def init_kaiming(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 class MaskRCNNHeads(nn.Sequential):
@@ -34,16 +35,26 @@ class MaskRCNNHeads(nn.Sequential):
         Channels of each 3x3 convolution.
     dilation : int
         Dilation of every convolution.
+    norm_layer : callable, optional
+        Takes the number of channels and returns a layer that follows each convolution.
     """
 
     _version = 2
 
-    def __init__(self, in_channels: int, layers: Sequence[int], dilation: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        layers: Sequence[int],
+        dilation: int = 1,
+        norm_layer: Callable[..., nn.Module] | None = None,
+    ) -> None:
         blocks = []
         for channels in layers:
-            conv = nn.Conv2d(in_channels, channels, 3, padding=dilation, dilation=dilation)
-            init_kaiming(conv)
-            blocks.append(nn.Sequential(conv, nn.ReLU()))
+            block = Conv2dNormActivation(
+                in_channels, channels, 3, padding=dilation, norm_layer=norm_layer, dilation=dilation
+            )
+            init_kaiming(block[0])  # type: ignore[arg-type]
+            blocks.append(block)
             in_channels = channels
         super().__init__(*blocks)
 
@@ -58,8 +69,9 @@ class MaskRCNNHeads(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(K, in_channels, H, W) to (K, layers[-1], H, W)."""
         for block in self:
-            conv = block[0]  # type: ignore[index]
-            x = convolve(conv, x, conv.weight, conv.bias, relu=True)
+            conv, *norm, _ = block.children()
+            assert isinstance(conv, nn.Conv2d)
+            x = convolve_normalized(conv, norm[0] if norm else nn.Identity(), x, relu=True)
         return x
 
 

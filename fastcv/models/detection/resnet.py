@@ -195,6 +195,7 @@ _LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], 
     "resnet34": (BasicBlock, (3, 4, 6, 3), 64),
     "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
     "resnet101": (Bottleneck, (3, 4, 23, 3), 64),
+    "resnet152": (Bottleneck, (3, 8, 36, 3), 64),
     "tiny": (BasicBlock, (1, 1, 1, 1), 16),
 }
 
@@ -205,8 +206,8 @@ def resnet(name: str, norm_layer: Norm = nn.BatchNorm2d, returned_layers: Sequen
     Parameters
     ----------
     name : str
-        resnet18, resnet34, resnet50, resnet101, or tiny: one block per stage, a quarter of the channels of resnet18,
-        0.3 million parameters.
+        resnet18, resnet34, resnet50, resnet101, resnet152, or tiny: one block per stage, a quarter of the channels of
+        resnet18, 0.3 million parameters.
     norm_layer, returned_layers
         As in :class:`ResNet`.
     """

@@ -12,20 +12,25 @@ from torch import Tensor, nn
 
 __all__ = ["load_weights"]
 
+_WRAPPINGS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # DistributedDataParallel's, Lightning's, torch.compile's
+
 # First digits of the SHA-256 of torchvision's checkpoints of 2019, whose batch normalisation had no eps.
 _WITHOUT_EPS = ("258fb6c6", "bf2d0c1e", "fc266e95", "9f466800")
 
 
-def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+def load_weights(model: nn.Module, path: str | Path | Mapping[str, Any]) -> nn.Module:
     """Load a checkpoint into a model, all of it or none of it, and return the model.
 
     Parameters
     ----------
     model : nn.Module
         The model; not one that is optimized.
-    path : path
+    path : path or state_dict
         A ``.safetensors`` file (which needs the package safetensors), or a ``state_dict()`` written by ``torch.save``,
-        such as torchvision's ``.pth`` files, which is read with ``weights_only=True``.
+        such as torchvision's ``.pth`` files, which is read with ``weights_only=True``; or what would be in the file. A
+        state_dict may be wrapped, with what training needs beside it, under "model", "state_dict" or
+        "model_state_dict", and its names may have the prefixes of wrappers: "module.", "model." and "_orig_mod.".
 
     Raises
     ------
@@ -36,11 +41,13 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     ValueError
         If a tensor has another shape or kind of dtype, or if the file is not a state_dict of dense tensors.
     """
-    return load_state(model, read_state(path), str(path))
+    return load_state(model, read_state(path), "the state_dict" if isinstance(path, Mapping) else str(path))
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by name."""
+def read_state(path: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, without what it is wrapped in."""
+    if isinstance(path, Mapping):
+        return _unwrapped(path, "the state_dict")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -61,13 +68,25 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         except Exception as error:  # torch.load passes on the errors of its many readers
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}") from None
-        if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-            state = state["model"]  # torchvision's training script keeps the optimizer beside it
-    check_state(state, path)
-    return dict(state)
+    return _unwrapped(state, path)
 
 
-def check_state(state: Any, path: Path) -> None:
+def _unwrapped(state: Any, name: str | Path) -> dict[str, Tensor]:
+    """Return the state_dict that training scripts keep beside their optimizer, without what wrappers add to names."""
+    while isinstance(state, Mapping):
+        inner = next((state[key] for key in _WRAPPINGS if isinstance(state.get(key), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
+    check_state(state, name)
+    state = dict(state)
+    while prefix := next((p for p in _PREFIXES if state and all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    bare = {key.replace("._orig_mod.", "."): value for key, value in state.items()}  # of parts that were compiled
+    return bare if len(bare) == len(state) else state
+
+
+def check_state(state: Any, path: str | Path) -> None:
     """Raise ValueError unless ``state`` holds dense tensors of real numbers by name."""
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} must hold a state_dict, names and tensors, got {type(state).__name__}")
@@ -81,8 +100,10 @@ def check_state(state: Any, path: Path) -> None:
             raise ValueError(f"{path}: {key} must hold real numbers, got {_dtype(tensor)}")
 
 
-def lacks_eps(path: str | Path) -> bool:
+def lacks_eps(path: str | Path | Mapping[str, Any]) -> bool:
     """Whether a checkpoint is one of those that were trained with eps = 0 in batch normalisation."""
+    if isinstance(path, Mapping):
+        return False
     path = Path(path)
     if not path.is_file() or path.suffix == ".safetensors":
         return False

@@ -1,0 +1,106 @@
+"""What ``weights`` may be, and how to get a file: nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Weights", "as_source", "legacy_weights"]
+
+Weights = str | Path | Mapping[str, Tensor] | None
+
+_SITE = "https://download.pytorch.org/models/"
+
+# torchvision's published checkpoints by the name of the model: what its DEFAULT is.
+_PUBLISHED = {
+    "fasterrcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
+    "fasterrcnn_resnet50_fpn_v2": "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
+    "fasterrcnn_mobilenet_v3_large_fpn": "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth",
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
+    "maskrcnn_resnet50_fpn": "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
+    "maskrcnn_resnet50_fpn_v2": "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
+    "keypointrcnn_resnet50_fpn": "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-11ad3fa6.pth",
+    "resnet101": "resnet101-cd907fc2.pth",
+    "resnet152": "resnet152-f82ba261.pth",
+    "mobilenet_v3_large": "mobilenet_v3_large-5c1a4163.pth",
+}
+# What people write that is no path: names of members of torchvision's enumerations.
+_NAMES = ("DEFAULT", "COCO_V1", "COCO_LEGACY", "IMAGENET1K_V1", "IMAGENET1K_V2")
+
+
+def legacy_weights(weights: Any, legacy: dict[str, Any], old: str, others: bool = False) -> Any:
+    """Return the weights that are asked for by either name, torchvision's of today or its former one, a bool.
+
+    Raises TypeError for other keywords, unless there may be ``others``.
+    """
+    asked = legacy.pop(old, None)
+    if legacy and not others:
+        raise TypeError(f"there is no argument {next(iter(legacy))!r}")
+    return weights if weights is not None else asked
+
+
+def as_source(weights: Any, argument: str, model: str) -> Weights:
+    """Return a path, a state_dict or None, which False is too.
+
+    Parameters
+    ----------
+    weights
+        What the user gave.
+    argument
+        Its name, for errors.
+    model
+        Whose weights they are.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a path where there is no file. The message says how to get it.
+    ValueError
+        For what stands for a download: a member of torchvision's enumerations, its name, or True. Likewise.
+    TypeError
+        For anything else.
+    """
+    if weights is None or weights is False:
+        return None
+    if isinstance(weights, Mapping):
+        return weights
+    url = getattr(weights, "url", None)  # a member of torchvision's enumerations
+    if url is None and weights is True:
+        url = _url(model)
+    if isinstance(weights, str) and (weights in _NAMES or weights.split(".")[0].endswith("_Weights")):
+        url = _url(model)
+    if url is not None or weights is True or (isinstance(weights, str) and weights in _NAMES):
+        raise ValueError(
+            f"{argument} must be the path of a checkpoint or a state_dict, got {weights!s}: nothing is downloaded. "
+            + (_how_to_get(str(url), argument) if url else f"There is no published checkpoint of {model}.")
+        )
+    if not isinstance(weights, str | os.PathLike):
+        raise TypeError(
+            f"{argument} must be the path of a checkpoint, a state_dict or None, got {type(weights).__name__}"
+        )
+    path = Path(weights)
+    if not path.is_file():
+        name = path.name
+        known = name if name in _PUBLISHED.values() else _PUBLISHED.get(model)
+        hint = f" Nothing is downloaded. {_how_to_get(_SITE + known, argument)}" if known else ""
+        raise FileNotFoundError(f"there is no checkpoint {path}.{hint}")
+    return path
+
+
+def _url(model: str) -> str | None:
+    return _SITE + _PUBLISHED[model] if model in _PUBLISHED else None
+
+
+def _how_to_get(url: str, argument: str) -> str:
+    file = url.rsplit("/", 1)[-1]
+    return (
+        f"Get torchvision's with: curl -LO {url} and pass {argument}={file!r}, or pass the state_dict() of a model of "
+        "torchvision."
+    )
