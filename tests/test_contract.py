@@ -127,7 +127,12 @@ def test_bad_arguments(case: OpCase, bad: Bad, way: Any) -> None:
     assert str(caught.value) == bad.text
 
 
-NUMBERS: dict[type, Any] = {int: [2.5, "3", None, 2**70, 1j], float: ["0.5", None, 1j, [0.5]], bool: ["yes", None, 3]}
+UNKNOWN = torch.tensor(1, device="meta")
+NUMBERS: dict[type, Any] = {
+    int: [2.5, "3", None, 2**70, 1j, UNKNOWN],
+    float: ["0.5", None, 1j, [0.5], UNKNOWN],
+    bool: ["yes", None, 3, UNKNOWN],
+}
 
 
 @each_case

@@ -28,7 +28,7 @@ def as_int(value: Any, name: str) -> Any:
         return value
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):  # torch raises RuntimeError for a tensor without memory
         raise TypeError(f"{name} must be an int, got {_show(value)}") from None
     if not -_INT_LIMIT <= number < _INT_LIMIT:
         raise ValueError(f"{name} must be an int of 64 bits, got {number}")
