@@ -1,4 +1,4 @@
-"""Who may know whom, how long a file may be, and that an op can be taken out."""
+"""The dependency rules, how long a file may be, and that an op can be taken out."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
         return apply(dims, input, weight, self.bias, *options, packed)  # type: ignore[arg-type]
 
     def optimize(self) -> _ConvTranspose:
-        """Make the module ready for fast inference, for good, and return it: its weight is packed once.
+        """Make the module ready for fast inference, permanently, and return it: its weight is packed once.
 
         Sets evaluation mode and turns gradients off. From then on :meth:`train` raises RuntimeError. Another weight, a
         checkpoint, another dtype or device, operations in place: all that is seen, and packed anew. Only what is

@@ -77,7 +77,7 @@ class Signature:
     def converted(self, arguments: Sequence[Any]) -> list[Any]:
         """Return the arguments with scalars of any number type as the schema wants them.
 
-        Raises TypeError or ValueError, which name the argument, for what is no tensor or no such number.
+        Raises TypeError or ValueError, which name the argument, for what is not a tensor or no such number.
         """
         for name, tensor in self.all_tensors(arguments):
             check_tensor(tensor, name)

@@ -97,7 +97,7 @@ def anchor_grid(
         Anchors x1, y1, x2, y2 of one place of each level, relative to it. All of one dtype (float16, bfloat16, float32,
         float64) and device, which are the result's.
     images : int, optional
-        Repeat the anchors for so many images.
+        Number of images for which the anchors are repeated.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def anchor_grid(
     ValueError
         For sequences of different lengths, a tensor of another shape, more than 16 levels, or 2^31 anchors or more.
     TypeError
-        For something that is no tensor, or of an unsupported or differing dtype.
+        For something that is not a tensor, or of an unsupported or differing dtype.
 
     Notes
     -----

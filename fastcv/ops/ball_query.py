@@ -61,7 +61,7 @@ def ball_query(
         For a tensor of another shape, a negative ``radius`` or ``k``, a length outside of its range (on CUDA, where
         looking would cost a synchronisation, it is cut off), or tensors on different devices.
     TypeError
-        For an argument that is no tensor, of an unsupported dtype, or for two clouds of different dtypes.
+        For an argument that is not a tensor, of an unsupported dtype, or for two clouds of different dtypes.
 
     Notes
     -----

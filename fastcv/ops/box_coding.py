@@ -124,7 +124,7 @@ def encode_boxes(
     ValueError
         For a tensor of another shape, or tensors on different devices.
     TypeError
-        For an argument that is no tensor, or of an unsupported or differing dtype.
+        For an argument that is not a tensor, or of an unsupported or differing dtype.
 
     Notes
     -----
@@ -169,7 +169,7 @@ def decode_boxes(
     ValueError
         For a tensor of another shape, or tensors on different devices.
     TypeError
-        For an argument that is no tensor, or of an unsupported dtype.
+        For an argument that is not a tensor, or of an unsupported dtype.
 
     Notes
     -----

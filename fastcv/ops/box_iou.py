@@ -64,7 +64,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
         For tensors of another shape, leading axes that do not broadcast, tensors on different devices, or another
         ``fmt`` (the rotated formats of torchvision are not among them).
     TypeError
-        For an argument that is no tensor, or complex or boolean boxes.
+        For an argument that is not a tensor, or complex or boolean boxes.
 
     Notes
     -----

@@ -54,7 +54,7 @@ def generalized_box_iou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "n
     ValueError
         For tensors of another shape or on different devices, a negative ``eps``, or another ``reduction``.
     TypeError
-        For an argument that is no tensor, or complex or boolean boxes.
+        For an argument that is not a tensor, or complex or boolean boxes.
 
     Notes
     -----

@@ -73,7 +73,7 @@ def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
     ValueError
         For boxes of another shape or another ``fmt``.
     TypeError
-        For an argument that is no tensor, or complex or boolean boxes.
+        For an argument that is not a tensor, or complex or boolean boxes.
     """
     _check_boxes(boxes)
     _check_format(fmt, "fmt")
@@ -102,7 +102,7 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     ValueError
         For boxes of another shape or another format.
     TypeError
-        For an argument that is no tensor, or complex or boolean boxes.
+        For an argument that is not a tensor, or complex or boolean boxes.
     """
     _check_boxes(boxes)
     _check_format(in_fmt, "in_fmt")
@@ -144,7 +144,7 @@ def clip_boxes_to_image(boxes: Tensor, size: Sequence[int]) -> Tensor:
     ValueError
         For boxes of another shape.
     TypeError
-        For an argument that is no tensor, complex or boolean boxes, or a ``size`` that is no pair.
+        For an argument that is not a tensor, complex or boolean boxes, or a ``size`` that is not a pair.
     """
     _check_boxes(boxes)
     height, width = (_limit(side, boxes.dtype) for side in _as_sides(size))
@@ -193,7 +193,7 @@ def remove_small_boxes(boxes: Tensor, min_size: float) -> Tensor:
     ValueError
         For boxes of another shape.
     TypeError
-        For an argument that is no tensor, or complex or boolean boxes.
+        For an argument that is not a tensor, or complex or boolean boxes.
     """
     _check_boxes(boxes)
     least = (as_int if type(min_size) is int else as_float)(min_size, "min_size")
@@ -228,7 +228,7 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
     ValueError
         For masks of another shape.
     TypeError
-        For an argument that is no tensor, or complex masks.
+        For an argument that is not a tensor, or complex masks.
     """
     boxes: Tensor = _masks_to_boxes(masks)
     return boxes

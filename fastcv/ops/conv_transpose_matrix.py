@@ -37,6 +37,8 @@ def conv_transpose_matrix(weight: Tensor, stride: int, padding: int, n: int) -> 
         For a weight that is no vector, or a geometry without output.
     TypeError
         For an argument of a wrong type.
+    MemoryError
+        Where there is not so much memory.
 
     Examples
     --------
@@ -60,8 +62,15 @@ def conv_transpose_matrix(weight: Tensor, stride: int, padding: int, n: int) -> 
         raise ValueError(
             f"padding must leave an output of at least one element, got {padding!r}: {whole - 2 * margin} rows"
         )
+    if whole + step >= 2**31:
+        raise ValueError(f"n and stride must give fewer than 2^31 rows, got {n!r} and {stride!r}")
     # Row after row, the transpose holds a kernel every `whole + step` elements, the last at its very end. In float64
     # every weight is exact, integers up to 2^53, and autocast leaves it alone.
-    ones = weight.new_ones(1, 1, columns, dtype=torch.float64)
-    spread = conv_transpose1d(ones, weight.double()[None, None], stride=whole + step)
-    return spread.to(weight.dtype).view(columns, whole).T[margin : whole - margin]
+    try:
+        ones = weight.new_ones(1, 1, columns, dtype=torch.float64)
+        spread = conv_transpose1d(ones, weight.double()[None, None], stride=whole + step).to(weight.dtype)
+    except RuntimeError as error:
+        if "you tried to allocate" not in str(error):
+            raise
+        raise MemoryError(f"a matrix of shape ({whole - 2 * margin}, {columns}) could not be allocated") from None
+    return spread.view(columns, whole).T[margin : whole - margin]

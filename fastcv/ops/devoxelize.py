@@ -112,7 +112,7 @@ def devoxelize(
         For a tensor of another shape, another mode, sizes or a range that make no grid, or tensors on different
         devices.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -48,7 +48,7 @@ def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tenso
         For a tensor of another shape, a negative ``k`` or ``start``, a length outside of [0, N] (on CUDA, where looking
         would cost a synchronisation, it is cut off), or tensors on different devices.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -66,7 +66,7 @@ def group_points(features: Tensor, indices: Tensor) -> Tensor:
         For a tensor of another shape, tensors on different devices, or an index outside of [-1, N). On CUDA, where
         looking would cost a synchronisation, such an index gives zeros.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----
@@ -112,7 +112,7 @@ def three_interpolate(features: Tensor, indices: Tensor, weights: Tensor) -> Ten
         For a tensor of another shape, tensors on different devices, or an index outside of [-1, M). On CUDA, where
         looking would cost a synchronisation, such an index counts as -1.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

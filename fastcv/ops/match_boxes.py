@@ -61,7 +61,7 @@ def match_boxes(
     ValueError
         For a tensor of another shape, thresholds in the wrong order, or tensors on different devices.
     TypeError
-        For an argument that is no tensor, or of an unsupported dtype.
+        For an argument that is not a tensor, or of an unsupported dtype.
 
     Notes
     -----

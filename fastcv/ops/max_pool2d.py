@@ -142,7 +142,7 @@ def max_pool2d_with_indices(
     ValueError
         For a tensor of another shape, sizes that are out of range, or an input smaller than a window.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----
@@ -203,7 +203,7 @@ def max_unpool2d(
         For tensors of other shapes or on different devices, sizes out of range, or an index outside [0, H * W). On
         CUDA, where looking at the indices would cost a synchronisation, such a value is dropped.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -48,7 +48,7 @@ def ordered_sum(input: Tensor, axis: int | None = None, mean: bool = False) -> T
     ValueError
         For an axis that ``input`` does not have.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -57,7 +57,7 @@ def paste_masks(
     ValueError
         For a tensor of another shape, a negative size or padding, or tensors on different devices.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -54,7 +54,7 @@ def ps_roi_pool(
         different devices, or a batch index outside [0, N). On CUDA, where looking at the indices would cost a
         synchronisation, such a box gives zeros.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

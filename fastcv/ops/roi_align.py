@@ -55,7 +55,7 @@ def roi_align(
         For a tensor of another shape, a size that is not positive, tensors on different devices, or a batch index
         outside [0, N). On CUDA, where looking at the indices would cost a synchronisation, such a box gives zeros.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

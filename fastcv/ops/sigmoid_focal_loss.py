@@ -52,7 +52,7 @@ def sigmoid_focal_loss(
         For targets of another shape or on another device, an ``alpha`` or a ``gamma`` outside its range, or another
         ``reduction``.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -61,7 +61,7 @@ def soft_nms(
     ValueError
         For a tensor of another shape, a parameter outside its range or another method, or tensors on different devices.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

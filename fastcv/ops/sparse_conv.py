@@ -177,7 +177,7 @@ def sparse_conv(
         For a tensor of another shape, tensors on different devices, or a neighbour of N or more. On CUDA, where looking
         would cost a synchronisation, such a neighbour adds nothing.
     TypeError
-        For an argument that is no tensor or of another dtype.
+        For an argument that is not a tensor or of another dtype.
 
     Notes
     -----

@@ -154,7 +154,7 @@ def sparse_kernel_map(
         For a site outside ``spatial_shape`` or ``batch_size``, a site that comes twice, sizes that are not positive,
         an output that would have no cells, or coordinates that need more than 62 bits.
     TypeError
-        For indices that are no int32 tensor, or sizes that are not integers.
+        For indices that are not an int32 tensor, or sizes that are not integers.
 
     Notes
     -----
@@ -212,7 +212,7 @@ def sparse_reverse_map(neighbours: Tensor, inputs: int) -> Tensor:
         For a tensor of another shape, or a neighbour of N or more. (On CUDA, where looking would cost a
         synchronisation, that is left out.)
     TypeError
-        For an argument that is no int32 tensor, or no int.
+        For an argument that is not an int32 tensor, or no int.
 
     Examples
     --------

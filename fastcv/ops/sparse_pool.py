@@ -116,7 +116,7 @@ def sparse_max_pool(features: Tensor, neighbours: Tensor, reverse: Tensor) -> Te
         For a tensor of another shape, tensors on different devices, or a map that names a row beyond the last. On
         CUDA, where looking would cost a synchronisation, such a row counts as missing.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----
@@ -169,7 +169,7 @@ def sparse_avg_pool(
         For a tensor of another shape, tensors on different devices, or a map that names a row beyond the last. On
         CUDA, where looking would cost a synchronisation, such a row counts as missing.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

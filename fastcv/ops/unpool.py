@@ -68,7 +68,7 @@ def unpool_nearest(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor:
     ValueError
         For a tensor of another shape, or a scale that is not positive or gives more pixels than can be counted.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----
@@ -108,7 +108,7 @@ def unpool_bed_of_nails(input: Tensor, scale: int | Sequence[int] = 2) -> Tensor
     ValueError
         For a tensor of another shape, or a scale that is not positive or gives more pixels than can be counted.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -74,7 +74,7 @@ def upsample_bilinear2d(
         For a tensor of another shape, for sizes or factors that are not positive, or unless just one of ``output_size``
         and ``scale_factor`` is given.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -119,7 +119,7 @@ def voxel_scatter(features: Tensor, coords: Tensor, reduce: str = "mean") -> tup
     ValueError
         For a tensor of another shape, another ``reduce``, or tensors on different devices.
     TypeError
-        For an argument that is no tensor or of an unsupported dtype.
+        For an argument that is not a tensor or of an unsupported dtype.
 
     Notes
     -----

@@ -72,7 +72,7 @@ def voxelize(
     max_points_per_voxel : int
         M: of each voxel the first M points are kept.
     max_voxels : int, optional
-        Of each cloud the first so many voxels are kept. None: all.
+        Keep at most this many voxels of each cloud, the first. None: all.
     offsets : Tensor (B + 1,), optional
         int64: several clouds behind each other, cloud b being the rows ``offsets[b]`` to ``offsets[b + 1]``.
 

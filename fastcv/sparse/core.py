@@ -53,7 +53,7 @@ class SparseConvTensor:
     Raises
     ------
     TypeError
-        For features or indices that are no tensors, or of an unsupported dtype.
+        For features or indices that are not tensors, or of an unsupported dtype.
     ValueError
         For shapes that do not fit each other, tensors on different devices, or a negative batch size.
 

@@ -26,7 +26,7 @@ class PointToVoxel:
     num_point_features : int
         Columns of the points, x, y, z first.
     max_num_voxels, max_num_points_per_voxel : int
-        The first so many are kept.
+        Most voxels, and most points of a voxel, that are kept: the first ones.
     device : torch.device
         Where the points will be.
 

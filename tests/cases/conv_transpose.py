@@ -156,6 +156,7 @@ CASES = [
             Bad({"weight": zeros(2, 2)}, ValueError, "weight must have shape (k,), got (2, 2)"),
             Bad({"weight": zeros(0)}, ValueError, "weight must have shape (k,), got (0,)"),
             Bad({"weight": zeros(2, dtype=torch.cfloat)}, TypeError, "weight must be of a real dtype, got complex64"),
+            Bad({"n": 2**31}, ValueError, "n and stride must give fewer than 2^31 rows, got 2147483648 and 2"),
             Bad(
                 {"padding": 5},
                 ValueError,

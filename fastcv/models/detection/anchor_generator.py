@@ -99,7 +99,7 @@ class AnchorGenerator(nn.Module):
 
 
 def _check_maps(generator: Any, maps: int) -> None:
-    """Raise ValueError unless a generator, ours or torchvision's, has anchors for so many maps."""
+    """Raise ValueError unless a generator, ours or torchvision's, has anchors for this number of maps."""
     if len(generator.cell_anchors) != maps:
         raise ValueError(
             f"sizes and aspect_ratios must have one entry per feature map, {maps}, got {len(generator.sizes)} and "
