@@ -133,15 +133,17 @@ constexpr FASTCV_HD auto greatest(A a, B b) {
   return a > b ? a : b;
 }
 
-// How many parts of `size` hold `count` things, and how many things those parts hold. `count` is not negative.
+// How many parts of `size` hold `count` things, and how many things those parts hold. None, or fewer, where `count` is
+// negative: the quotient is rounded up.
 template <class A, class B>
 constexpr FASTCV_HD auto ceil_div(A count, B size) {
-  return count / size + (count % size != 0);
+  return count / size + (count % size > 0);
 }
 template <class A, class B>
 constexpr FASTCV_HD auto round_up(A count, B size) {
   return ceil_div(count, size) * size;
 }
+static_assert(ceil_div(7, 3) == 3 && ceil_div(6, 3) == 2 && ceil_div(-2, 3) == 0 && ceil_div(-4, 3) == -1);
 
 // A few neighbouring elements, moved as one: in loads and stores of at most 16 bytes.
 template <class T, int kCount>

@@ -207,6 +207,13 @@ def test_strides_and_kernels_larger_than_the_output(backend: Any) -> None:
         check(backend, random(2, 3, 2, 1), random(3, 4, kernel, kernel, seed=1), random(4, seed=2), options, TORCH[2])
 
 
+def test_strides_far_beyond_the_kernel(backend: Any) -> None:
+    """The last site of the input has few of its phases in the output; nothing may be written behind them."""
+    stride = 2_000 if backend.name == "emulated" else 196_615
+    input, weight = random(1, 1, 3), random(1, 1, 4, seed=1)
+    check(backend, input, weight, None, {"stride": stride}, F.conv_transpose1d)
+
+
 def test_many_taps(backend: Any) -> None:
     """More taps than one pass of the matrix kernel takes."""
     check(backend, random(1, 1, 3), random(1, 2, 1100, seed=1), None, {"padding": 540}, TORCH[1])
