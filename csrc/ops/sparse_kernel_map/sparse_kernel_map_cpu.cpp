@@ -331,10 +331,13 @@ void reverse_map(const SparseMapParams& p) {
     for (int64_t k = begin; k < end; ++k) {
       const int32_t* const neighbours = p.neighbours + k * p.outputs;
       memset(line, 0xff, bytes_of<int32_t>(p.sites + 1));
+      int32_t largest = -1;
+      for (int64_t m = 0; m < p.outputs; ++m) largest = neighbours[m] > largest ? neighbours[m] : largest;
+      beyond |= largest >= p.sites;
+#pragma GCC unroll 8
       for (int64_t m = 0; m < p.outputs; ++m) {
         const uint32_t n = static_cast<uint32_t>(neighbours[m]);
         line[n < nowhere ? n : nowhere] = static_cast<int32_t>(m);
-        beyond |= static_cast<int32_t>(n) >= p.sites;
       }
       if (p.sites > 0) memcpy(p.reverse + k * p.sites, line, bytes_of<int32_t>(p.sites));
     }
