@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -17,26 +16,21 @@ def build_map_of_four_axes(indices: Tensor, batch_size: int, geometry: Geometry,
     """Return the map of sites (N, 5).
 
     A site is known by its place among all sites of the batch, active or not, of which there may be 2⁶³. It takes time
-    and memory for a number per site and kernel element, sorts them, and waits for a CUDA device.
+    and memory for a number per site and kernel element, sorts sites, and waits for a CUDA device.
     """
     in_shape, out_shape = list(geometry.spatial_shape), _output_shape(geometry)
     for shape in (in_shape, out_shape):
         if batch_size * math.prod(shape) >= 2**63:
             raise ValueError(f"spatial_shape must have fewer than 2^63 sites with batch_size {batch_size}, got {shape}")
-    keys = _keys(indices.long(), [batch_size, *in_shape])
+    keys = _keys(indices.long(), in_shape)
     _check_sites(indices, keys, batch_size, in_shape)
+    targets = _targets(indices.long(), geometry, out_shape)
+    cells = batch_size * math.prod(out_shape)
     if geometry.subm:
-        ordered, order = keys.sort()
-        targets = _fed(indices, geometry, in_shape, mirrored=True)
-        place = torch.searchsorted(ordered, targets).clamp(max=max(len(keys) - 1, 0))
-        found = (targets >= 0) & (ordered[place] == targets) if len(keys) else targets >= 0
-        neighbours = torch.where(found, order[place] if len(keys) else -1, -1).int()
+        neighbours = _rows(keys, targets, cells)
         return KernelMap(geometry, indices, indices, neighbours, neighbours[:0], in_shape, in_shape)
-    targets = _fed(indices, geometry, out_shape)
-    outputs, place = targets.unique(return_inverse=True)
-    missing = int(len(outputs) > 0 and outputs[0] < 0)
-    outputs = outputs[missing:]
-    reverse = (place.reshape(targets.shape) - missing).int()
+    outputs = targets[targets >= 0].unique()
+    reverse = _rows(outputs, targets, cells)
     columns = []
     for size in reversed(out_shape):
         columns.append(outputs % size)
@@ -55,39 +49,49 @@ def _output_shape(geometry: Geometry) -> list[int]:
 
 
 def _keys(sites: Tensor, shape: list[int]) -> Tensor:
-    key = sites[..., 0]
-    for axis, size in enumerate(shape[1:], 1):
-        key = key * size + sites[..., axis]
+    key = sites[:, 0]
+    for axis, size in enumerate(shape, 1):
+        key = key * size + sites[:, axis]
     return key
 
 
-def _fed(indices: Tensor, geometry: Geometry, out_shape: list[int], mirrored: bool = False) -> Tensor:
-    """Return the key (K, N) of the site that each site feeds through each kernel element, or -1.
+def _targets(sites: Tensor, geometry: Geometry, out_shape: list[int]) -> Tensor:
+    """Return the key (K, N) of the output site that each site feeds through each kernel element, or -1.
 
-    ``mirrored`` gives the site that feeds it, in a submanifold convolution.
+    Of a submanifold convolution, that of the site which feeds it.
     """
-    site = indices.long()
-    batch, site = site[:, :1], site[:, 1:]
-    limits = site.new_tensor(out_shape)
-    kernel, dilation = geometry.kernel_size, site.new_tensor(geometry.dilation)
-    stride, padding = site.new_tensor(geometry.stride), site.new_tensor(geometry.padding)
-    centre = site.new_tensor([size // 2 for size in kernel]) * dilation
-    found = []
-    for element in itertools.product(*(range(size) for size in kernel)):
-        step = site.new_tensor(element) * dilation
+    key = sites[:, 0] * math.prod(out_shape)
+    inside = torch.ones_like(key, dtype=torch.bool)
+    for axis, size in enumerate(out_shape):
+        place, dilation = sites[:, axis + 1], geometry.dilation[axis]
+        stride, padding = geometry.stride[axis], geometry.padding[axis]
+        step = torch.arange(geometry.kernel_size[axis], device=sites.device)[:, None] * dilation
         if geometry.subm:
-            there = site + (step - centre if mirrored else centre - step)
-            fits = torch.ones_like(site, dtype=torch.bool)
+            there = place + step - geometry.kernel_size[axis] // 2 * dilation
         elif geometry.transposed:
-            there = site * stride - padding + step
-            fits = torch.ones_like(site, dtype=torch.bool)
+            there = place * stride - padding + step
         else:
-            reach = site + padding - step
+            reach = place + padding - step
             there = reach.div(stride, rounding_mode="floor")
-            fits = there * stride == reach
-        inside = (fits & (there >= 0) & (there < limits)).all(1)
-        found.append(torch.where(inside, _keys(torch.cat([batch, there], 1), [0, *out_shape]), -1))
-    return torch.stack(found)
+        fits = (there >= 0) & (there < size)
+        if not geometry.subm and not geometry.transposed:
+            fits &= there * stride == reach
+        key = key[..., None, :] + there * math.prod(out_shape[axis + 1 :])
+        inside = inside[..., None, :] & fits
+    return torch.where(inside, key, -1).reshape(math.prod(geometry.kernel_size), sites.shape[0])
+
+
+def _rows(keys: Tensor, wanted: Tensor, cells: int) -> Tensor:
+    """Return the row of each wanted key among distinct ``keys`` below ``cells``, or -1 (int32)."""
+    if cells <= 4 * wanted.numel():  # a table takes no more memory than the map
+        table = torch.full((cells + 1,), -1, dtype=torch.int32, device=keys.device)  # and one place for -1
+        table[keys] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+        return table[wanted]
+    if len(keys) == 0:
+        return torch.full_like(wanted, -1, dtype=torch.int32)
+    ordered, order = keys.sort()
+    place = torch.searchsorted(ordered, wanted).clamp(max=len(keys) - 1)
+    return torch.where(ordered[place] == wanted, order[place], -1).int()
 
 
 def _check_sites(indices: Tensor, keys: Tensor, batch_size: int, shape: list[int]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcv.ops.voxel_ids import voxel_ids
+from fastcv.ops.voxel_scatter import voxel_scatter
 from fastcv.ops.voxelize import voxelize
 
 __all__ = ["Point2VoxelCPU3d", "PointToVoxel", "gather_features_by_pc_voxel_id"]
@@ -92,15 +93,15 @@ class PointToVoxel:
             int64: the row of the voxel that each point lies in, kept or not, or -1.
         """
         voxels, indices, count = self._generate(pc, empty_mean)
-        place = voxel_ids(pc, *self._grid)[:, 1:].long()
-        _, height, width = self.grid_size
-        keys, wanted = ((z * height + y) * width + x for z, y, x in (indices.long().unbind(1), place.unbind(1)))
-        keys, order = keys.sort()
-        if len(keys) == 0:
-            return voxels, indices, count, torch.full_like(wanted, -1)
-        found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        inside = (place[:, 0] >= 0) & (keys[found] == wanted)
-        return voxels, indices, count, torch.where(inside, order[found], -1)
+        number = torch.arange(pc.shape[0], dtype=torch.float64, device=pc.device)[:, None]
+        first, _, voxel_of = voxel_scatter(number, voxel_ids(_as_float32(pc), *self._grid), "min")
+        first = first[:, 0].long()
+        # Rows are in the order of their voxels' first points. One more is for points of no voxel, whose number is -1.
+        is_first = torch.zeros(pc.shape[0], dtype=torch.long, device=pc.device)
+        is_first[first] = 1
+        row = is_first.cumsum(0)[first] - 1
+        row = torch.cat([torch.where(row < voxels.shape[0], row, -1), row.new_full((1,), -1)])
+        return voxels, indices, count, row[voxel_of]
 
     def _generate(self, pc: Tensor, empty_mean: bool) -> tuple[Tensor, Tensor, Tensor]:
         if pc.dim() != 2 or pc.shape[1] != self.num_point_features:
@@ -108,8 +109,9 @@ class PointToVoxel:
         if pc.device.type != self.device.type:
             raise ValueError(f"pc must be on the device {self.device.type}, got {pc.device.type}")
         with torch.no_grad():
-            pc = pc if pc.dtype is torch.float32 else pc.float()
-            voxels, indices, count = voxelize(pc, *self._grid, self.max_num_points_per_voxel, self.max_num_voxels)
+            voxels, indices, count = voxelize(
+                _as_float32(pc), *self._grid, self.max_num_points_per_voxel, self.max_num_voxels
+            )
             if empty_mean:
                 mean = voxels.sum(1, keepdim=True) / count.to(voxels)[:, None, None]
                 taken = torch.arange(voxels.shape[1], device=voxels.device) < count[:, None]
@@ -127,6 +129,10 @@ class Point2VoxelCPU3d(PointToVoxel):
     def point_to_voxel_empty_mean(self, points: Any, clear_voxels: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """The same, with the mean of a voxel's points in its empty places."""
         return self._generate(_as_tensor(points), True)
+
+
+def _as_float32(pc: Tensor) -> Tensor:
+    return pc if pc.dtype is torch.float32 else pc.float()
 
 
 def _as_tensor(points: Any) -> Tensor:

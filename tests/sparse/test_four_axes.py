@@ -129,3 +129,21 @@ def test_errors_and_empty(kind: str) -> None:
     assert run([]).features.shape == (0, 4)
     with pytest.raises(ValueError, match="ndim must be 1 to 4, got 5"):
         sparse.SparseConvolution(5, 3, 4)
+
+
+@pytest.mark.parametrize("kind", ["SubMConv4d", "SparseConv4d", "SparseConvTranspose4d"])
+def test_huge_grids(kind: str) -> None:
+    """Where no table of all sites fits, sites far from the origin give what they give near it."""
+    sites = sites_of(1)
+    features = torch.randn(len(sites), 3)
+    layer = getattr(sparse, kind)(3, 4, 3, 2, 1, bias=False)
+    near = layer(sparse.SparseConvTensor(features, sites + torch.tensor([0, 2, 2, 2, 2]).int(), [20] * 4, 1))
+    far = torch.tensor([0, 2**13, 2**12, 2**13, 2**14]).int()
+    there = layer(sparse.SparseConvTensor(features, sites + far, [2**14, 2**13, 2**14, 2**15], 1))
+    moved = far - torch.tensor([0, 2, 2, 2, 2])
+    if kind == "SparseConv4d":
+        moved = moved // 2
+    elif kind == "SparseConvTranspose4d":
+        moved = moved * 2
+    assert torch.equal(there.indices, near.indices + moved.int())
+    assert torch.equal(there.features, near.features)
