@@ -1,6 +1,7 @@
 """Point-set operators of PointNet++: farthest_point_sample, knn, ball_query, group_points, three_interpolate.
 
-The peers are what one writes in torch: a loop over the choices, ``cdist`` and ``topk``, ``gather``.
+The peers are what one writes in torch: a loop over the choices, ``cdist`` and ``topk``, ``gather``. Of the searches in
+one cloud (L1) it is pykdtree, where it is installed; OMP_NUM_THREADS=1 keeps it to one thread.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.harness import run_case
-from bench.workloads import Problem, Variant, Workload
+from bench.workloads import Problem, Target, Variant, Workload
 
 Op = Callable[..., Any]
 
@@ -34,6 +35,48 @@ def search_problem(variant: Variant, batch: int, queries: int, count: int, k: in
     points = variant.place(surface(batch * variant.scale, count))
     query = variant.place(surface(batch * variant.scale, queries, 1))
     return Problem((query, points, k), bytes=query.nbytes + points.nbytes + 12 * k * query[..., 0].numel())
+
+
+def street(count: int, seed: int = 0) -> Tensor:
+    """(1, count, 3) in metres: a scan of ground and boxes whose density falls with the distance."""
+    generator = torch.Generator().manual_seed(seed)
+    distance = 2 * 40 ** torch.rand(count, generator=generator)
+    angle = torch.rand(count, generator=generator) * 2 * torch.pi
+    ground = torch.randn(count, generator=generator) * 0.03 - 1.7
+    points = torch.stack([distance * angle.cos(), distance * angle.sin(), ground], 1)
+    centres = torch.rand(60, 2, generator=generator) * 100 - 50
+    sizes = torch.rand(60, 3, generator=generator) * 7 + 1
+    third = count // 3
+    box = torch.multinomial((centres.norm(dim=1) + 3) ** -1.5, third, True, generator=generator)
+    places = torch.rand(third, 3, generator=generator) - 0.5
+    side = torch.randint(0, 2, (third,), generator=generator)
+    places[torch.arange(third), side] = places[torch.arange(third), side].sign() / 2
+    points[:third, :2] = centres[box] + places[:, :2] * sizes[box, :2]
+    points[:third, 2] = (places[:, 2] + 0.5) * sizes[box, 2] - 1.7
+    return points[torch.randperm(count, generator=generator)][None]
+
+
+def clusters(count: int, seed: int = 0) -> Tensor:
+    """(1, count, 3): clusters of very different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(50, 3, generator=generator) * 200 - 100
+    sizes = 10 ** (torch.rand(50, generator=generator) * 3 - 2)
+    which = torch.randint(0, 50, (count,), generator=generator)
+    return (centres[which] + torch.randn(count, 3, generator=generator) * sizes[which, None])[None]
+
+
+def even(count: int, seed: int = 0) -> Tensor:
+    return torch.rand(1, count, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def cloud_problem(variant: Variant, cloud: Callable[[int], Tensor], queries: int, count: int, k: int) -> Problem:
+    """Queries beside some of the points."""
+    points = cloud(count)
+    generator = torch.Generator().manual_seed(1)
+    query = points[:, torch.randint(0, count, (queries,), generator=generator)]
+    query = variant.place(query + torch.randn(query.shape, generator=generator) * 0.01)
+    points = variant.place(points)
+    return Problem((query, points, k), bytes=query.nbytes + points.nbytes + 12 * k * queries)
 
 
 def group_problem(variant: Variant, batch: int, count: int, groups: int, k: int, channels: int) -> Problem:
@@ -61,6 +104,17 @@ def sample_in_torch(points: Tensor, k: int) -> Tensor:
 def knn_in_torch(query: Tensor, points: Tensor, k: int) -> Any:
     distances, indices = torch.cdist(query, points).topk(k, largest=False)
     return distances.square(), indices
+
+
+def tree_of_pykdtree() -> Op:
+    """The peer of clouds in space, its tree built in each call; `pip install pykdtree`."""
+    from pykdtree.kdtree import KDTree
+
+    def knn_in_pykdtree(query: Tensor, points: Tensor, k: int) -> Any:
+        distances, indices = KDTree(points[0].cpu().numpy()).query(query[0].cpu().numpy(), k, sqr_dists=True)
+        return torch.from_numpy(distances)[None], torch.from_numpy(indices.astype("int64"))[None]
+
+    return knn_in_pykdtree
 
 
 def ball_in_torch(query: Tensor, points: Tensor, radius: float, k: int) -> Tensor:
@@ -158,6 +212,19 @@ WORKLOADS = [
         search,
         "knn",
         knn_in_torch,
+    ),
+    *(
+        Workload(
+            f"L1-{shape.__name__}-{count}",
+            f"knn, {queries} queries in {count} points, {shape.__name__}, k 16",
+            partial(cloud_problem, cloud=shape, queries=queries, count=count, k=16),
+            search,
+            {"fastcv": "fastcv.ops:knn", "pykdtree": tree_of_pykdtree},
+            peer="pykdtree",
+            targets={"one thread": Target(ratio=1.2)},
+        )
+        for shape in (even, clusters, street)
+        for queries, count in ((2048, 8192), (10_000, 100_000))
     ),
     workload(
         "P3",

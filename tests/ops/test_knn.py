@@ -60,6 +60,56 @@ def test_many_points(backend: Any) -> None:
     check(backend, points[:, :150], points[..., :1] * torch.tensor([0, 1.0, 0]), 4)
 
 
+def shapes(count: int) -> dict[str, Tensor]:
+    """Clouds that even cells do not fit."""
+    generator = torch.Generator().manual_seed(4)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    sizes = torch.tensor([1e-3, 0.1, 10.0])[torch.arange(count) % 3, None]
+    distance = torch.exp(torch.rand(count, generator=generator) * 4)
+    angle = torch.rand(count, generator=generator) * 6.3
+    return {
+        "clusters": normal(3, 3).mul(100)[torch.arange(count) % 3] + normal(count, 3) * sizes,
+        "line": normal(count, 1) * torch.tensor([1.0, 2.0, -3.0]),
+        "plane": normal(count, 3) * torch.tensor([1.0, 0.0, 1.0]),
+        "street": torch.stack([distance * angle.cos(), distance * angle.sin(), normal(count) * 0.02], 1),
+        "equal": torch.full((count, 3), 0.1),
+        "duplicates": normal(count // 10 + 1, 3)[torch.arange(count) % (count // 10 + 1)],
+        "ascending": torch.arange(count).float()[:, None] * torch.tensor([1.0, 0.0, 0.0]),
+        "huge": normal(count, 3) * 1e19,
+    }
+
+
+@pytest.mark.parametrize("shape", shapes(10))
+def test_clouds_of_any_density(backend: Any, shape: str) -> None:
+    for count in (33, 513, 1100) if backend.name == "emulated" else (33, 513, 1100, 4500):
+        points = shapes(count)[shape][None]
+        query = points[:, :: max(1, count // 90)]
+        for k in (1, 16, 37):
+            check(backend, query, points, k)
+    check(backend, query[:, :3], points, 5)  # too few to sort the cloud for
+    check(backend, query.double() + 1e-3, points.double(), 9)
+
+
+@pytest.mark.parametrize("shape", ["clusters", "line", "street"])
+def test_agrees_with_the_tree_of_scipy(backend: Any, shape: str) -> None:
+    spatial = pytest.importorskip("scipy.spatial")
+    points = shapes(3000)[shape].double()
+    query = points[::20] + 0.01
+    distances, indices = knn(query[None].to(backend.device), points[None].to(backend.device), 12)
+    nearest, found = spatial.cKDTree(points.numpy()).query(query.numpy(), 12)
+    assert torch.equal(indices[0].cpu(), torch.from_numpy(found))
+    torch.testing.assert_close(distances[0].cpu().sqrt(), torch.from_numpy(nearest), rtol=1e-12, atol=1e-12)
+
+
+def test_more_neighbours_than_points(backend: Any) -> None:
+    points = clouds(3, 70, 5)
+    check(backend, points[:, :4], points, 80, None, torch.tensor([1, 0, 70]))
+    check(backend, points, points[:, :1], 3)
+
+
 def test_agrees_with_distances_of_torch(backend: Any) -> None:
     query, points = clouds(2, 40, 1, torch.float64), clouds(2, 500, 2, torch.float64)
     distances, indices = knn(query.to(backend.device), points.to(backend.device), 10)

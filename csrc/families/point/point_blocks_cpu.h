@@ -44,6 +44,14 @@ inline Point<Vector<A>> broadcast_point(const Point<A>& p) {
   return {broadcast(p.x), broadcast(p.y), broadcast(p.z)};
 }
 
+// How far a coordinate is from those of boxes.
+template <class A>
+FASTCV_INLINE Vector<A> box_gap(Vector<A> p, const A* low, const A* high) {
+  const Vector<A> below = load(low) - p, above = p - load(high);
+  const Vector<A> outside = greatest(below, above);
+  return outside > Vector<A>{} ? outside : Vector<A>{};
+}
+
 template <class A>
 struct PointBlocks {
   int64_t points, blocks, padded_blocks;
@@ -64,8 +72,8 @@ struct PointBlocks {
 
   // Distances from a place to kLanes<A> boxes, from `first` on.
   Vector<A> box_distances(const Point<Vector<A>>& p, int64_t first) const {
-    return squared_length(gap(p.x, low_x + first, high_x + first), gap(p.y, low_y + first, high_y + first),
-                          gap(p.z, low_z + first, high_z + first));
+    return squared_length(box_gap(p.x, low_x + first, high_x + first), box_gap(p.y, low_y + first, high_y + first),
+                          box_gap(p.z, low_z + first, high_z + first));
   }
   // Distances from a place to kLanes<A> points, from `first` on.
   Vector<A> distances(const Point<Vector<A>>& p, int64_t first) const {
@@ -75,13 +83,6 @@ struct PointBlocks {
   // Sorts `count` points into `memory` (bytes_for(count), 64-byte aligned).
   template <class T>
   void build(const T* cloud, int64_t count, void* memory);
-
- private:
-  static Vector<A> gap(Vector<A> p, const A* low, const A* high) {
-    const Vector<A> below = load(low) - p, above = p - load(high);
-    const Vector<A> outside = greatest(below, above);
-    return outside > Vector<A>{} ? outside : Vector<A>{};
-  }
 };
 
 // The bits of a 10-bit number, two zeros after each.
