@@ -18,7 +18,7 @@ def _fake(query: Tensor, points: Tensor, radius: float, k: int, *_: Any) -> Tens
 
 _ball_query = define(
     "ball_query(Tensor query, Tensor points, float radius, SymInt k, Tensor? query_lengths, Tensor? lengths, "
-    "bool repeat_first) -> Tensor",
+    "bool repeat_first, float min_radius) -> Tensor",
     fake=_fake,
 )
 
@@ -31,6 +31,7 @@ def ball_query(
     query_lengths: Tensor | None = None,
     lengths: Tensor | None = None,
     repeat_first: bool = False,
+    min_radius: float = 0.0,
 ) -> Tensor:
     """Find the first k points, by index, that lie nearer to each query than a radius.
 
@@ -49,6 +50,8 @@ def ball_query(
         Number of queries and of points of each cloud; all Q and N when left out.
     repeat_first : bool
         Fill up balls of fewer points with their first point, as PointNet++ does; empty balls keep -1.
+    min_radius : float
+        Balls with a hole (dilated balls): points nearer than this are left out, apart from those at the query itself.
 
     Returns
     -------
@@ -58,7 +61,7 @@ def ball_query(
     Raises
     ------
     ValueError
-        For a tensor of another shape, a negative ``radius`` or ``k``, a length outside of its range (on CUDA, where
+        For a tensor of another shape, a negative ``radius``, ``min_radius`` or ``k``, a length outside of its range (on CUDA, where
         looking would cost a synchronisation, it is cut off), or tensors on different devices.
     TypeError
         For an argument that is not a tensor, of an unsupported dtype, or for two clouds of different dtypes.
@@ -71,6 +74,7 @@ def ball_query(
     References
     ----------
     Qi, Yi, Su, Guibas: PointNet++ (2017), section 3.2, "Grouping layer".
+    Chen et al.: MMCV (2018), ``ball_query``, for ``min_radius``.
 
     Examples
     --------
@@ -80,5 +84,5 @@ def ball_query(
              [ 0,  1],
              [ 2, -1]]])
     """
-    indices: Tensor = _ball_query(query, points, radius, k, query_lengths, lengths, repeat_first)
+    indices: Tensor = _ball_query(query, points, radius, k, query_lengths, lengths, repeat_first, min_radius)
     return indices

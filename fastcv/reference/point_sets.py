@@ -52,14 +52,19 @@ def ball_query(
     query_lengths: Tensor | None = None,
     lengths: Tensor | None = None,
     repeat_first: bool = False,
+    min_radius: float = 0.0,
 ) -> Tensor:
-    """Find the first k of points (B, N, 3) nearer to query (B, Q, 3) than the radius -> (B, Q, k), filled with -1."""
+    """Find the first k of points (B, N, 3) nearer to query (B, Q, 3) than the radius -> (B, Q, k), filled with -1.
+
+    They are no nearer than ``min_radius``, or at the query itself.
+    """
     query, points = _wide(query), _wide(points)
     indices = torch.full((*query.shape[:2], k), -1)
-    limit = torch.tensor(radius * radius, dtype=points.dtype)
+    limit, least = torch.tensor([radius * radius, min_radius * min_radius], dtype=points.dtype)
     for b, (asking, length) in enumerate(zip(_lengths(query, query_lengths), _lengths(points, lengths), strict=True)):
         for q in range(asking):
-            inside = (_squared_distances(query[b, q], points[b, :length]) < limit).nonzero()[:k, 0]
+            squared = _squared_distances(query[b, q], points[b, :length])
+            inside = ((squared < limit) & ((squared >= least) | (squared == 0))).nonzero()[:k, 0]
             if repeat_first and len(inside):
                 indices[b, q] = inside[0]
             indices[b, q, : len(inside)] = inside

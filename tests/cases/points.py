@@ -165,11 +165,13 @@ CASES = [
     ),
     OpCase(
         ball_query,
-        lambda seed: {**search(seed), "radius": 1.5, "repeat_first": True},
+        lambda seed: {**search(seed), "radius": 1.5, "repeat_first": True, "min_radius": 0.2},
         bad=(
             *BAD_SEARCH,
             Bad({"radius": -1.0}, ValueError, "radius must not be negative, got -1.0"),
             Bad({"radius": NAN}, ValueError, "radius must not be negative, got nan"),
+            Bad({"min_radius": -1.0}, ValueError, "min_radius must not be negative, got -1.0"),
+            Bad({"min_radius": NAN}, ValueError, "min_radius must not be negative, got nan"),
             Bad({"radius": "wide"}, TypeError, "radius must be a float, got 'wide'"),
         ),
         empty=empty_search(1),

@@ -54,6 +54,22 @@ def test_points_at_the_radius_are_outside(backend: Any) -> None:
             check(backend, points[:, :15], points, radius, 10)
 
 
+def test_dilated_balls(backend: Any) -> None:
+    """mmcv's condition: at the query itself, or from min_radius to max_radius."""
+    for seed in range(2):
+        for points in (lattice(1, 1500, seed, side=6), clouds(1, 300, seed)):
+            query = points[:, :9]
+            squared = (points[:, None] - query[:, :, None]).double().square().sum(3)
+            for radius, min_radius in ((2.0, 1.0), (1.5, 0.5), (1.0, 1.0), (1.0, 2.0), (2.0, 0.0)):
+                there = [tensor.to(backend.device) for tensor in (query, points)]
+                actual = ball_query(*there, radius, 1500, min_radius=min_radius).cpu()
+                inside = (squared == 0) | ((squared >= min_radius**2) & (squared < radius**2))
+                found = torch.zeros_like(inside).scatter_(2, actual.clamp(min=0), True)
+                found[..., 0] &= (actual == 0).any(2)
+                assert torch.equal(found, inside)
+                assert torch.equal(actual, reference.ball_query(query, points, radius, 1500, min_radius=min_radius))
+
+
 def test_many_points(backend: Any) -> None:
     """More points than the prefix holds: balls that it fills, balls that it does not, and all radii between."""
     points = clouds(2, 2500, 3)

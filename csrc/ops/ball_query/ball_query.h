@@ -6,7 +6,8 @@
 //
 // Cloud b has lengths[b] points, of which query_lengths[b] ask (all where there are no lengths). The neighbours of a
 // query are the first k points, by index, whose squared distance is less than radius * radius (rounded once, in the
-// precision of the distances: float32, or float64 for float64). Points and queries with NaN or infinite coordinates
+// precision of the distances: float32, or float64 for float64), and is zero or not less than min_radius * min_radius,
+// rounded alike: the dilated balls of mmcv. Points and queries with NaN or infinite coordinates
 // have none. All devices decide alike, bit for bit: squared_distance (families/point/point.h) is written once.
 #pragma once
 
@@ -23,7 +24,7 @@ struct BallQueryParams {
   int64_t* indices;
   DType dtype;
   int64_t batch, queries, count, k;  // queries and count fit in 31 bits
-  double squared_radius;
+  double squared_radius, squared_min_radius;
   bool repeat_first;  // fill up with the first neighbour, where there is one
 };
 

@@ -17,6 +17,18 @@ namespace {
 constexpr int64_t kQueriesPerTask = 64;
 constexpr int64_t kPrefix = 1024;
 
+// Which squared distances are those of neighbours.
+template <class A>
+struct Ball {
+  Vector<A> limit, least;
+
+  explicit Ball(const BallQueryParams& p)
+      : limit(broadcast(static_cast<A>(p.squared_radius))), least(broadcast(static_cast<A>(p.squared_min_radius))) {}
+  FASTCV_INLINE uint32_t lanes_inside(Vector<A> distance) const {
+    return lane_bits((distance < limit) & ((distance >= least) | (distance == Vector<A>{})));
+  }
+};
+
 // The first points of a cloud in their order, as separate coordinates; filled up with infinity.
 template <class A>
 struct Prefix {
@@ -42,13 +54,12 @@ struct Cloud {
 
 // Writes the first neighbours, at most k, and returns how many there are among the first points.
 template <class A>
-int64_t search_prefix(const Prefix<A>& prefix, const Point<Vector<A>>& query, A squared_radius, int64_t k,
+int64_t search_prefix(const Prefix<A>& prefix, const Point<Vector<A>>& query, const Ball<A>& ball, int64_t k,
                       int64_t* indices) {
   int64_t found = 0;
   for (int64_t first = 0; first < prefix.count; first += kLanes<A>) {
     const Point<Vector<A>> points{load(prefix.x + first), load(prefix.y + first), load(prefix.z + first)};
-    for (uint32_t near = lane_bits(squared_distance(points, query) < broadcast(squared_radius)); near != 0;
-         near &= near - 1) {
+    for (uint32_t near = ball.lanes_inside(squared_distance(points, query)); near != 0; near &= near - 1) {
       indices[found++] = first + __builtin_ctz(near);
       if (found == k) return found;
     }
@@ -58,14 +69,13 @@ int64_t search_prefix(const Prefix<A>& prefix, const Point<Vector<A>>& query, A 
 
 // Does the same for all points. `marked` has a bit per point of the cloud, all zero before and after.
 template <class A>
-int64_t search_blocks(const PointBlocks<A>& cloud, const Point<Vector<A>>& query, A squared_radius, int64_t k,
+int64_t search_blocks(const PointBlocks<A>& cloud, const Point<Vector<A>>& query, const Ball<A>& ball, int64_t k,
                       int64_t* indices, uint64_t* marked, int64_t words) {
-  const Vector<A> limit = broadcast(squared_radius);
   for (int64_t b = 0; b < cloud.padded_blocks; b += kLanes<A>) {
-    for (uint32_t boxes = lane_bits(cloud.box_distances(query, b) < limit); boxes != 0; boxes &= boxes - 1) {
+    for (uint32_t boxes = lane_bits(cloud.box_distances(query, b) < ball.limit); boxes != 0; boxes &= boxes - 1) {
       const int64_t begin = (b + __builtin_ctz(boxes)) * kBlockPoints;
       for (int64_t first = begin; first < begin + kBlockPoints; first += kLanes<A>) {
-        for (uint32_t near = lane_bits(cloud.distances(query, first) < limit); near != 0; near &= near - 1) {
+        for (uint32_t near = ball.lanes_inside(cloud.distances(query, first)); near != 0; near &= near - 1) {
           const uint32_t index = static_cast<uint32_t>(cloud.index[first + __builtin_ctz(near)]);
           marked[index / 64] |= uint64_t{1} << index % 64;
         }
@@ -84,7 +94,7 @@ int64_t search_blocks(const PointBlocks<A>& cloud, const Point<Vector<A>>& query
 template <class T>
 void find_neighbours(const BallQueryParams& p) {
   using A = Accumulate<T>;
-  const A squared_radius = static_cast<A>(p.squared_radius);
+  const Ball<A> ball(p);
   const size_t block_bytes = PointBlocks<A>::bytes_for(p.count);
   const Scratch block_memory(bytes_of<char>(p.batch, block_bytes));
   const Scratch cloud_memory(bytes_of<Cloud<A>>(p.batch));
@@ -114,9 +124,9 @@ void find_neighbours(const BallQueryParams& p) {
       int64_t found = 0;
       if (q < asking && is_finite(place)) {
         const Point<Vector<A>> query = broadcast_point(place);
-        found = search_prefix(clouds[b].prefix, query, squared_radius, p.k, indices);
+        found = search_prefix(clouds[b].prefix, query, ball, p.k, indices);
         if (found < p.k && length > kPrefix) {
-          found = search_blocks(clouds[b].blocks, query, squared_radius, p.k, indices, marked, words);
+          found = search_blocks(clouds[b].blocks, query, ball, p.k, indices, marked, words);
         }
       }
       const int64_t fill = p.repeat_first && found > 0 ? indices[0] : -1;

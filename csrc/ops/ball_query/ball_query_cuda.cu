@@ -31,12 +31,13 @@ __global__ void __launch_bounds__(kBlockSize, 2) ball_query_kernel(const BallQue
   const int count = asks ? static_cast<int>(cloud_length(p.lengths, b, p.count)) : 0;
   const T* points = static_cast<const T*>(p.points) + 3 * b * p.count;
   const Point<A> query = read_point(static_cast<const T*>(p.query), row);
-  const A squared_radius = static_cast<A>(p.squared_radius);
+  const A limit = static_cast<A>(p.squared_radius), least = static_cast<A>(p.squared_min_radius);
   int found = 0, lowest = -1;
   for (int first = 0; first < count && found < wanted; first += kWarpSize) {
     const int i = first + lane;
     // Infinity is nobody's neighbour, not even in a ball without end.
-    const bool near = i < count && squared_distance(read_point(points, i), query) < squared_radius;
+    const A distance = i < count ? squared_distance(read_point(points, i), query) : limit;
+    const bool near = distance < limit && (distance >= least || distance == A(0));
     const unsigned votes = warp_ballot(kFullMask, near);
     if (votes == 0) continue;
     if (lowest < 0) lowest = first + first_lane(votes);
