@@ -17,11 +17,12 @@ def _fake(points: Tensor, lengths: Tensor | None, k: int, *_: Any) -> Tensor:
 
 
 _farthest_point_sample = define(
-    "farthest_point_sample(Tensor points, Tensor? lengths, SymInt k, SymInt start) -> Tensor", fake=_fake
+    "farthest_point_sample(Tensor points, Tensor? lengths, SymInt k, SymInt start, Tensor? starts) -> Tensor",
+    fake=_fake,
 )
 
 
-def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tensor | None = None) -> Tensor:
+def farthest_point_sample(points: Tensor, k: int, start: int | Tensor = 0, lengths: Tensor | None = None) -> Tensor:
     """Choose points one by one, each the one farthest from all chosen before it.
 
     Parameters
@@ -30,8 +31,8 @@ def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tenso
         Clouds of x, y, z: float16, bfloat16, float32 or float64. Half types are compared in float32.
     k : int
         Number of points to choose from each cloud.
-    start : int
-        Index of the first choice. Where a cloud has no such point (by its length), or it is not finite, the first
+    start : int or Tensor (B,), int64 or int32
+        Index of the first choice, one for all clouds or one for each. Where a cloud has no such point (by its length), or it is not finite, the first
         finite point is taken instead.
     lengths : Tensor (B,), int64 or int32, optional
         Number of points of each cloud; all N when left out.
@@ -66,5 +67,7 @@ def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tenso
     >>> farthest_point_sample(points, 3)
     tensor([[0, 3, 2]])
     """
-    indices: Tensor = _farthest_point_sample(points, lengths, k, start)
+    starts = start if isinstance(start, Tensor) and start.dim() > 0 else None
+    first = 0 if starts is not None else start
+    indices: Tensor = _farthest_point_sample(points, lengths, k, first, starts)
     return indices

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 
-def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tensor | None = None) -> Tensor:
+def farthest_point_sample(points: Tensor, k: int, start: int | Tensor = 0, lengths: Tensor | None = None) -> Tensor:
     """Choose k points of each cloud (B, N, 3) -> (B, k), each farthest from those before; -1 when none is left."""
     chosen = torch.full((len(points), k), -1)
-    for row, cloud, length in zip(chosen, _wide(points), _lengths(points, lengths), strict=True):
+    starts = torch.as_tensor(start).expand(len(points)).tolist()
+    for row, cloud, length, first in zip(chosen, _wide(points), _lengths(points, lengths), starts, strict=True):
         cloud = cloud[:length]
         left = cloud.isfinite().all(1)
         nearest = torch.full((length,), torch.inf, dtype=cloud.dtype)
@@ -19,8 +20,8 @@ def farthest_point_sample(points: Tensor, k: int, start: int = 0, lengths: Tenso
                 break
             greatest = nearest[candidates].max()
             index = int(candidates[(nearest[candidates] == greatest).nonzero()[0, 0]])
-            if step == 0 and start < length and left[start]:
-                index = start
+            if step == 0 and first < length and left[first]:
+                index = first
             row[step] = index
             left[index] = False
             nearest = torch.minimum(nearest, _squared_distances(cloud[index], cloud).nan_to_num(torch.inf, torch.inf))

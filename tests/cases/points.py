@@ -95,7 +95,8 @@ def empty_search(results: int) -> tuple[Empty, ...]:
 def sampling(seed: int, batch: int = 64, count: int = 12, k: int = 5) -> dict[str, Any]:
     """The arguments of farthest_point_sample; so many clouds that no memory holds the greatest k of all."""
     lengths = torch.full((batch,), count - 2 - seed)
-    return {"points": uniform(seed, batch, count, 3), "k": k, "start": 1, "lengths": lengths}
+    start = torch.arange(batch) % (count + 1) if seed == 1 else 1
+    return {"points": uniform(seed, batch, count, 3), "k": k, "start": start, "lengths": lengths}
 
 
 def grouping(seed: int, groups: int = 4, count: int = 5, channels: int = 8) -> dict[str, Any]:
@@ -185,6 +186,15 @@ CASES = [
             *bad_cloud("points", "(B, N, 3)"),
             *bad_lengths("lengths", "points", 12, clouds=64),
             Bad({"start": -1}, ValueError, "start must be at least 0, got -1"),
+            Bad({"start": "x"}, TypeError, "start must be an int, got 'x'"),
+            Bad({"start": torch.zeros(64)}, TypeError, "start must be int64 or int32, got float32"),
+            Bad({"start": torch.zeros(63).long()}, ValueError, "start must have shape (B,) = (64), got (63,)"),
+            Bad(
+                {"start": torch.zeros(64, device="meta").long()},
+                ValueError,
+                "start must be on the device of points (cpu), got meta",
+            ),
+            Bad({"start": -torch.arange(64)}, ValueError, "start must be at least 0, got -1", in_traces=False),
         ),
         empty=(
             Empty({"points": torch.zeros(0, 5, 3), "lengths": None}, (0, 5)),

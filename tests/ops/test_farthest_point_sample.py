@@ -29,10 +29,16 @@ def lattice(batch: int, count: int, seed: int = 0, side: int = 4) -> Tensor:
 
 
 def check(
-    backend: Any, points: Tensor, k: int, start: int = 0, lengths: Tensor | None = None, rows: int | None = None
+    backend: Any,
+    points: Tensor,
+    k: int,
+    start: int | Tensor = 0,
+    lengths: Tensor | None = None,
+    rows: int | None = None,
 ) -> None:
     there = None if lengths is None else lengths.to(backend.device)
-    actual = farthest_point_sample(points.to(backend.device), k, start, there).cpu()
+    first = start.to(backend.device) if isinstance(start, Tensor) else start
+    actual = farthest_point_sample(points.to(backend.device), k, first, there).cpu()
     expected = reference.farthest_point_sample(points, k, start, lengths)
     assert actual.dtype is torch.int64
     assert torch.equal(actual, expected), (actual.tolist(), expected.tolist())
@@ -67,6 +73,9 @@ def test_the_first_choice(backend: Any) -> None:
     lengths = torch.tensor([50, 11, 5])
     for start in (0, 4, 5, 10, 49, 50, 1000):
         check(backend, points, 6, start, lengths)
+    for starts in ([4, 10, 3], [10, 0, 5], [1000, 10, 2]):
+        check(backend, points, 6, torch.tensor(starts), lengths)
+        check(backend, points, 6, torch.tensor(starts).int(), None)
 
 
 def test_more_than_there_are(backend: Any) -> None:

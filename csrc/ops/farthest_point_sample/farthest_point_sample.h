@@ -5,8 +5,8 @@
 //   indices    (B, k)      int64 into the cloud, in the order of choice; -1 where no point is left
 //   nearest    (B, N)      CUDA: workspace, float32 (float64 for float64), uninitialised
 //
-// Cloud b has lengths[b] points (N where there are no lengths). The first choice is point `start`, or the first finite
-// point where the cloud has no such point or it is not finite. Then, with d(i) the least squared distance of point i to
+// Cloud b has lengths[b] points (N where there are no lengths). The first choice is point starts[b] (`start` where there
+// are no starts), or the first finite point where the cloud has no such point or it is not finite. Then, with d(i) the least squared distance of point i to
 // those chosen, the next is argmax d(i) over the points not chosen yet; of equals the lowest index. No point is chosen
 // twice, and none with a NaN or infinite coordinate ever. float16 and bfloat16 are compared in float32. All devices
 // choose alike, bit for bit: squared_distance (families/point/point.h) is written once.
@@ -20,6 +20,7 @@ namespace fastcv {
 struct FarthestPointSampleParams {
   const void* points;
   const int64_t* lengths;  // (B,) or null
+  const int64_t* starts;   // (B,) or null
   int64_t* indices;
   void* nearest;
   DType dtype;

@@ -125,7 +125,7 @@ void sample(const FarthestPointSampleParams& p) {
     if (cloud.points > 0) {
       const Scratch memory(Sampler<A>::bytes_for(cloud));
       Sampler<A> sampler(cloud, memory.as<char>());
-      int64_t place = first_place(cloud, p.start);
+      int64_t place = first_place(cloud, p.starts == nullptr ? p.start : p.starts[b]);
       while (place >= 0 && chosen < p.k) {
         indices[chosen++] = cloud.index[place];
         if (chosen < p.k) place = sampler.choose(place);

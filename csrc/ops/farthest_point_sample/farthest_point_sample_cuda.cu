@@ -45,12 +45,13 @@ __global__ void __launch_bounds__(kBlockSize, 2) farthest_point_sample_kernel(co
   const A infinity = static_cast<A>(__builtin_inff());
 
   // The first choice: d is infinite, and only point `start` is preferred.
+  const int64_t start = p.starts == nullptr ? p.start : p.starts[b];
   A value = A(-1);
   int index = kNoPoint;
   for (int i = thread; i < count; i += kBlockSize) {
     const bool finite = is_finite(read_point(points, i));
     nearest[i] = finite ? infinity : A(-1);
-    const A preference = !finite ? A(-1) : i == p.start ? A(1) : A(0);
+    const A preference = !finite ? A(-1) : i == start ? A(1) : A(0);
     if (preference > value) {
       value = preference;
       index = i;
