@@ -19,8 +19,8 @@ from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
 from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.drop_block import drop_block2d, drop_block3d
 from fastcv.ops.farthest_point_sample import farthest_point_sample
-from fastcv.ops.group_points import group_points, three_interpolate
-from fastcv.ops.knn import knn
+from fastcv.ops.group_points import gather_points, group_points, three_interpolate
+from fastcv.ops.knn import knn, three_nn
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
@@ -67,6 +67,7 @@ __all__ = [
     "drop_block3d",
     "encode_boxes",
     "farthest_point_sample",
+    "gather_points",
     "generalized_box_iou",
     "generalized_box_iou_loss",
     "group_points",
@@ -93,6 +94,7 @@ __all__ = [
     "sparse_row_order",
     "stochastic_depth",
     "three_interpolate",
+    "three_nn",
     "unpool_bed_of_nails",
     "unpool_nearest",
     "upsample_bilinear2d",

@@ -61,8 +61,8 @@ def ball_query(
     Raises
     ------
     ValueError
-        For a tensor of another shape, a negative ``radius``, ``min_radius`` or ``k``, a length outside of its range (on CUDA, where
-        looking would cost a synchronisation, it is cut off), or tensors on different devices.
+        For a tensor of another shape, a negative ``radius``, ``min_radius`` or ``k``, a length outside of its range (on
+        CUDA, where looking would cost a synchronisation, it is cut off), or tensors on different devices.
     TypeError
         For an argument that is not a tensor, of an unsupported dtype, or for two clouds of different dtypes.
 

@@ -32,8 +32,8 @@ def farthest_point_sample(points: Tensor, k: int, start: int | Tensor = 0, lengt
     k : int
         Number of points to choose from each cloud.
     start : int or Tensor (B,), int64 or int32
-        Index of the first choice, one for all clouds or one for each. Where a cloud has no such point (by its length), or it is not finite, the first
-        finite point is taken instead.
+        Index of the first choice, one for all clouds or one for each. Where a cloud has no such point (by its length),
+        or it is not finite, the first finite point is taken instead.
     lengths : Tensor (B,), int64 or int32, optional
         Number of points of each cloud; all N when left out.
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from fastcv.ops._arguments import check_tensor
+from fastcv.ops._arguments import check_tensor, describe_shape
 from fastcv.ops._define import define
 
-__all__ = ["group_points", "three_interpolate"]
+__all__ = ["gather_points", "group_points", "three_interpolate"]
 
 
 def _fake(features: Tensor, indices: Tensor, weights: Tensor | None) -> Tensor:
@@ -85,6 +85,51 @@ def group_points(features: Tensor, indices: Tensor) -> Tensor:
     """
     grouped: Tensor = _group_points(features, indices, None)
     return grouped
+
+
+def gather_points(features: Tensor, indices: Tensor) -> Tensor:
+    """Gather the features of chosen points, channels first.
+
+    Parameters
+    ----------
+    features : Tensor (B, C, N)
+        float16, bfloat16, float32 or float64.
+    indices : Tensor (B, M), int64 or int32
+        Of :func:`farthest_point_sample`, for instance; -1 for no point.
+
+    Returns
+    -------
+    Tensor (B, C, M)
+        ``features[b, :, indices[b, m]]``, contiguous; zeros for -1.
+
+    Raises
+    ------
+    ValueError
+        For a tensor of another shape, tensors on different devices, or an index outside of [-1, N). On CUDA, where
+        looking would cost a synchronisation, such an index gives zeros.
+    TypeError
+        For an argument that is no tensor or of an unsupported dtype.
+
+    Notes
+    -----
+    Differentiable in ``features``, twice and in forward mode; the gradient is deterministic.
+
+    References
+    ----------
+    Chen et al.: MMCV (2018), ``gather_points``; Qi, Yi, Su, Guibas: PointNet++ (2017).
+
+    Examples
+    --------
+    >>> gather_points(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[2, 0]]))
+    tensor([[[3., 1.]]])
+    """
+    check_tensor(features, "features")
+    check_tensor(indices, "indices")
+    if features.dim() != 3:
+        raise ValueError(f"features must have shape (B, C, N), got {describe_shape(features)}")
+    if indices.dim() != 2:
+        raise ValueError(f"indices must have shape (B, M), got {describe_shape(indices)}")
+    return group_points(features.transpose(1, 2), indices).transpose(1, 2).contiguous()
 
 
 def three_interpolate(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The nearest points of each query."""
+"""The nearest points of each query, and PointNet++'s three."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastcv.ops._define import define
 
-__all__ = ["knn"]
+__all__ = ["knn", "three_nn"]
 
 
 def _fake(query: Tensor, points: Tensor, k: int, *_: Any) -> tuple[Tensor, Tensor]:
@@ -82,3 +82,40 @@ def knn(
     """
     found: tuple[Tensor, Tensor] = _knn(query, points, k, query_lengths, lengths)
     return found
+
+
+def three_nn(target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the three nearest source points of each target point, for :func:`three_interpolate`.
+
+    Parameters
+    ----------
+    target : Tensor (B, N, 3)
+        Points that want features: float16, bfloat16, float32 or float64. Half types are compared in float32.
+    source : Tensor (B, M, 3)
+        Points that have features, of the same dtype.
+
+    Returns
+    -------
+    distances : Tensor (B, N, 3)
+        Distances (not squared), ascending, float32 (float64 for float64); infinity where there is no such point.
+    indices : Tensor (B, N, 3), int64
+        The points, of equals the one with the lower index first; -1 where there is none: M is less than three, or a
+        coordinate is not finite.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`knn` does, whose ``query`` and ``points`` these are.
+
+    References
+    ----------
+    Chen et al.: MMCV (2018), ``three_nn``, whose indices are int32; Qi, Yi, Su, Guibas: PointNet++ (2017), section 3.4.
+
+    Examples
+    --------
+    >>> source = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [9, 0, 0]]])
+    >>> three_nn(source[:, 3:], source)
+    (tensor([[[0., 4., 8.]]]), tensor([[[3, 2, 1]]]))
+    """
+    squared, indices = knn(target, source, 3)
+    return torch.sqrt(squared), indices

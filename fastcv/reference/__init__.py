@@ -12,7 +12,15 @@ from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
 from fastcv.reference.nms import batched_nms, nms
 from fastcv.reference.paste_masks import paste_masks
-from fastcv.reference.point_sets import ball_query, farthest_point_sample, group_points, knn, three_interpolate
+from fastcv.reference.point_sets import (
+    ball_query,
+    farthest_point_sample,
+    gather_points,
+    group_points,
+    knn,
+    three_interpolate,
+    three_nn,
+)
 from fastcv.reference.ps_roi_align import ps_roi_align
 from fastcv.reference.ps_roi_pool import ps_roi_pool
 from fastcv.reference.roi_align import roi_align
@@ -42,6 +50,7 @@ __all__ = [
     "distance_box_iou_loss",
     "encode_boxes",
     "farthest_point_sample",
+    "gather_points",
     "generalized_box_iou",
     "generalized_box_iou_loss",
     "group_points",
@@ -64,6 +73,7 @@ __all__ = [
     "sparse_kernel_map",
     "sparse_max_pool",
     "three_interpolate",
+    "three_nn",
     "unpool_bed_of_nails",
     "unpool_nearest",
     "upsample_bilinear2d",

@@ -78,6 +78,18 @@ def group_points(features: Tensor, indices: Tensor) -> Tensor:
     return torch.stack([rows[chosen] for rows, chosen in zip(padded, indices, strict=True)])
 
 
+def gather_points(features: Tensor, indices: Tensor) -> Tensor:
+    """Gather features (B, C, N) by indices (B, M) -> (B, C, M); zeros for -1."""
+    chosen = features.gather(2, indices.long().clamp(min=0)[:, None].expand(-1, features.shape[1], -1))
+    return torch.where(indices[:, None] < 0, 0, chosen)
+
+
+def three_nn(target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the three nearest of source (B, M, 3) to target (B, N, 3) -> distances and indices (B, N, 3)."""
+    squared, indices = knn(target, source, 3)
+    return squared.sqrt(), indices
+
+
 def three_interpolate(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Sum features (B, M, C) of indices (B, N, K) with weights (B, N, K) -> (B, N, C)."""
     known = group_points(_wide(features), indices)

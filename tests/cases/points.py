@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from op_case import Bad, Empty, OpCase, uniform
 
-from fastcv.ops import ball_query, devoxelize, farthest_point_sample, group_points, knn, three_interpolate
+from fastcv.ops import (
+    ball_query,
+    devoxelize,
+    farthest_point_sample,
+    gather_points,
+    group_points,
+    knn,
+    three_interpolate,
+    three_nn,
+)
 
 NAN = float("nan")
 FLOATING = "must be float16, bfloat16, float32 or float64"
@@ -163,6 +172,43 @@ CASES = [
         bad=BAD_SEARCH,
         empty=empty_search(2),
         large=lambda: {**search(3, 400, 400, 20), "query_lengths": None},
+    ),
+    OpCase(
+        three_nn,
+        lambda seed: {"target": uniform(seed, 2, 9, 3), "source": uniform(seed + 1, 2, 5, 3)},
+        bad=(
+            Bad({"target": [1.0]}, TypeError, "query must be a torch.Tensor, got list"),
+            Bad({"source": torch.zeros(2, 5, 4)}, ValueError, "points must have shape (B, N, 3), got (2, 5, 4)"),
+            Bad(
+                {"source": torch.zeros(2, 5, 3)},
+                TypeError,
+                "query must have the dtype of points (float32), got float64",
+            ),
+        ),
+        empty=(
+            Empty({"target": torch.zeros(2, 0, 3).double()}, [(2, 0, 3), (2, 0, 3)]),
+            Empty({"source": torch.zeros(2, 0, 3).double()}, [(2, 9, 3), (2, 9, 3)]),
+        ),
+        large=lambda: {"target": uniform(1, 2, 900, 3), "source": uniform(2, 2, 500, 3)},
+    ),
+    OpCase(
+        gather_points,
+        lambda seed: {"features": uniform(seed, 2, 4, 9), "indices": torch.tensor([[seed, 8, -1], [3, 3, 0]])},
+        differentiable=("features",),
+        order=2,
+        forward_mode=True,
+        bad=(
+            Bad({"features": [1.0]}, TypeError, "features must be a torch.Tensor, got list"),
+            Bad({"features": torch.zeros(2, 4)}, ValueError, "features must have shape (B, C, N), got (2, 4)"),
+            Bad({"indices": None}, TypeError, "indices must be a torch.Tensor, got NoneType"),
+            Bad({"indices": torch.zeros(2, 3)}, TypeError, "indices must be int64 or int32, got float32"),
+            Bad({"indices": torch.zeros(2).long()}, ValueError, "indices must have shape (B, M), got (2,)"),
+        ),
+        empty=(
+            Empty({"features": torch.zeros(2, 0, 9)}, (2, 0, 3)),
+            Empty({"indices": torch.zeros(2, 0).long()}, (2, 4, 0)),
+        ),
+        large=lambda: {"features": uniform(1, 2, 33, 50), "indices": torch.arange(1000).view(2, 500) % 50},
     ),
     OpCase(
         ball_query,

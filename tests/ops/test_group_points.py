@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastcv import reference
-from fastcv.ops import group_points, three_interpolate
+from fastcv.ops import gather_points, group_points, three_interpolate
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -207,3 +207,20 @@ def test_transforms(backend: Any) -> None:
     assert torch.equal(nested.flatten(0, 1), three_interpolate(features, indices, weights))
     nested = torch.vmap(group_points)(*(t.unflatten(0, (2, 2)) for t in (features, indices)))
     assert torch.equal(nested.flatten(0, 1), group_points(features, indices))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gather_points(backend: Any, dtype: torch.dtype) -> None:
+    features, indices, _ = sample(2, 30, 5, (17,), dtype=dtype)
+    features = features.transpose(1, 2)
+    for layout in (features, features.contiguous()):
+        leaf = layout.to(backend.device).requires_grad_()
+        for kind in (torch.int64, torch.int32):
+            actual = gather_points(leaf, indices.to(backend.device, kind))
+            assert actual.is_contiguous()
+            assert torch.equal(actual.cpu(), reference.gather_points(features, indices))
+        weights = torch.arange(actual.numel()).view_as(actual).remainder(7).to(dtype)
+        (gradient,) = torch.autograd.grad(actual, leaf, weights.to(backend.device))
+        wide = features.double().requires_grad_()
+        (expected,) = torch.autograd.grad(reference.gather_points(wide, indices), wide, weights.double())
+        close(gradient, expected, dtype)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastcv import reference
-from fastcv.ops import knn
+from fastcv.ops import knn, three_nn
 
 INF, NAN = float("inf"), float("nan")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -102,6 +102,18 @@ def test_agrees_with_the_tree_of_scipy(backend: Any, shape: str) -> None:
     nearest, found = spatial.cKDTree(points.numpy()).query(query.numpy(), 12)
     assert torch.equal(indices[0].cpu(), torch.from_numpy(found))
     torch.testing.assert_close(distances[0].cpu().sqrt(), torch.from_numpy(nearest), rtol=1e-12, atol=1e-12)
+
+
+def test_three_nearest(backend: Any) -> None:
+    target, source = clouds(2, 40, 1), clouds(2, 90, 2)
+    for count in (90, 2):
+        there = [tensor.to(backend.device) for tensor in (target, source[:, :count])]
+        expected = reference.three_nn(target, source[:, :count])
+        for actual, wanted in zip(three_nn(*there), expected, strict=True):
+            assert torch.equal(actual.cpu(), wanted)
+    distances, indices = torch.cdist(target.double(), source.double()).topk(3, largest=False)
+    assert torch.equal(three_nn(target, source)[1], indices)
+    torch.testing.assert_close(three_nn(target, source)[0].double(), distances)
 
 
 def test_more_neighbours_than_points(backend: Any) -> None:
