@@ -24,7 +24,8 @@ from fastcv.ops._call import COMPILED
 from fastcv.ops._define import OPERATORS
 
 CASES = list(all_cases())
-NO_OPERATORS = {"build_info", "drop_block2d", "drop_block3d", "stochastic_depth"}  # torch's operations alone
+# Of torch's operations alone, or of no tensors.
+NO_OPERATORS = {"build_info", "drop_block2d", "drop_block3d", "stochastic_depth", "voxel_grid_size"}
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 each_bad = pytest.mark.parametrize(
     ("case", "bad"),

@@ -38,7 +38,7 @@ from fastcv.ops.sparse_pool import sparse_avg_pool, sparse_max_pool
 from fastcv.ops.stochastic_depth import stochastic_depth
 from fastcv.ops.unpool import unpool_bed_of_nails, unpool_nearest
 from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
-from fastcv.ops.voxel_ids import voxel_ids, voxel_occupancy
+from fastcv.ops.voxel_ids import voxel_grid_size, voxel_ids, voxel_occupancy
 from fastcv.ops.voxel_scatter import voxel_scatter
 from fastcv.ops.voxelize import voxelize, voxelize_padded
 
@@ -98,6 +98,7 @@ __all__ = [
     "unpool_bed_of_nails",
     "unpool_nearest",
     "upsample_bilinear2d",
+    "voxel_grid_size",
     "voxel_ids",
     "voxel_occupancy",
     "voxel_scatter",

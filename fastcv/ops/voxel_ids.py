@@ -11,7 +11,7 @@ from fastcv import _C
 from fastcv.ops._define import define
 from fastcv.ops._voxels import Grid, as_grid
 
-__all__ = ["voxel_ids", "voxel_occupancy"]
+__all__ = ["voxel_grid_size", "voxel_ids", "voxel_occupancy"]
 
 _MODES = ("binary", "count", "density")
 
@@ -34,6 +34,36 @@ _voxel_occupancy = define(
     "voxel_occupancy(Tensor points, float[] grid, Tensor? offsets, int mode) -> Tensor",
     fake=_fake_occupancy,
 )
+
+
+def voxel_grid_size(point_cloud_range: Sequence[float], voxel_size: float | Sequence[float]) -> tuple[int, int, int]:
+    """Return how many voxels a grid has along each axis, as all voxel operators count them.
+
+    Parameters
+    ----------
+    point_cloud_range : six floats
+        x, y, z from which and x, y, z to which the grid goes.
+    voxel_size : float or (float, float, float)
+        Sides of a voxel along x, y, z, in the same unit.
+
+    Returns
+    -------
+    (int, int, int)
+        Along x, y, z: ``floor((to - from) / size + 0.5)`` in double precision, half a voxel rounded up. Other ways to
+        round, and float32, differ where the range is no whole number of voxels.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`voxelize` does, for sizes or a range that make no grid.
+
+    Examples
+    --------
+    >>> voxel_grid_size([0, -39.68, -3, 69.12, 39.68, 1], [0.16, 0.16, 4])
+    (432, 496, 1)
+    """
+    z, y, x = _C.voxel_grid_cells(as_grid(voxel_size, point_cloud_range))
+    return x, y, z
 
 
 def voxel_ids(

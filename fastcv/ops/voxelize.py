@@ -67,8 +67,8 @@ def voxelize(
     voxel_size : float or (float, float, float)
         Sides of a voxel along x, y, z, in the unit of the points.
     point_cloud_range : six floats
-        x, y, z from which and x, y, z to which the grid goes; along each axis it has
-        ``round((to - from) / size)`` voxels.
+        x, y, z from which and x, y, z to which the grid goes; it has
+        :func:`voxel_grid_size` voxels along each axis.
     max_points_per_voxel : int
         M: of each voxel the first M points are kept.
     max_voxels : int, optional

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv.ops.voxel_ids import voxel_ids
+from fastcv.ops.voxel_ids import voxel_grid_size, voxel_ids
 from fastcv.ops.voxel_scatter import voxel_scatter
 from fastcv.ops.voxelize import voxelize
 
@@ -57,8 +57,7 @@ class PointToVoxel:
         self.max_num_points_per_voxel = max_num_points_per_voxel
         low, high = [float(v) for v in coors_range_xyz[:3]], [float(v) for v in coors_range_xyz[3:]]
         self._grid = [float(v) for v in vsize_xyz], low + high
-        sides = zip(low, high, self._grid[0], strict=True)
-        self.grid_size = [round((end - begin) / side) for begin, end, side in sides][::-1]
+        self.grid_size = list(voxel_grid_size(low + high, self._grid[0]))[::-1]
         self.vsize = self._grid[0][::-1]
         self.coors_range = low[::-1] + high[::-1]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastcv import reference
-from fastcv.ops import voxel_ids, voxel_occupancy
+from fastcv.ops import voxel_grid_size, voxel_ids, voxel_occupancy, voxelize
 
 NAN, INF = float("nan"), float("inf")
 RANGE = [0.0, -4.0, -1.0, 8.0, 4.0, 1.0]
@@ -117,3 +117,51 @@ def test_numbers_of_any_type() -> None:
     expected = voxel_ids(points, 2.0, RANGE)
     for one in (2, np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2)):
         assert torch.equal(voxel_ids(points, one, RANGE), expected)
+
+
+AWKWARD = [
+    ([0, -39.68, -3, 69.12, 39.68, 1], [0.16, 0.16, 4], (432, 496, 1)),
+    ([-51.2, -51.2, -5, 51.2, 51.2, 3], [0.1, 0.1, 0.2], (1024, 1024, 40)),
+    ([-75.2, -75.2, -2, 75.2, 75.2, 4], [0.1, 0.1, 0.15], (1504, 1504, 40)),
+    ([0, 0, 0, 2.5, 3.5, 0.5], 1.0, (3, 4, 1)),  # halves go up: round() has 2, 4, 0
+    ([0, 0, 0, 0.3, 0.7, 1.1], 0.1, (3, 7, 11)),  # 0.3 / 0.1 is below 3
+    ([0, 0, 0, 2.49, 2.51, 7.0], [1, 1, 3], (2, 3, 2)),
+    ([1e6, -1e6, 0, 1e6 + 1.2, -1e6 + 0.9, 1], [0.3, 0.3, 1.0], (4, 3, 1)),
+]
+
+
+@pytest.mark.parametrize(("range_", "size", "cells"), AWKWARD, ids=str)
+def test_grid_size_is_that_of_the_kernels(
+    backend: Any, range_: list[float], size: float | list[float], cells: tuple[int, int, int]
+) -> None:
+    assert voxel_grid_size(range_, size) == cells
+    sides = torch.tensor([size] * 3 if isinstance(size, float) else size, dtype=torch.float64)
+    low = torch.tensor(range_[:3], dtype=torch.float64)
+    if cells[0] * cells[1] < 1000:
+        assert voxel_occupancy(low[None].to(backend.device), size, range_).shape == cells[::-1]
+    last = torch.tensor(cells).double() - 0.5
+    inside = torch.stack([low + sides * last, low + sides * (last + torch.eye(3, dtype=torch.float64)[0])])
+    ids = voxel_ids(inside.to(backend.device), size, range_)
+    assert ids.tolist() == [[0, *(n - 1 for n in cells[::-1])], [-1] * 4]
+    assert voxelize(inside.to(backend.device), size, range_, 1)[1].tolist() == [[n - 1 for n in cells[::-1]]]
+
+
+def test_grid_size_of_any_range() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        low, size = generator.uniform(-100, 100, 3), generator.uniform(0.01, 2, 3)
+        high = low + size * generator.integers(1, 60, 3) / generator.integers(1, 4, 3)
+        cells = tuple(int(np.floor((h - a) / s + 0.5)) for a, h, s in zip(low, high, size, strict=True))
+        if min(cells) < 1:
+            continue
+        assert voxel_grid_size([*low, *high], size) == cells
+        assert voxel_occupancy(torch.zeros(0, 3), size, [*low, *high]).shape == cells[::-1]
+
+
+def test_grid_size_refuses_what_the_kernels_refuse() -> None:
+    with pytest.raises(ValueError, match="point_cloud_range must span 1 to 2"):
+        voxel_grid_size([0, 0, 0, 1, 1, 0.1], 1.0)
+    with pytest.raises(ValueError, match="voxel_size must be positive"):
+        voxel_grid_size([0, 0, 0, 1, 1, 1], 0.0)
+    with pytest.raises(TypeError, match="point_cloud_range"):
+        voxel_grid_size(None, 1.0)  # type: ignore[arg-type]
