@@ -21,10 +21,14 @@ constexpr int64_t kPrefix = 1024;
 template <class A>
 struct Ball {
   Vector<A> limit, least;
+  bool has_hole;
 
   explicit Ball(const BallQueryParams& p)
-      : limit(broadcast(static_cast<A>(p.squared_radius))), least(broadcast(static_cast<A>(p.squared_min_radius))) {}
+      : limit(broadcast(static_cast<A>(p.squared_radius))),
+        least(broadcast(static_cast<A>(p.squared_min_radius))),
+        has_hole(p.squared_min_radius > 0) {}
   FASTCV_INLINE uint32_t lanes_inside(Vector<A> distance) const {
+    if (!has_hole) return lane_bits(distance < limit);
     return lane_bits((distance < limit) & ((distance >= least) | (distance == Vector<A>{})));
   }
 };
