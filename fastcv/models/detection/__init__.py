@@ -24,7 +24,7 @@ from fastcv.models.detection.region_proposal import RegionProposalNetwork, RPNHe
 from fastcv.models.detection.resnet import ResNet, resnet
 from fastcv.models.detection.roi_heads import RoIHeads
 from fastcv.models.detection.sampler import BalancedSampler
-from fastcv.models.detection.transform import DetectionTransform, ImageList
+from fastcv.models.detection.transform import DetectionTransform, GeneralizedRCNNTransform, ImageList
 from fastcv.models.detection.weights import load_weights
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "FastRCNNPredictor",
     "FasterRCNN",
     "GeneralizedRCNN",
+    "GeneralizedRCNNTransform",
     "ImageList",
     "KeypointRCNN",
     "KeypointRCNNHeads",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastcv.nn.blocks import Conv2dNormActivation
 
-__all__ = ["FastRCNNConvFCHead", "FastRCNNPredictor", "TwoMLPHead", "box_losses"]
+__all__ = ["FastRCNNConvFCHead", "FastRCNNPredictor", "TwoMLPHead", "fastrcnn_loss"]
 
 
 class TwoMLPHead(nn.Module):
@@ -106,25 +106,28 @@ class FastRCNNPredictor(nn.Module):
         return self.cls_score(x), self.bbox_pred(x)
 
 
-def box_losses(class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return ``loss_classifier`` and ``loss_box_reg``.
+def fastrcnn_loss(
+    class_logits: Tensor, box_regression: Tensor, labels: Sequence[Tensor], regression_targets: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the losses of classes and of boxes.
 
     Parameters
     ----------
     class_logits : Tensor (K, classes)
         Predictions for the sampled proposals of all images.
-    box_deltas : Tensor (K, 4 classes)
+    box_regression : Tensor (K, 4 classes)
         Predicted offsets for each class.
-    labels : Tensor (K,)
+    labels : list of Tensor (K_i,)
         True class of each proposal, 0 for background.
-    targets : Tensor (K, 4)
+    regression_targets : list of Tensor (K_i, 4)
         True offsets.
 
     References
     ----------
     Girshick: Fast R-CNN (2015), section 2.3.
     """
-    positive = torch.where(labels > 0)[0]
-    own = box_deltas.reshape(len(box_deltas), box_deltas.shape[1] // 4, 4)[positive, labels[positive]]
-    box_loss = F.smooth_l1_loss(own, targets[positive], beta=1 / 9, reduction="sum") / labels.numel()
-    return {"loss_classifier": F.cross_entropy(class_logits, labels), "loss_box_reg": box_loss}
+    label, target = torch.cat(list(labels)), torch.cat(list(regression_targets))
+    positive = torch.where(label > 0)[0]
+    own = box_regression.reshape(len(box_regression), box_regression.shape[1] // 4, 4)[positive, label[positive]]
+    box_loss = F.smooth_l1_loss(own, target[positive], beta=1 / 9, reduction="sum") / label.numel()
+    return F.cross_entropy(class_logits, label), box_loss

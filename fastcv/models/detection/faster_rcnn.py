@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 
 from fastcv.models.detection.anchor_generator import AnchorGenerator
-from fastcv.models.detection.box_head import FastRCNNPredictor, TwoMLPHead
+from fastcv.models.detection.box_head import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from fastcv.models.detection.generalized_rcnn import GeneralizedRCNN
 from fastcv.models.detection.region_proposal import RegionProposalNetwork, RPNHead
 from fastcv.models.detection.roi_heads import RoIHeads
 from fastcv.models.detection.transform import MEAN, STD, DetectionTransform
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 
-__all__ = ["FasterRCNN"]
+__all__ = ["FastRCNNConvFCHead", "FastRCNNPredictor", "FasterRCNN", "TwoMLPHead"]
 
 
 class FasterRCNN(GeneralizedRCNN):

@@ -19,6 +19,7 @@ from fastcv.models.detection.transform import (
     ImageList,
     Size,
     Target,
+    resize_images,
 )
 from fastcv.nn.blocks import ConvNormActivation
 from fastcv.nn.conv_transpose import ConvTranspose2d
@@ -56,8 +57,8 @@ class GeneralizedRCNN(nn.Module):
 
         Parameters
         ----------
-        images : list of Tensor (3, H, W)
-            Floating, values 0 to 1, of any sizes.
+        images : list of Tensor (3, H, W), or Tensor (N, 3, H, W)
+            Floating, values 0 to 1; in a list of any sizes.
         targets : list of dict, for training
             Per image: boxes (N, 4), x1, y1, x2, y2 in pixels; labels (N,), int64, 1 and up; for a mask model masks
             (N, H, W); for a keypoint model keypoints (N, K, 3): x, y and visibility.
@@ -75,13 +76,21 @@ class GeneralizedRCNN(nn.Module):
         ValueError, TypeError
             For images or targets other than described.
         """
+        if isinstance(images, Tensor) and images.dim() == 4:
+            images = list(images.unbind())
         check_images(images, len(self.transform.image_mean), tuple(self.transform.image_mean) == MEAN)
         if self.training:
             return self._losses(images, targets)
-        if targets is not None:
+        if targets is not None and isinstance(self.roi_heads, RoIHeads):
             check_targets(targets, images, self.roi_heads)
         batch, _ = self.transform(images)
-        detections, count = self._detect(batch, [(image.shape[-2], image.shape[-1]) for image in images])
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        if not (_is_unchanged(self.rpn, RegionProposalNetwork) and _is_unchanged(self.roi_heads, RoIHeads)):
+            features = self._features(batch.tensors)
+            proposals, _ = self.rpn(batch, features, None)
+            found, _ = self.roi_heads(features, proposals, batch.image_sizes, None)
+            return self.transform.postprocess(found, batch.image_sizes, sizes)
+        detections, count = self._detect(batch, sizes)
         if count.is_cuda:  # the only synchronisation
             for image, number in zip(detections, count.tolist(), strict=True):
                 image.update({name: value[:number] for name, value in image.items()})
@@ -113,7 +122,9 @@ class GeneralizedRCNN(nn.Module):
         check_images(list(images.unbind()), len(self.transform.image_mean), False)
         size = (images.shape[-2], images.shape[-1])
         resized = self.transform.resized_size(*size)
-        tensors = self.transform.batch(self.transform.resize(self.transform.normalize(images), resized).unbind())
+        tensors = self.transform.batch_images(
+            resize_images(self.transform.normalize(images), resized).unbind(), self.transform.size_divisible
+        )
         batch = ImageList(tensors, [resized] * len(images))
         detections, count = self._detect(batch, [size] * len(images))
         capacity = self.roi_heads.detections_per_img
@@ -160,6 +171,10 @@ class GeneralizedRCNN(nn.Module):
             raise RuntimeError("an optimized model cannot be trained: its batch normalisation is gone")
         return super().train(mode)
 
+    def eager_outputs(self, losses: dict[str, Tensor], detections: list[Target]) -> Any:
+        """Return the losses in training, the detections in evaluation."""
+        return losses if self.training else detections
+
     def _features(self, batch: Tensor) -> dict[str, Tensor]:
         weight = next(self.backbone.parameters())
         batch = batch.to(weight.dtype)
@@ -171,19 +186,24 @@ class GeneralizedRCNN(nn.Module):
     def _losses(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> dict[str, Tensor]:
         if targets is None:
             raise ValueError("targets must be given in training")
-        check_targets(targets, images, self.roi_heads)
+        if isinstance(self.roi_heads, RoIHeads):
+            check_targets(targets, images, self.roi_heads)
         batch, moved = self.transform(images, targets)
         features = self._features(batch.tensors)
-        boxes, count, losses = self.rpn(batch, features, moved)
-        proposals = [rows[:number] for rows, number in zip(boxes, count.tolist(), strict=True)]
-        return {**self.roi_heads.losses(features, proposals, batch.image_sizes, moved), **losses}
+        proposals, losses = self.rpn(batch, features, moved)
+        _, of_heads = self.roi_heads(features, proposals, batch.image_sizes, moved)
+        return {**of_heads, **losses}
 
     def _detect(self, batch: ImageList, sizes: list[Size]) -> tuple[list[Target], Tensor]:
         features = self._features(batch.tensors)
-        boxes, count, _ = self.rpn(batch, features)
+        boxes, count, _ = self.rpn.forward_padded(batch, features)
         detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
         self.transform.postprocess(detections, batch.image_sizes, sizes)
         return detections, count
+
+
+def _is_unchanged(part: nn.Module, kind: type[RegionProposalNetwork] | type[RoIHeads]) -> bool:
+    return isinstance(part, kind) and part.is_unchanged()
 
 
 def _pad(rows: Tensor, capacity: int) -> Tensor:

@@ -11,7 +11,7 @@ from fastcv.models.detection.faster_rcnn import FasterRCNN, check_type, out_chan
 from fastcv.models.detection.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 
-__all__ = ["KeypointRCNN"]
+__all__ = ["KeypointRCNN", "KeypointRCNNHeads", "KeypointRCNNPredictor"]
 
 
 class KeypointRCNN(FasterRCNN):

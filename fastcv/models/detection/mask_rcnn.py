@@ -10,7 +10,7 @@ from fastcv.models.detection.faster_rcnn import FasterRCNN, check_type, out_chan
 from fastcv.models.detection.mask_head import MaskRCNNHeads, MaskRCNNPredictor
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
 
-__all__ = ["MaskRCNN"]
+__all__ = ["MaskRCNN", "MaskRCNNHeads", "MaskRCNNPredictor"]
 
 
 class MaskRCNN(FasterRCNN):

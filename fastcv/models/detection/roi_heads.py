@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastcv.models.detection.box_head import box_losses
+from fastcv.models.detection.box_head import fastrcnn_loss
 from fastcv.models.detection.fixed_size import can_read_values, drop_padding, gather_rows, rows_needed
 from fastcv.models.detection.keypoint_head import heatmaps_to_keypoints, keypoint_loss
 from fastcv.models.detection.mask_head import MaskRCNNPredictor, mask_loss
+from fastcv.models.detection.matching import BoxCoder, Matcher, is_unchanged, match
 from fastcv.models.detection.sampler import BalancedSampler
 from fastcv.models.detection.transform import Size, Target
-from fastcv.ops.box_coding import decode_boxes, encode_boxes
+from fastcv.ops.box_coding import decode_boxes
+from fastcv.ops.box_iou import box_iou
 from fastcv.ops.boxes import clip_boxes_to_image
-from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.nms import batched_nms_padded
 
-__all__ = ["RoIHeads"]
+__all__ = ["RoIHeads", "fastrcnn_loss"]
 
 Features = dict[str, Tensor]
 
@@ -73,10 +75,10 @@ class RoIHeads(nn.Module):
         keypoint_predictor: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.fg_iou_thresh = fg_iou_thresh
-        self.bg_iou_thresh = bg_iou_thresh
-        self.sampler = BalancedSampler(batch_size_per_image, positive_fraction)
-        self.bbox_reg_weights = tuple(bbox_reg_weights or (10.0, 10.0, 5.0, 5.0))
+        self.box_similarity: Any = box_iou
+        self.proposal_matcher = Matcher(fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches=False)
+        self.fg_bg_sampler = BalancedSampler(batch_size_per_image, positive_fraction)
+        self.box_coder = BoxCoder(bbox_reg_weights or (10.0, 10.0, 5.0, 5.0))
         self.box_roi_pool = box_roi_pool
         self.box_head = box_head
         self.box_predictor = box_predictor
@@ -98,6 +100,42 @@ class RoIHeads(nn.Module):
         """Whether the model predicts keypoints."""
         return None not in (self.keypoint_roi_pool, self.keypoint_head, self.keypoint_predictor)
 
+    @property
+    def sampler(self) -> BalancedSampler:
+        """``fg_bg_sampler``, which chooses the proposals to train on."""
+        return self.fg_bg_sampler
+
+    def is_unchanged(self) -> bool:
+        """Whether all images can be done at once: no program has replaced a method or a part."""
+        methods = ("forward", "postprocess_detections")
+        return is_unchanged(self, RoIHeads, methods) and type(self.box_coder) is BoxCoder
+
+    def forward(
+        self,
+        features: Features,
+        proposals: Sequence[Tensor],
+        image_shapes: list[Size],
+        targets: Sequence[Target] | None = None,
+    ) -> tuple[list[Target], dict[str, Tensor]]:
+        """Return the detections of each image, in evaluation, and the losses, in training; the other is empty.
+
+        All methods and attributes of torchvision's heads are there. A program that replaces one is followed.
+        """
+        if self.training:
+            self.check_targets(targets)
+            assert targets is not None
+            return [], self.losses(features, proposals, image_shapes, targets)
+        pooled = self.box_head(self.box_roi_pool(features, list(proposals), image_shapes))
+        logits, deltas = self.box_predictor(pooled)
+        columns = self.postprocess_detections(logits, deltas, proposals, image_shapes)
+        result = [dict(zip(("boxes", "scores", "labels"), image, strict=True)) for image in zip(*columns, strict=True)]
+        result = [{name: image[name] for name in ("boxes", "labels", "scores")} for image in result]
+        if self.has_mask():
+            self.add_masks(result, features, image_shapes)
+        if self.has_keypoint():
+            self.add_keypoints(result, features, image_shapes)
+        return result, {}
+
     # Training ---------------------------------------------------------------------------------------------------------
 
     def losses(
@@ -116,11 +154,11 @@ class RoIHeads(nn.Module):
         targets : list of N dict
             Objects of each image.
         """
-        chosen = [self.sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        boxes, matches, labels, offsets = (list(column) for column in zip(*chosen, strict=True))
+        boxes, matches, labels, offsets = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, boxes, image_sizes))
         class_logits, box_deltas = self.box_predictor(pooled)
-        losses = box_losses(class_logits, box_deltas, torch.cat(labels), torch.cat(offsets))
+        loss_classifier, loss_box_reg = fastrcnn_loss(class_logits, box_deltas, labels, offsets)
+        losses = {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
         if not (self.has_mask() or self.has_keypoint()):
             return losses
         positive = [label > 0 for label in labels]
@@ -136,30 +174,72 @@ class RoIHeads(nn.Module):
             losses["loss_keypoint"] = keypoint_loss(logits, boxes, [t["keypoints"] for t in targets], matches)
         return losses
 
-    def sample(self, proposals: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sample training examples from the proposals and the true boxes of one image.
+    def check_targets(self, targets: Sequence[Target] | None) -> None:
+        """Raise ValueError unless there are targets with all that the heads are trained on."""
+        if targets is None:
+            raise ValueError("targets must be given in training")
+        keys = ["boxes", "labels", *["masks"] * self.has_mask(), *["keypoints"] * self.has_keypoint()]
+        for index, target in enumerate(targets):
+            for key in keys:
+                if key not in target:
+                    raise ValueError(f"targets[{index}] must have {key!r}, has {sorted(target)}")
+
+    def add_gt_proposals(self, proposals: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Return the proposals of each image and its true boxes behind them."""
+        return [torch.cat(pair) for pair in zip(proposals, gt_boxes, strict=True)]
+
+    def assign_targets_to_proposals(
+        self, proposals: Sequence[Tensor], gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the object (M,) that each proposal is matched to, 0 if none, and its class: 0 background, -1 neither.
+
+        Parameters
+        ----------
+        proposals : list of Tensor (M, 4)
+            Of each image.
+        gt_boxes, gt_labels : list of Tensor (G, 4), and of Tensor (G,)
+            Objects of each image.
+        """
+        matches, labels = [], []
+        for boxes, gt, classes in zip(proposals, gt_boxes, gt_labels, strict=True):
+            if len(gt):
+                found = match(gt, boxes, self.box_similarity, self.proposal_matcher)
+                label = torch.where(found >= 0, classes[found.clamp(min=0)], found + 1)
+            else:  # all background
+                found = label = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+            matches.append(found.clamp(min=0))
+            labels.append(label)
+        return matches, labels
+
+    def subsample(self, labels: Sequence[Tensor]) -> list[Tensor]:
+        """Return the indices, ascending, of the proposals of each image to train on."""
+        return [torch.where(yes | no)[0] for yes, no in zip(*self.fg_bg_sampler(list(labels)), strict=True)]
+
+    def select_training_samples(
+        self, proposals: Sequence[Tensor], targets: Sequence[Target]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Sample training examples from the proposals (M, 4) and the true boxes of each image.
 
         Returns
         -------
-        boxes : Tensor (S, 4)
-        matches : Tensor (S,)
+        boxes : list of Tensor (S, 4)
+        matches : list of Tensor (S,)
             Index of the object that each is matched to; 0 for background.
-        labels : Tensor (S,)
+        labels : list of Tensor (S,)
             Class of that object; 0 for background.
-        offsets : Tensor (S, 4)
+        offsets : list of Tensor (S, 4)
             From the box to that object; meaningless for background.
         """
-        gt = target["boxes"].to(proposals.dtype)
-        boxes = torch.cat([proposals, gt])
-        matches = match_boxes(gt, boxes, self.fg_iou_thresh, self.bg_iou_thresh, False)
-        if len(gt):
-            labels = torch.where(matches >= 0, target["labels"][matches.clamp(min=0)], matches + 1)
-        else:
-            labels = torch.zeros_like(matches)  # all background
-            gt = gt.new_zeros(1, 4)
-        sampled = torch.cat(self.sampler(labels)).sort().values
-        boxes, matches, labels = boxes[sampled], matches[sampled].clamp(min=0), labels[sampled]
-        return boxes, matches, labels, encode_boxes(gt[matches], boxes, self.bbox_reg_weights)
+        self.check_targets(targets)
+        gt = [target["boxes"].to(rows.dtype) for rows, target in zip(proposals, targets, strict=True)]
+        boxes = self.add_gt_proposals(proposals, gt)
+        matches, labels = self.assign_targets_to_proposals(boxes, gt, [target["labels"] for target in targets])
+        matched = []
+        for image, sampled in enumerate(self.subsample(labels)):
+            boxes[image], labels[image] = boxes[image][sampled], labels[image][sampled]
+            matches[image] = matches[image][sampled]
+            matched.append((gt[image] if len(gt[image]) else gt[image].new_zeros(1, 4))[matches[image]])
+        return boxes, matches, labels, self.box_coder.encode(matched, boxes)
 
     # Inference --------------------------------------------------------------------------------------------------------
 
@@ -208,6 +288,39 @@ class RoIHeads(nn.Module):
             self.add_keypoints(result, features, image_sizes)
         return result, count
 
+    def postprocess_detections(
+        self, class_logits: Tensor, box_regression: Tensor, proposals: Sequence[Tensor], image_shapes: list[Size]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Return boxes (D_i, 4), scores (D_i,) and labels (D_i,) of each image, by descending score.
+
+        Parameters
+        ----------
+        class_logits, box_regression : Tensor (K, classes), (K, 4 classes)
+            Predictions for the proposals of all images.
+        proposals : list of Tensor (M_i, 4)
+            Of each image, K in all.
+        image_shapes : list of (height, width)
+            Boxes are clipped to them.
+        """
+        dtype, classes = proposals[0].dtype, class_logits.shape[-1]
+        lengths = [len(rows) for rows in proposals]
+        moves = box_regression.to(dtype).view(len(box_regression), -1, 4)
+        if moves.shape[1] == 1:  # the same for every class
+            moves = moves.expand(-1, classes, -1)
+
+        def padded(rows: Sequence[Tensor]) -> Tensor:
+            return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+        probability = class_logits.to(dtype).softmax(-1)
+        boxes, scores, labels, count = self.suppress(
+            padded(probability.split(lengths)), padded(moves.split(lengths)), padded(proposals), image_shapes
+        )
+        numbers = count.tolist()
+        boxes_, scores_, labels_ = (
+            [rows[:number] for rows, number in zip(column, numbers, strict=True)] for column in (boxes, scores, labels)
+        )
+        return boxes_, scores_, labels_
+
     def suppress(
         self, scores: Tensor, deltas: Tensor, proposals: Tensor, image_sizes: list[Size]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -235,7 +348,10 @@ class RoIHeads(nn.Module):
         row, label = place // max(classes - 1, 1), place % max(classes - 1, 1) + 1
         moves = gather_rows(deltas.flatten(1, 2), row * classes + label)
         boxes = decode_boxes(
-            moves.flatten(0, 1), gather_rows(proposals, row).flatten(0, 1), self.bbox_reg_weights
+            moves.flatten(0, 1),
+            gather_rows(proposals, row).flatten(0, 1),
+            self.box_coder.weights,
+            self.box_coder.bbox_xform_clip,
         ).view(moves.shape)
         boxes = torch.stack([clip_boxes_to_image(b, size) for b, size in zip(boxes, image_sizes, strict=True)])
         wide = (boxes[..., 2:] - boxes[..., :2] >= self.min_size).all(-1)

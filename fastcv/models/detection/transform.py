@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastcv.ops.paste_masks import paste_masks
 
-__all__ = ["DetectionTransform", "ImageList", "resize_boxes", "resize_keypoints"]
+__all__ = ["DetectionTransform", "GeneralizedRCNNTransform", "ImageList", "resize_boxes", "resize_keypoints"]
 
 Size = tuple[int, int]
 Target = dict[str, Tensor]
@@ -35,6 +35,10 @@ class ImageList:
 
     tensors: Tensor
     image_sizes: list[Size]
+
+    def to(self, device: torch.device | str) -> ImageList:
+        """Return the same on a device."""
+        return ImageList(self.tensors.to(device), self.image_sizes)
 
 
 class DetectionTransform(nn.Module):
@@ -86,15 +90,14 @@ class DetectionTransform(nn.Module):
         targets : sequence of dict, optional
             One dictionary per image, with boxes (N, 4) and, optionally, masks (N, H, W) and keypoints (N, K, 3).
         """
-        resized, sizes = [], []
+        resized = []
         moved: list[Target] | None = None if targets is None else []
         for index, image in enumerate(images):
-            size = self.resized_size(image.shape[-2], image.shape[-1])
-            resized.append(self.resize(self.normalize(image), size))
-            sizes.append(size)
-            if moved is not None and targets is not None:
-                moved.append(_resize_target(targets[index], _size_of(image), size))
-        return ImageList(self.batch(resized), sizes), moved
+            image, target = self.resize(self.normalize(image), None if targets is None else dict(targets[index]))
+            resized.append(image)
+            if moved is not None and target is not None:
+                moved.append(target)
+        return ImageList(self.batch_images(resized, self.size_divisible), [_size_of(image) for image in resized]), moved
 
     def normalize(self, image: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation, channel by channel.
@@ -110,8 +113,7 @@ class DetectionTransform(nn.Module):
         if self.training:
             if self._skip_resize:
                 return height, width
-            # The same random number as torchvision's, so that the same seed gives the same sizes.
-            shortest = self.min_size[int(torch.empty(1).uniform_(0.0, float(len(self.min_size))).item())]
+            shortest = self.torch_choice(self.min_size)
         if self.fixed_size is not None:
             return self.fixed_size[1], self.fixed_size[0]
         scale = min(shortest / min(height, width), self.max_size / max(height, width))
@@ -123,47 +125,68 @@ class DetectionTransform(nn.Module):
             )
         return size
 
-    def resize(self, image: Tensor, size: Size) -> Tensor:
-        """Resize (..., C, H, W) bilinearly."""
-        if size == _size_of(image):
-            return image
-        batch = image if image.dim() == 4 else image[None]
-        resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False)
-        return resized if image.dim() == 4 else resized[0]
+    def torch_choice(self, k: Sequence[int]) -> int:
+        """Return one of ``k`` at random. The same seed gives the same as in torchvision."""
+        return k[int(torch.empty(1).uniform_(0.0, float(len(k))).item())]
 
-    def batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Copy images into one zero tensor whose height and width are multiples of ``size_divisible``."""
-        height, width = (
-            math.ceil(max(image.shape[axis] for image in images) / self.size_divisible) * self.size_divisible
-            for axis in (-2, -1)
-        )
-        first = images[0]
-        batch = first.new_zeros(len(images), first.shape[0], height, width)
-        for place, image in zip(batch, images, strict=True):
-            place[:, : image.shape[1], : image.shape[2]] = image
+    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
+        """Resize an image (C, H, W), and its target with it, to the size that it should have."""
+        before = _size_of(image)
+        size = self.resized_size(*before)
+        return resize_images(image, size), None if target is None else _resize_target(target, before, size)
+
+    def batch_images(self, images: Sequence[Tensor], size_divisible: int = 32) -> Tensor:
+        """Copy images (C, H, W) into one zero tensor whose height and width are multiples of ``size_divisible``."""
+        _, height, width = self.max_by_axis([image.shape for image in images])
+        height, width = (math.ceil(side / size_divisible) * size_divisible for side in (height, width))
+        batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
+        for index, image in enumerate(images):  # not by views: they could not be written where gradients are recorded
+            batch[index, :, : image.shape[1], : image.shape[2]] = image
         return batch
 
-    @staticmethod
-    def postprocess(detections: Sequence[Target], image_sizes: Sequence[Size], sizes: Sequence[Size]) -> None:
-        """Convert detections from pixels of the batch to pixels of the original images, in place.
+    def max_by_axis(self, the_list: Sequence[Sequence[int]]) -> list[int]:
+        """Return the largest size along each axis."""
+        return [max(sizes) for sizes in zip(*the_list, strict=True)]
+
+    def postprocess(
+        self, result: list[Target], image_shapes: Sequence[Size], original_image_sizes: Sequence[Size]
+    ) -> list[Target]:
+        """Convert detections from pixels of the batch to pixels of the original images, in place, and return them.
+
+        In training nothing is changed.
 
         Parameters
         ----------
-        detections : sequence of dict
+        result : list of dict
             With boxes (D, 4) and, optionally, masks (D, 1, M, M), which are pasted into the image, and keypoints
             (D, K, 3).
-        image_sizes, sizes : sequence of (height, width)
+        image_shapes, original_image_sizes : sequence of (height, width)
             Sizes of the resized and of the original images.
         """
-        for image, resized, size in zip(detections, image_sizes, sizes, strict=True):
+        if self.training:
+            return result
+        for image, resized, size in zip(result, image_shapes, original_image_sizes, strict=True):
             image["boxes"] = resize_boxes(image["boxes"], resized, size)
             if "masks" in image:
                 image["masks"] = paste_masks(image["masks"], image["boxes"], size)
             if "keypoints" in image:
                 image["keypoints"] = resize_keypoints(image["keypoints"], resized, size)
+        return result
 
     def extra_repr(self) -> str:
         return f"min_size={self.min_size}, max_size={self.max_size}, mean={self.image_mean}, std={self.image_std}"
+
+
+GeneralizedRCNNTransform = DetectionTransform
+
+
+def resize_images(images: Tensor, size: Size) -> Tensor:
+    """Resize (..., C, H, W) bilinearly."""
+    if size == _size_of(images):
+        return images
+    batch = images if images.dim() == 4 else images[None]
+    resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False)
+    return resized if images.dim() == 4 else resized[0]
 
 
 def _size_of(image: Tensor) -> Size:
