@@ -206,6 +206,10 @@ def _pool_levels(self: Any, *arguments: Any) -> Tensor:
 
 
 def _make_anchors(self: Any, *arguments: Any) -> list[Tensor]:
+    from torchvision.models.detection.anchor_utils import AnchorGenerator as Theirs
+
     from fastcv.models.detection.anchor_generator import AnchorGenerator
 
+    if type(self).grid_anchors is not Theirs.grid_anchors or "grid_anchors" in vars(self):  # a program's own
+        return _torchvisions["AnchorGenerator.forward"](self, *arguments)  # type: ignore[no-any-return]
     return AnchorGenerator.forward(self, *arguments)

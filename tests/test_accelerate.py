@@ -308,3 +308,12 @@ def test_own_similarity_and_matcher_get_what_they_are_promised(detection: Module
     gt, labels = [target[0]["boxes"]], [target[0]["labels"]]
     expected, actual = both(lambda: model.roi_heads.assign_targets_to_proposals(anchors, gt, labels))
     assert torch.equal(actual[1][0], expected[1][0])
+
+
+def test_own_anchors_are_used(detection: ModuleType) -> None:
+    model = small_model(detection).eval()
+    own = model.rpn.anchor_generator.grid_anchors
+    model.rpn.anchor_generator.grid_anchors = lambda *arguments: [anchors + 3 for anchors in own(*arguments)]
+    with torch.no_grad():
+        expected, actual = both(lambda: model([torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))]))
+    torch.testing.assert_close(actual[0]["boxes"], expected[0]["boxes"], rtol=1e-4, atol=1e-2)

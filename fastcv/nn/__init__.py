@@ -23,6 +23,7 @@ from fastcv.nn.roi_pool import RoIPool
 from fastcv.nn.stochastic_depth import StochasticDepth
 from fastcv.nn.unpool import UnpoolBedOfNails, UnpoolNearest
 from fastcv.nn.upsample_bilinear2d import UpsampleBilinear2d
+from fastcv.ops._scripting import refuse_to_script
 
 __all__ = [
     "MLP",
@@ -54,6 +55,26 @@ __all__ = [
     "UnpoolNearest",
     "UpsampleBilinear2d",
 ]
+
+refuse_to_script(
+    (
+        ConvTranspose1d,
+        ConvTranspose2d,
+        ConvTranspose3d,
+        FeaturePyramidNetwork,
+        FrozenBatchNorm2d,
+        MaxPool2d,
+        MaxUnpool2d,
+        MultiScaleRoIAlign,
+        PSRoIAlign,
+        PSRoIPool,
+        RoIAlign,
+        RoIPool,
+        UnpoolBedOfNails,
+        UnpoolNearest,
+        UpsampleBilinear2d,
+    )
+)
 
 # Parts of detectors that used to be here. They are found on demand: importing this package loads no model.
 _MOVED_TO_DETECTION = frozenset({

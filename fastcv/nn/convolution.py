@@ -13,6 +13,7 @@ __all__ = ["convolve"]
 # calls. On a CPU those two passes over each feature map are a quarter of a ResNet's time.
 _unary: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 _binary: Any = getattr(getattr(torch.ops.mkldnn, "_convolution_pointwise_", None), "binary", None)
+_is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 def _can_fuse(x: Tensor, weight: Tensor) -> bool:
@@ -23,6 +24,7 @@ def _can_fuse(x: Tensor, weight: Tensor) -> bool:
         and weight.dtype is torch.float32
         and _binary is not None
         and not torch.compiler.is_compiling()
+        and not _is_tracing()
         and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()

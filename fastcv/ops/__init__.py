@@ -8,6 +8,7 @@ from typing import Any
 
 from fastcv.ops._build import build_info
 from fastcv.ops._layers import LAYERS, found_in_nn
+from fastcv.ops._scripting import refuse_to_script
 from fastcv.ops.anchors import anchor_grid, decode_anchors
 from fastcv.ops.ball_query import ball_query
 from fastcv.ops.box_coding import decode_boxes, encode_boxes
@@ -118,6 +119,8 @@ for _path in (
     "poolers",
 ):
     import_module(f"{__name__}.{_path}")
+
+refuse_to_script(globals()[_name] for _name in __all__)
 
 
 def __getattr__(name: str) -> Any:

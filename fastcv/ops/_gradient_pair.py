@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from torch import Tensor
@@ -13,7 +13,12 @@ __all__ = ["define_with_gradient_pair"]
 
 
 def define_with_gradient_pair(
-    name: str, first: str, second: str, options: str, fake: Callable[..., Any]
+    name: str,
+    first: str,
+    second: str,
+    options: str,
+    fake: Callable[..., Any],
+    autocast: Mapping[str, str] | None = None,
 ) -> Callable[..., Any]:
     """Declare ``name(first, second, *options) -> Tensor`` and ``name_backward``; return the call of the first.
 
@@ -28,8 +33,8 @@ def define_with_gradient_pair(
         Names of the two tensors.
     options
         The rest of the schema, such as ``"int kind, float eps"``.
-    fake
-        As :func:`define` takes it.
+    fake, autocast
+        As :func:`define` takes them.
     """
 
     def fake_backward(grad: Tensor, a: Tensor, b: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -59,4 +64,5 @@ def define_with_gradient_pair(
         f"{name}(Tensor {first}, Tensor {second}, {options}) -> Tensor",
         fake=fake,
         gradient=Gradient((first, second), save, differentiate),
+        autocast=autocast,
     )

@@ -19,7 +19,12 @@ def _fake(inputs: Tensor, targets: Tensor, *_: Any) -> Tensor:
 
 
 _sigmoid_focal_loss = define_with_gradient_pair(
-    "sigmoid_focal_loss", "inputs", "targets", "float alpha, float gamma", _fake
+    "sigmoid_focal_loss",
+    "inputs",
+    "targets",
+    "float alpha, float gamma",
+    _fake,
+    autocast={"cpu": "float32", "cuda": "float32"},
 )
 
 
@@ -44,7 +49,7 @@ def sigmoid_focal_loss(
     Returns
     -------
     Tensor (...), or () when reduced
-        In the dtype that torch promotes both to. The mean of nothing is NaN.
+        In the dtype that torch promotes both to; under ``torch.autocast`` float32. The mean of nothing is NaN.
 
     Raises
     ------

@@ -23,6 +23,7 @@ from fastcv.models.detection.transform import (
 )
 from fastcv.nn.blocks import ConvNormActivation
 from fastcv.nn.conv_transpose import ConvTranspose2d
+from fastcv.ops._scripting import refuse_to_script
 
 __all__ = ["GeneralizedRCNN"]
 
@@ -200,6 +201,9 @@ class GeneralizedRCNN(nn.Module):
         detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
         self.transform.postprocess(detections, batch.image_sizes, sizes)
         return detections, count
+
+
+refuse_to_script([GeneralizedRCNN])
 
 
 def _is_unchanged(part: nn.Module, kind: type[RegionProposalNetwork] | type[RoIHeads]) -> bool:

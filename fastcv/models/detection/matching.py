@@ -97,4 +97,4 @@ def is_unchanged(part: Any, kind: type, methods: Sequence[str]) -> bool:
     if not isinstance(part, kind) or any(getattr(own, name) is not getattr(kind, name) for name in methods):
         return False
     hooked = isinstance(part, nn.Module) and (part._forward_hooks or part._forward_pre_hooks)
-    return not hooked and vars(part).keys().isdisjoint(methods)
+    return not hooked and not any(name in part.__dict__ for name in methods)
