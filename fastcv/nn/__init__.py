@@ -12,6 +12,7 @@ from fastcv.nn.blocks import (
     SqueezeExcitation,
 )
 from fastcv.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from fastcv.nn.deform_conv2d import DeformConv2d
 from fastcv.nn.drop_block import DropBlock2d, DropBlock3d
 from fastcv.nn.feature_pyramid import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from fastcv.nn.max_pool2d import MaxPool2d, MaxUnpool2d
@@ -33,6 +34,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "DeformConv2d",
     "DropBlock2d",
     "DropBlock3d",
     "ExtraFPNBlock",

@@ -17,6 +17,7 @@ from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
 from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
+from fastcv.ops.deform_conv2d import deform_conv2d
 from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.drop_block import drop_block2d, drop_block3d
 from fastcv.ops.farthest_point_sample import farthest_point_sample
@@ -61,6 +62,7 @@ __all__ = [
     "conv_transpose_matrix",
     "decode_anchors",
     "decode_boxes",
+    "deform_conv2d",
     "devoxelize",
     "distance_box_iou",
     "distance_box_iou_loss",

@@ -6,6 +6,7 @@ from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.conv_transpose import conv_transpose
+from fastcv.reference.deform_conv2d import deform_conv2d
 from fastcv.reference.devoxelize import devoxelize
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
@@ -45,6 +46,7 @@ __all__ = [
     "conv_transpose",
     "decode_anchors",
     "decode_boxes",
+    "deform_conv2d",
     "devoxelize",
     "distance_box_iou",
     "distance_box_iou_loss",
