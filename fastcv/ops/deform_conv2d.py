@@ -76,9 +76,9 @@ def _refuse(*_: Any) -> NoReturn:
 
 
 _deform_conv2d_backward = define(
-    "deform_conv2d_backward(Tensor grad_output, Tensor input, Tensor offset, Tensor weight, Tensor? mask, int[] stride, "
-    "int[] padding, int[] dilation, bool needs_input, bool needs_offset, bool needs_weight, bool needs_mask) -> "
-    "(Tensor, Tensor, Tensor, Tensor)",
+    "deform_conv2d_backward(Tensor grad_output, Tensor input, Tensor offset, Tensor weight, Tensor? mask, "
+    "int[] stride, int[] padding, int[] dilation, bool needs_input, bool needs_offset, bool needs_weight, "
+    "bool needs_mask) -> (Tensor, Tensor, Tensor, Tensor)",
     fake=_fake_backward,
     gradient=Gradient(("grad_output", "input", "offset", "weight", "mask"), _save_nothing, _refuse),
 )

@@ -107,8 +107,8 @@ CASES = [
                 Bad(
                     {"offset": doubles(2, channels, 3, 7)},
                     ValueError,
-                    "offset must have 2 * offset groups * kH * kW channels, a multiple of 12 by a divisor of C = 4, got "
-                    f"shape (2, {channels}, 3, 7)",
+                    "offset must have 2 * offset groups * kH * kW channels, a multiple of 12 by a divisor of C = 4, "
+                    f"got shape (2, {channels}, 3, 7)",
                 )
                 for channels in (0, 8, 25, 36)
             ),
@@ -137,6 +137,11 @@ CASES = [
                 {"padding": 2**40},
                 ValueError,
                 f"padding must be from 0 to 2^31 - 1 along each axis, got {(2**40, 2**40)}",
+            ),
+            Bad(
+                {"padding": 2**20},
+                ValueError,
+                "padding and stride must give fewer than 2^31 output positions per image, got (1048578, 2097157)",
             ),
             Bad({"dilation": (1, 0)}, ValueError, "dilation must be positive, got (1, 0)"),
             Bad(

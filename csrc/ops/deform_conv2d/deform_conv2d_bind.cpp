@@ -81,6 +81,10 @@ DeformGeometry make_deform_geometry(const TensorView& input, const TensorView& o
   if (g.y.output < 1 || g.x.output < 1) {
     refuse("input", "be at least as large with its padding as the dilated kernel", "shape " + describe_shape(input));
   }
+  const int64_t size[] = {g.y.output, g.x.output};
+  if (g.y.output > kMostDeformSize / g.x.output) {
+    refuse("padding and stride", "give fewer than 2^31 output positions per image", describe_sizes(size, 2));
+  }
   const int64_t per_group = 2 * kernel_y * kernel_x;
   g.offset_groups = offset.shape[1] / per_group;
   if (g.offset_groups < 1 || offset.shape[1] % per_group != 0 || g.in_channels % g.offset_groups != 0) {

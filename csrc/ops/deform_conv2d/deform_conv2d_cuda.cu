@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(kTileThreads) input_kernel(DeformConv2dBackwar
 
 // Grid: (tile of output channels, tile of channels, group and kernel element) x pieces along x.
 template <class T>
-__global__ void __launch_bounds__(kTileThreads) weight_kernel(DeformConv2dBackwardParams p, int64_t pieces) {
+__global__ void __launch_bounds__(kTileThreads, 2) weight_kernel(DeformConv2dBackwardParams p, int64_t pieces) {
   using A = Accumulate<T>;
   FASTCV_SHARED(A, rows, kTileSide * kTilePitch);
   FASTCV_SHARED(A, columns, kTileDepth * kTileSide);

@@ -30,10 +30,14 @@ __device__ Place<Accumulate<T>> find_place(const DeformGeometry& g, int64_t n, i
   using A = Accumulate<T>;
   const int64_t positions = g.positions(), index = (n * g.offset_groups + d) * g.taps() + tap;
   const T* const offset = static_cast<const T*>(g.offset) + 2 * index * positions + p;
-  const int64_t base_y = p / g.x.output * g.y.stride - g.y.padding, base_x = p % g.x.output * g.x.stride - g.x.padding;
+  // The binding has refused 2^31 positions and more.
+  const uint32_t position = static_cast<uint32_t>(p), across = static_cast<uint32_t>(g.x.output);
+  const uint32_t element = static_cast<uint32_t>(tap), kernel_x = static_cast<uint32_t>(g.x.kernel);
+  const int64_t base_y = position / across * g.y.stride - g.y.padding;
+  const int64_t base_x = position % across * g.x.stride - g.x.padding;
   // In the order of the CPU kernels, for the same places.
-  const A y = static_cast<A>(base_y) + static_cast<A>(tap / g.x.kernel * g.y.dilation) + to_float(offset[0]);
-  const A x = static_cast<A>(base_x) + static_cast<A>(tap % g.x.kernel * g.x.dilation) + to_float(offset[positions]);
+  const A y = static_cast<A>(base_y) + static_cast<A>(element / kernel_x * g.y.dilation) + to_float(offset[0]);
+  const A x = static_cast<A>(base_x) + static_cast<A>(element % kernel_x * g.x.dilation) + to_float(offset[positions]);
   Place<A> place;
   const bool after = kGradient ? y >= A(-1) && x >= A(-1) : y > A(-1) && x > A(-1);  // false for a NaN
   place.inside = after && y < static_cast<A>(g.y.input) && x < static_cast<A>(g.x.input);
@@ -92,7 +96,7 @@ struct ProductTile {
 
   // rows [kTileSide][kTilePitch], columns [kTileDepth][kTileSide]
   __device__ void add(const A* rows, const A* columns) {
-#pragma unroll 2
+#pragma unroll(sizeof(A) == 8 ? 1 : 4)
     for (int k = 0; k < kTileDepth; ++k) {
       A a[4], b[4];
 #pragma unroll
