@@ -89,6 +89,7 @@ PROBLEMS = {
 }
 LARGE = {
     "blocks of positions": {"input": (2, 18, 23, 31), "weight": (10, 9, 3, 3), "padding": 1, "offset_groups": 2},
+    "many images": {"input": (70, 3, 4, 3), "weight": (2, 3, 2, 2), "offset_groups": 3},
     "fewer rows": {"input": (1, 1300, 8, 9), "weight": (20, 1300, 2, 2)},
 }
 

@@ -127,21 +127,25 @@ class Backward {
     parallel_for(blocks * taps_, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) pack(block(i / taps_), i % taps_, packed.as<A>() + i * packed_step);
     });
-    // [block of the offset group][image, offset group, kernel element][mask, y, x][position]
-    const int64_t places = g_.batch * g_.offset_groups * taps_;
+    // [block of the offset group][image, offset group, kernel element][mask, y, x][position], a few images at a time
+    constexpr int64_t kTasks = 64;
+    const int64_t images = least(g_.batch, ceil_div(kTasks, blocks)), places = images * g_.offset_groups * taps_;
     const Scratch partial(bytes_of<A>(per_group, places, 3, positions_));
-    parallel_for(g_.batch * blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / blocks, index = i % blocks;
-        const Block chosen = block(index);
-        A* const there = partial.as<A>() +
-                         ((index % per_group * g_.batch + n) * g_.offset_groups + chosen.d) * taps_ * 3 * positions_;
-        spread_block(n, chosen, packed.as<A>() + index * taps_ * packed_step, packed_step, map, gradient, there);
-      }
-    });
-    parallel_for(places, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) sum_places(i, per_group, places, partial.as<A>());
-    });
+    for (int64_t first = 0; first < g_.batch; first += images) {
+      const int64_t count = least(images, g_.batch - first), before = first * g_.offset_groups * taps_;
+      parallel_for(count * blocks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t n = i / blocks, index = i % blocks;
+          const Block chosen = block(index);
+          const int64_t row = (index % per_group * images + n) * g_.offset_groups + chosen.d;
+          spread_block(first + n, chosen, packed.as<A>() + index * taps_ * packed_step, packed_step, map, gradient,
+                       partial.as<A>() + row * taps_ * 3 * positions_);
+        }
+      });
+      parallel_for(count * g_.offset_groups * taps_, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) sum_places(i, before, per_group, places, partial.as<A>());
+      });
+    }
   }
 
   void pack(const Block& block, int64_t tap, A* packed) const {
@@ -229,8 +233,9 @@ class Backward {
     });
   }
 
-  // Sums what the blocks of an offset group give to one kernel element, for all positions.
-  void sum_places(int64_t index, int64_t blocks, int64_t places, const A* partial) const {
+  // Sums what the blocks of an offset group give to one kernel element, for all positions. `before` such elements of
+  // other images come before those of these.
+  void sum_places(int64_t index, int64_t before, int64_t blocks, int64_t places, const A* partial) const {
     const int64_t size = 3 * positions_;
     const auto write = [&](int64_t which, T* target) {
       const A* const first = partial + index * size + which * positions_;
@@ -240,9 +245,9 @@ class Backward {
         target[i] = from_float<T>(sum);
       }
     };
-    if (p_.grad_mask != nullptr) write(0, static_cast<T*>(p_.grad_mask) + index * positions_);
+    if (p_.grad_mask != nullptr) write(0, static_cast<T*>(p_.grad_mask) + (before + index) * positions_);
     if (p_.grad_offset != nullptr) {
-      T* const target = static_cast<T*>(p_.grad_offset) + 2 * index * positions_;
+      T* const target = static_cast<T*>(p_.grad_offset) + 2 * (before + index) * positions_;
       write(1, target);
       write(2, target + positions_);
     }

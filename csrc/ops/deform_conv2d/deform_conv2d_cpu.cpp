@@ -77,16 +77,14 @@ class Forward {
   void run() const {
     const int64_t positions = g_.positions(), blocks = ceil_div(positions, size_.rows);
     parallel_for(g_.batch * blocks, 1, [&](int64_t begin, int64_t end) {
-      const int64_t channels = greatest(g_.in_channels, int64_t{1}), padded = size_.rows + kRowsPadding;
-      const Scratch columns(bytes_of<A>(padded, size_.taps, channels));
+      const int64_t channels = greatest(g_.in_channels, int64_t{1});
+      const Scratch columns(bytes_of<A>(size_.rows, size_.taps, channels));
       const Scratch sums(bytes_of<A>(size_.rows, g_.out_channels));
       const Scratch places(Samples<A>::bytes(size_.rows));
       const Scratch zeros(bytes_of<A>(channels));
-      const Scratch pointers(bytes_of<A*>(size_.taps, padded));
+      const Scratch pointers(bytes_of<A*>(size_.taps, size_.rows + kRowsPadding));
       Samples<A> samples(places.as<A>(), size_.rows);
       for (int64_t c = 0; c < channels; ++c) zeros.as<A>()[c] = A(0);
-      // Rows past the last are multiplied and thrown away.
-      for (int64_t i = 0; i < padded * size_.taps * channels; ++i) columns.as<A>()[i] = A(0);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t n = i / blocks, first = i % blocks * size_.rows, rows = least(size_.rows, positions - first);
         samples.start(g_, first, rows);
@@ -121,12 +119,13 @@ class Forward {
     RowSpan spans[kMaxGemmSegments];
     for (int64_t t = 0; t < count; ++t) {
       firsts[t] = (tap + t) * in_channels_;
-      spans[t] = {0, padded};
+      spans[t] = {0, rows};
     }
     for (int64_t group = 0; group < g_.groups; ++group) {
       for (int64_t t = 0; t < count; ++t) {
         for (int64_t i = 0; i < padded; ++i) {
-          pointers[t * padded + i] = columns + i * row_step + t * g_.in_channels + group * in_channels_;
+          pointers[t * padded + i] =
+              columns + least(i, rows - 1) * row_step + t * g_.in_channels + group * in_channels_;
         }
       }
       GemmRows<A> gemm{};
