@@ -172,9 +172,11 @@ def test_without_offsets_it_is_a_convolution(backend: Any) -> None:
     assert distance(output, expected) < 1e-14
 
 
-def one_sample(backend: Any, y: float, x: float, mask: float = 1.0, far: float = 1.0) -> tuple[float, list[float]]:
+def one_sample(
+    backend: Any, y: float, x: float, mask: float = 1.0, near: float = 1.0, far: float = 1.0
+) -> tuple[float, list[float]]:
     """A kernel of one element at one position of a 2 x 3 map: what it reads, and the gradient of its offset."""
-    input = torch.tensor([[[[1.0, 2.0, 4.0], [8.0, 16.0, far]]]], device=backend.device)
+    input = torch.tensor([[[[near, 2.0, 4.0], [8.0, 16.0, far]]]], device=backend.device)
     offset = torch.tensor([y, x], device=backend.device).reshape(1, 2, 1, 1).requires_grad_()
     masks = torch.tensor(mask, device=backend.device).reshape(1, 1, 1, 1)
     output = deform_conv2d(input, offset, torch.ones(1, 1, 1, 1, device=backend.device), stride=9, mask=masks)
@@ -231,6 +233,8 @@ def test_values_that_are_not_finite_stay_where_they_are_read(backend: Any) -> No
     nan, inf = float("nan"), float("inf")
     assert one_sample(backend, 0.5, 0.5, far=nan)[0] == 6.75
     assert one_sample(backend, -0.5, 0.0, far=inf)[0] == 0.5  # corners outside are zeros, whatever lies near them
+    assert one_sample(backend, -1.0, 0.0, near=inf)[0] == 0.0
+    assert one_sample(backend, 0.0, -1.0, near=inf)[0] == 0.0
     assert one_sample(backend, 1.5, 2.5, far=inf)[0] == inf
     assert one_sample(backend, 0.0, 0.0, mask=inf)[0] == inf
     assert (
