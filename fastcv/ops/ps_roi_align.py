@@ -47,8 +47,9 @@ def ps_roi_align(
     Returns
     -------
     Tensor (K, C, P, Q)
-        In the dtype of ``input``, and channels_last when ``input`` is. Zeros for a box with a coordinate that is not
-        finite, for an inverted one, and for one without height or width where ``sampling_ratio`` is not positive.
+        In the dtype of ``input``, and channels_last when ``input`` is. The result of an inverted box (x2 < x1 or
+        y2 < y1) is mirrored. Zeros for a box with a coordinate that is not finite, and for one that is inverted or
+        without height or width where ``sampling_ratio`` is not positive.
 
     Raises
     ------
@@ -62,8 +63,7 @@ def ps_roi_align(
     Notes
     -----
     Differentiable in ``input``, twice and in forward mode; the gradient is deterministic. ``boxes`` get no gradient.
-    Values are those of ``torchvision.ops.ps_roi_align``, which gives NaN for a box without samples and mirrors an
-    inverted one.
+    Values are those of ``torchvision.ops.ps_roi_align``, which gives NaN for a box without samples.
 
     References
     ----------

@@ -46,8 +46,9 @@ def roi_align(
     Returns
     -------
     Tensor (K, C, P, Q)
-        In the dtype of ``input``, and channels_last when ``input`` is. A box with a coordinate that is not finite, or
-        an inverted one where ``aligned``, gives zeros.
+        In the dtype of ``input``, and channels_last when ``input`` is. A box with a coordinate that is not finite gives
+        zeros. Where ``aligned``, the result of an inverted box (x2 < x1 or y2 < y1) is mirrored, or zeros where
+        ``sampling_ratio`` is not positive.
 
     Raises
     ------

@@ -40,7 +40,8 @@ def _pool_box(
         height, width = height.clamp(min=1), width.clamp(min=1)
     zeros = input.new_zeros(input.shape[1], bins_y, bins_x)
     usable = all(bool(torch.isfinite(value)) for value in (x1, y1, x2, y2, height, width))
-    if not usable or height < 0 or width < 0 or input.shape[2] == 0 or input.shape[3] == 0:
+    is_mirrored = height < 0 or width < 0
+    if not usable or (is_mirrored and sampling_ratio <= 0) or input.shape[2] == 0 or input.shape[3] == 0:
         return zeros
     image = input[int(box[0])]
     ys = _positions(y1, height / bins_y, bins_y, sampling_ratio)

@@ -33,7 +33,8 @@ SPECIAL = [
     *([0, -1, -1, 0, 0], [0, 40, 32, 41, 33], [0, -0.5, -1.5, 2.5, 3.5], [0, 2, 2, 38, 31], [0, 36, 28, 40, 32]),
 ]
 NOT_FINITE = [[0, NAN, 1, 5, 5], [0, 1, INF, 5, INF], [0, -INF, 0, INF, 5], [0, 1, 1, 5, NAN]]
-NO_AREA = [[0, 3, 3, 3, 3], [0, 2, 5, 9, 5], [0, 20, 20, 10, 10], [0, 5, 20, 15, 10]]
+INVERTED = [[0, 20, 20, 10, 10], [0, 5, 20, 15, 10], [1, 90, 5, 60, 30], [1, 130, 95, -40, -30]]
+NO_AREA = [[0, 3, 3, 3, 3], [0, 2, 5, 9, 5], *INVERTED[:2]]
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ def test_equals_torchvision(backend: Any, op: Op, torchvision_ops: Any, dtype: t
             expected_both = with_gradient(peer, input, inner, size, *options)
             actual_both = with_gradient(op.function, input.to(backend.device), inner.to(backend.device), size, *options)
             torch.testing.assert_close(actual_both, expected_both, rtol=tolerance, atol=tolerance)
+    if op.function is ps_roi_align:  # mirrored samples
+        inverted = torch.tensor(INVERTED, dtype=dtype)
+        expected_both = with_gradient(peer, input, inverted, (7, 5), 0.25, 2)
+        actual_both = with_gradient(op.function, input.to(backend.device), inverted.to(backend.device), (7, 5), 0.25, 2)
+        torch.testing.assert_close(actual_both, expected_both, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -94,6 +94,9 @@ def test_agrees_with_torchvision(backend: Any, torchvision_ops: Any, sampling_ra
     outside = [row for kind in ("far outside", "whole image", "on the border") for row in SPECIAL_BOXES[kind]]
     boxes = torch.cat([boxes, torch.tensor(special + outside, dtype=torch.float32)])
     boxes = torch.cat([boxes, torch.tensor([[1.0, -2000, -1000, 3000, 1500]])])  # huge
+    if not aligned or sampling_ratio > 0:  # mirrored samples; where the grid is adaptive torchvision raises an error
+        inverted = [[0, 70, 60, 20, 25], [1, 5, 70, 90, 10], [0, 90, 5, 60, 30], [1, 130, 95, -40, -30]]
+        boxes = torch.cat([boxes, torch.tensor([*SPECIAL_BOXES["inverted"], *inverted])])
     expected = torchvision_ops.roi_align(input, boxes, (7, 5), 0.25, sampling_ratio, aligned)
     weight = random_input(*expected.shape, seed=1, dtype=torch.float32)
     (expected_gradient,) = torch.autograd.grad(expected, input, weight)

@@ -19,7 +19,8 @@ constexpr int64_t kMaxRoiGrid = 65536;
 
 namespace FASTCV_VARIANT {
 
-// The samples of one axis of one RoI lie at start + bin * size + (i + 0.5) * size / grid, for i in [0, grid).
+// The samples of one axis of one RoI lie at start + bin * size + (i + 0.5) * size / grid, for i in [0, grid). Where the
+// box is inverted `size` is negative: its bins are mirrored, as torchvision has it.
 template <class T>
 struct RoiAxis {
   T start;
@@ -30,7 +31,7 @@ struct RoiAxis {
 template <class T>
 struct RoiGeometry {
   RoiAxis<T> y, x;
-  bool empty;  // contributes nothing: a coordinate is not finite, or the box is inverted
+  bool empty;  // contributes nothing: a coordinate is not finite, or the box is inverted and its grid adaptive
 };
 
 template <class T>
@@ -41,7 +42,8 @@ FASTCV_HD RoiAxis<T> roi_axis(T low, T high, T scale, int64_t bins, const RoiSam
   T length = end - start;
   if (!sampling.aligned && length < T(1)) length = T(1);
   // NaN fails every comparison, and only finite numbers give zero when taken from themselves.
-  *valid = length >= T(0) && length - length == T(0) && start - start == T(0) && end - end == T(0);
+  const bool is_finite = length - length == T(0) && start - start == T(0) && end - end == T(0);
+  *valid = is_finite && (length >= T(0) || sampling.sampling_ratio > 0);
   const T size = length / static_cast<T>(bins);
   int64_t grid = sampling.sampling_ratio;
   if (grid <= 0) {
@@ -62,10 +64,11 @@ FASTCV_HD RoiGeometry<T> roi_geometry(const T* box, double spatial_scale, const 
   return {y, x, !(valid_y && valid_x)};
 }
 
+// Sample i of a bin; in ascending order, also of a mirrored one.
 template <class T>
 FASTCV_HD BilinearTap<T> roi_sample(const RoiAxis<T>& axis, int64_t bin, int64_t i, int64_t size) {
-  const T position = axis.start + static_cast<T>(bin) * axis.size +
-                     (static_cast<T>(i) + T(0.5)) * axis.size / static_cast<T>(axis.grid);
+  const T place = static_cast<T>(axis.size < T(0) ? axis.grid - 1 - i : i) + T(0.5);
+  const T position = axis.start + static_cast<T>(bin) * axis.size + place * axis.size / static_cast<T>(axis.grid);
   return bilinear_tap(position, size);
 }
 

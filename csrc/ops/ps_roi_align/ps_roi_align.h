@@ -2,7 +2,7 @@
 // the mean of bilinear samples of a channel of its own.
 //
 // Tensors and edge cases are those of families/roi/position_sensitive.h, boxes and samples those of families/roi/roi.h,
-// `aligned`. An inverted box gives zeros, and so does one without height or width where sampling_ratio is not positive.
+// `aligned`. A box that is inverted or without height or width gives zeros where sampling_ratio is not positive.
 #pragma once
 
 #include "core/cpu_variants.h"

@@ -49,7 +49,8 @@ struct AlignBins {
  private:
   // Errs on the side of too many pixels. Samples are inside up to a pixel beyond the border and read the border there.
   static __device__ void range(const RoiAxis<A>& axis, int bin, int64_t size, int64_t* low, int64_t* high) {
-    const A first = axis.start + static_cast<A>(bin) * axis.size - A(1), last = first + axis.size + A(3);
+    const A start = axis.start + static_cast<A>(bin) * axis.size, end = start + axis.size;
+    const A first = least(start, end) - A(1), last = greatest(start, end) + A(2);
     const A limit = static_cast<A>(size);
     *low = first < A(0) ? 0 : first > limit - A(1) ? size - 1 : static_cast<int64_t>(first);
     *high = last < A(1) ? 1 : last > limit ? size : static_cast<int64_t>(last) + 1;

@@ -15,9 +15,9 @@
 //   pooled[k, c, p, q] = sum_y sum_x  weight_y[k, p, y] * weight_x[k, q, x] * features[b, c, y, x]
 //
 // so the op is linear in the features and `backward` is its transpose. Edge cases, on all devices: a box with a
-// coordinate that is not finite, or with x2 < x1 or y2 < y1 where `aligned`, gives zeros and has no gradient. A batch
-// index outside [0, N) is a ValueError on the CPU; on CUDA, where looking would cost a synchronisation, that RoI gives
-// zeros. Bins so large that they would take more than kMaxRoiGrid samples along an axis take kMaxRoiGrid.
+// coordinate that is not finite gives zeros and has no gradient. One with x2 < x1 or y2 < y1 is, where `aligned`, what
+// torchvision makes of it: mirrored samples, or zeros if sampling_ratio is not positive. A batch index outside [0, N) is
+// a ValueError on the CPU; on CUDA, where looking would cost a synchronisation, that RoI gives zeros. Bins so large that they would take more than kMaxRoiGrid samples along an axis take kMaxRoiGrid.
 #pragma once
 
 #include <math.h>

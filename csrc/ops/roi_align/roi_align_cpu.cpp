@@ -66,8 +66,10 @@ double pixels_covered(const RoiOrder<A>& order, const RoiLevel& level, const Roi
   for (int64_t i = 0; i < order.count(); ++i) {
     const RoiGeometry<A> roi = roi_geometry(boxes + 5 * order[i], level.spatial_scale, p.sampling);
     if (roi.empty) continue;
-    const double rows = static_cast<double>(roi.y.size) * static_cast<double>(p.sampling.pooled_height) + 2;
-    const double columns = static_cast<double>(roi.x.size) * static_cast<double>(p.sampling.pooled_width) + 2;
+    const double size_y = static_cast<double>(greatest(roi.y.size, -roi.y.size));
+    const double size_x = static_cast<double>(greatest(roi.x.size, -roi.x.size));
+    const double rows = size_y * static_cast<double>(p.sampling.pooled_height) + 2;
+    const double columns = size_x * static_cast<double>(p.sampling.pooled_width) + 2;
     const double wide = greatest(columns, kLanes<A>);
     sum += least(rows, height) * least(wide, width);
   }

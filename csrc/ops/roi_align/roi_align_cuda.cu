@@ -216,7 +216,8 @@ constexpr int kPerThread = kTile * kTile * kTileChannels / kBlockSize;
 template <class A>
 FASTCV_HD bool touches(const RoiAxis<A>& axis, int64_t bins, int64_t first) {
   const A end = axis.start + axis.size * static_cast<A>(bins);
-  return end + A(2) >= static_cast<A>(first) && axis.start - A(2) <= static_cast<A>(first + kTile);
+  const A low = least(axis.start, end), high = greatest(axis.start, end);
+  return high + A(2) >= static_cast<A>(first) && low - A(2) <= static_cast<A>(first + kTile);
 }
 
 // weight[bin][pixel] of the tile for bins [bin0, bin0 + kBinChunk), and for each pixel the bins that have any.
