@@ -114,8 +114,6 @@ MMCV = Peer(
         "furthest_point_sample": "fastcv.ops.farthest_point_sample",
         "grouping_operation": "fastcv.ops.group_points",
         "QueryAndGroup": "fastcv.ops.ball_query",
-        "gather_points": "fastcv.ops.group_points",
-        "three_nn": "fastcv.ops.knn",
         "Voxelization": "fastcv.ops.voxelize",
         "voxelization": "fastcv.ops.voxelize",
         "DynamicScatter": "fastcv.ops.voxel_scatter",
@@ -130,8 +128,6 @@ MMCV = Peer(
         "nms": "arguments and result are torchvision's: indices alone",
         "batched_nms": "arguments and result are torchvision's: indices alone",
         "QueryAndGroup": "with `group_points`",
-        "gather_points": "with one neighbour",
-        "three_nn": "with k = 3",
         "conv_transpose2d": "torch's arguments",
         "deform_conv2d": "torchvision's arguments",
     },
@@ -177,7 +173,7 @@ DETECTRON2 = Peer(
 PYTORCH3D = Peer(
     "pytorch3d.ops",
     "0.7",
-    ("fastcv.ops", "fastcv.nn"),
+    ("fastcv.compat.pytorch3d", "fastcv.ops", "fastcv.nn"),
     """
     GraphConv SubdivideMeshes add_pointclouds_to_volumes add_points_features_to_volume_densities_features ball_query
     box3d_overlap convert_pointclouds_to_tensor corresponding_cameras_alignment corresponding_points_alignment
@@ -186,17 +182,6 @@ PYTORCH3D = Peer(
     laplacian norm_laplacian packed_to_padded padded_to_packed sample_farthest_points sample_points_from_meshes
     taubin_smoothing vert_align wmean
     """,
-    others={
-        "knn_points": "fastcv.ops.knn",
-        "knn_gather": "fastcv.ops.group_points",
-        "sample_farthest_points": "fastcv.ops.farthest_point_sample",
-    },
-    notes={
-        "ball_query": "other arguments and results: see its docstring",
-        "knn_points": "other arguments and results",
-        "knn_gather": "channels come first",
-        "sample_farthest_points": "indices alone",
-    },
     reasons={
         **for_all(
             "cameras and geometry, outside the scope",
