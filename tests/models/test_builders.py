@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable
@@ -215,6 +216,14 @@ def test_nothing_is_downloaded(peer: ModuleType, name: str) -> None:
         assert f"curl -LO {enum.url} and pass weights='{file}'" in str(caught.value)
     with pytest.raises(ValueError, match="nothing is downloaded"):
         builder(True)
+    path = importlib.import_module(f"fastcv.models.detection.{name.split('rcnn_')[0]}_rcnn")
+    assert getattr(path, name) is builder
+    own = getattr(path, type(enum).__name__)
+    assert own is getattr(detection, type(enum).__name__)
+    assert [(m.name, m.url) for m in own] == [(m.name, m.value.url) for m in type(enum)]
+    assert own.DEFAULT.url == enum.url
+    with pytest.raises(ValueError, match=f"got {own.__name__}.COCO_V1: nothing is downloaded.*curl -LO {enum.url}"):
+        builder(weights=own.DEFAULT)
     with pytest.raises(
         FileNotFoundError, match=rf"there is no checkpoint nowhere\.pth.*curl -LO {re.escape(enum.url)}"
     ):

@@ -14,6 +14,15 @@ from fastcv.models.detection.builders import (
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
 )
+from fastcv.models.detection.checkpoints import (
+    FasterRCNN_MobileNet_V3_Large_320_FPN_Weights,
+    FasterRCNN_MobileNet_V3_Large_FPN_Weights,
+    FasterRCNN_ResNet50_FPN_V2_Weights,
+    FasterRCNN_ResNet50_FPN_Weights,
+    KeypointRCNN_ResNet50_FPN_Weights,
+    MaskRCNN_ResNet50_FPN_V2_Weights,
+    MaskRCNN_ResNet50_FPN_Weights,
+)
 from fastcv.models.detection.faster_rcnn import FasterRCNN
 from fastcv.models.detection.generalized_rcnn import GeneralizedRCNN
 from fastcv.models.detection.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor, heatmaps_to_keypoints
@@ -36,15 +45,22 @@ __all__ = [
     "FastRCNNConvFCHead",
     "FastRCNNPredictor",
     "FasterRCNN",
+    "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights",
+    "FasterRCNN_MobileNet_V3_Large_FPN_Weights",
+    "FasterRCNN_ResNet50_FPN_V2_Weights",
+    "FasterRCNN_ResNet50_FPN_Weights",
     "GeneralizedRCNN",
     "GeneralizedRCNNTransform",
     "ImageList",
     "KeypointRCNN",
     "KeypointRCNNHeads",
     "KeypointRCNNPredictor",
+    "KeypointRCNN_ResNet50_FPN_Weights",
     "MaskRCNN",
     "MaskRCNNHeads",
     "MaskRCNNPredictor",
+    "MaskRCNN_ResNet50_FPN_V2_Weights",
+    "MaskRCNN_ResNet50_FPN_Weights",
     "RPNHead",
     "RegionProposalNetwork",
     "ResNet",

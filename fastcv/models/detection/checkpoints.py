@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Weights", "as_source", "legacy_weights"]
+__all__ = [
+    "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights",
+    "FasterRCNN_MobileNet_V3_Large_FPN_Weights",
+    "FasterRCNN_ResNet50_FPN_V2_Weights",
+    "FasterRCNN_ResNet50_FPN_Weights",
+    "KeypointRCNN_ResNet50_FPN_Weights",
+    "MaskRCNN_ResNet50_FPN_V2_Weights",
+    "MaskRCNN_ResNet50_FPN_Weights",
+    "Weights",
+    "as_source",
+    "legacy_weights",
+]
 
 Weights = str | Path | Mapping[str, Tensor] | None
 
@@ -31,6 +43,33 @@ _PUBLISHED = {
     "resnet152": "resnet152-f82ba261.pth",
     "mobilenet_v3_large": "mobilenet_v3_large-5c1a4163.pth",
 }
+
+
+class _Published(Enum):
+    """Base of enumerations like torchvision's, so that programs which name one can be imported."""
+
+    @property
+    def url(self) -> str:
+        """Where the checkpoint is."""
+        return _SITE + str(self.value)
+
+
+def _enumeration(name: str, **more: str) -> Any:
+    file = _PUBLISHED[name.removesuffix("_Weights").lower()]
+    make: Any = _Published  # the functional form of Enum
+    return make(name, {**more, "COCO_V1": file, "DEFAULT": file}, module=__name__)
+
+
+FasterRCNN_ResNet50_FPN_Weights = _enumeration("FasterRCNN_ResNet50_FPN_Weights")
+FasterRCNN_ResNet50_FPN_V2_Weights = _enumeration("FasterRCNN_ResNet50_FPN_V2_Weights")
+FasterRCNN_MobileNet_V3_Large_FPN_Weights = _enumeration("FasterRCNN_MobileNet_V3_Large_FPN_Weights")
+FasterRCNN_MobileNet_V3_Large_320_FPN_Weights = _enumeration("FasterRCNN_MobileNet_V3_Large_320_FPN_Weights")
+MaskRCNN_ResNet50_FPN_Weights = _enumeration("MaskRCNN_ResNet50_FPN_Weights")
+MaskRCNN_ResNet50_FPN_V2_Weights = _enumeration("MaskRCNN_ResNet50_FPN_V2_Weights")
+KeypointRCNN_ResNet50_FPN_Weights = _enumeration(
+    "KeypointRCNN_ResNet50_FPN_Weights", COCO_LEGACY="keypointrcnn_resnet50_fpn_coco-9f466800.pth"
+)
+
 # What people write that is no path: names of members of torchvision's enumerations.
 _NAMES = ("DEFAULT", "COCO_V1", "COCO_LEGACY", "IMAGENET1K_V1", "IMAGENET1K_V2")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fastcv.models.detection._paths import found_in_package
 from fastcv.models.detection.anchor_generator import AnchorGenerator
 from fastcv.models.detection.box_head import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from fastcv.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -128,3 +129,7 @@ def check_type(value: Any, kind: type, name: str) -> None:
     """Raise TypeError unless ``value`` is None or of that kind."""
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__} or None, got {type(value).__name__}")
+
+
+def __getattr__(name: str) -> Any:
+    return found_in_package(__name__, name, "fasterrcnn")

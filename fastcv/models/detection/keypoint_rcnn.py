@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from fastcv.models.detection._paths import found_in_package
 from fastcv.models.detection.faster_rcnn import FasterRCNN, check_type, out_channels
 from fastcv.models.detection.keypoint_head import KeypointRCNNHeads, KeypointRCNNPredictor
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
@@ -56,3 +57,7 @@ class KeypointRCNN(FasterRCNN):
         heads.keypoint_roi_pool = keypoint_roi_pool or MultiScaleRoIAlign(["0", "1", "2", "3"], 14, sampling_ratio=2)
         heads.keypoint_head = keypoint_head or KeypointRCNNHeads(channels, (512,) * 8)
         heads.keypoint_predictor = keypoint_predictor or KeypointRCNNPredictor(512, num_keypoints or 17)
+
+
+def __getattr__(name: str) -> Any:
+    return found_in_package(__name__, name, "keypointrcnn")

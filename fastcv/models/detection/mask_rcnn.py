@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from fastcv.models.detection._paths import found_in_package
 from fastcv.models.detection.faster_rcnn import FasterRCNN, check_type, out_channels
 from fastcv.models.detection.mask_head import MaskRCNNHeads, MaskRCNNPredictor
 from fastcv.nn.multiscale_roi_align import MultiScaleRoIAlign
@@ -49,3 +50,7 @@ class MaskRCNN(FasterRCNN):
         heads.mask_roi_pool = mask_roi_pool or MultiScaleRoIAlign(["0", "1", "2", "3"], 14, sampling_ratio=2)
         heads.mask_head = mask_head or MaskRCNNHeads(channels, (256, 256, 256, 256))
         heads.mask_predictor = mask_predictor or MaskRCNNPredictor(256, 256, num_classes or 0)
+
+
+def __getattr__(name: str) -> Any:
+    return found_in_package(__name__, name, "maskrcnn")
