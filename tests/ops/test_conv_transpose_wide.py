@@ -85,3 +85,13 @@ def test_wide_kernels_have_the_same_bits_on_every_thread_count(backend: Any) -> 
         for one, other in zip(first, run(), strict=True):
             assert torch.equal(one, other)
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3, 40), (1, 2, 0, 40), (1, 2, 3, 0)])
+def test_wide_kernels_of_nothing(backend: Any, shape: tuple[int, ...]) -> None:
+    input = torch.zeros(shape, device=backend.device, requires_grad=True)
+    weight = random(2, 2, 2, 300, dtype=torch.float32).to(backend.device).requires_grad_()
+    output = conv_transpose2d(input, weight, padding=(0, 20), output_padding=(1, 0), stride=(2, 1))
+    gradients = torch.autograd.grad(output.sum(), (input, weight))
+    assert [gradient.shape for gradient in gradients] == [input.shape, weight.shape]
+    assert (gradients[1] == 0).all()

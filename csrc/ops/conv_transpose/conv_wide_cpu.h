@@ -146,7 +146,7 @@ bool forward_wide(const ConvTransposeParams& params) {
   if (!input.is_finite() || !taps.is_finite()) return false;
   const S* bias = static_cast<const S*>(params.bias);
   // What no product reaches.
-  parallel_for(w.output.lines(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(w.output.lines(), kWideGrain / w.output.width, [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
       const S start = bias == nullptr ? S(0) : bias[line / w.output.rows % w.output.channels];
       const T value = from_float<T>(params.relu && start < S(0) ? S(0) : start);

@@ -8,6 +8,9 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
+// Elements that are worth a hand-over to another thread.
+constexpr int64_t kWideGrain = int64_t{1} << 15;
+
 // One of the three tensors: [image][channel][row][x] or, with channels innermost, [image][row][x][channel].
 template <class T>
 struct WideTensor {
@@ -44,7 +47,7 @@ struct WideRuns {
         all(tensor.lines() * classes_ * (length + before_) + behind) {
     S* const data = memory.template as<S>();
     const int64_t step = tensor.step();
-    parallel_for(tensor.lines(), 1, [&](int64_t begin, int64_t end) {
+    parallel_for(tensor.lines(), kWideGrain / (classes * pitch), [&](int64_t begin, int64_t end) {
       for (int64_t line = begin; line < end; ++line) {
         const T* source = tensor.at(line);
         for (int64_t c = 0; c < classes; ++c) {
@@ -179,7 +182,9 @@ void multiply_wide(const WideProduct<S>& product, const WideTensor<T>& target, i
                    int64_t count, int64_t most_segments, const S* bias, bool relu, const Collect& collect,
                    const Position& position) {
   const int64_t tiles = ceil_div(count, product.size);
-  parallel_for(target.lines() * classes * tiles, 1, [&](int64_t first, int64_t last) {
+  const int64_t work = product.size * (product.length + product.columns + 16) / kLanes<S>;  // of a segment, in vectors
+  const int64_t grain = kWideGrain / work / greatest(most_segments, int64_t{1});
+  parallel_for(target.lines() * classes * tiles, grain, [&](int64_t first, int64_t last) {
     const Scratch tile_memory(bytes_of<S>(product.size));
     S* const sums = tile_memory.as<S>();
     for (int64_t task = first; task < last; ++task) {
