@@ -35,6 +35,17 @@ FASTCV_INLINE A sum_lanes(Vector<A> value) {
 #endif
 }
 
+// A sum of products, of vectors and of single elements.
+template <class A>
+struct Sum {
+  Vector<A> lanes{};
+  A rest = 0;
+
+  FASTCV_INLINE void add(Vector<A> a, Vector<A> b) { lanes = multiply_add(a, b, lanes); }
+  FASTCV_INLINE void add(A a, A b) { rest = multiply_add(a, b, rest); }
+  FASTCV_INLINE A total() const { return sum_lanes<A>(lanes) + rest; }
+};
+
 // What one sample gets from its block of channels: gradients to the mask, and along y and x to its place.
 template <class A>
 struct PlaceGradient {
@@ -48,9 +59,8 @@ FASTCV_INLINE PlaceGradient<A> spread(const A* column, const A* const (&from)[4]
                                       const Samples<A>& s, int64_t i, int64_t channels) {
   const A mask = s.mask[i], fy = s.below[i], fx = s.right[i], gy = A(1) - fy, gx = A(1) - fx;
   const A weight[4] = {s.weight[0][i], s.weight[1][i], s.weight[2][i], s.weight[3][i]};
-  Vector<A> sum_mask{}, sum_y{}, sum_x{};
-  PlaceGradient<A> rest{};
-  const auto add = [&](auto at, auto& of_mask, auto& of_y, auto& of_x) {
+  Sum<A> of_mask, of_y, of_x;
+  for_each_part<A>(channels, [&](auto at) {
     const auto gradient = at.load(column), masked = gradient * at.broadcast(mask);
     const auto a = at.load(from[0]), b = at.load(from[1]), c = at.load(from[2]), d = at.load(from[3]);
 #pragma GCC unroll 4
@@ -59,14 +69,11 @@ FASTCV_INLINE PlaceGradient<A> spread(const A* column, const A* const (&from)[4]
     const auto under = multiply_add(at.broadcast(fx), d, at.broadcast(gx) * c);
     const auto value = multiply_add(at.broadcast(fy), under, at.broadcast(gy) * above);
     const auto across = multiply_add(at.broadcast(fy), d - c, at.broadcast(gy) * (b - a));
-    of_mask = multiply_add(gradient, value, of_mask);
-    of_y = multiply_add(masked, under - above, of_y);
-    of_x = multiply_add(masked, across, of_x);
-  };
-  int64_t c = 0;
-  for (; c + kLanes<A> <= channels; c += kLanes<A>) add(VectorAt<A>{c}, sum_mask, sum_y, sum_x);
-  for (; c < channels; ++c) add(ElementAt<A>{c}, rest.mask, rest.y, rest.x);
-  return {sum_lanes<A>(sum_mask) + rest.mask, sum_lanes<A>(sum_y) + rest.y, sum_lanes<A>(sum_x) + rest.x};
+    of_mask.add(gradient, value);
+    of_y.add(masked, under - above);
+    of_x.add(masked, across);
+  });
+  return {of_mask.total(), of_y.total(), of_x.total()};
 }
 
 template <class T>
@@ -109,7 +116,7 @@ class Backward {
   }
   // Calls body(group, begin, end) for the channels of a block that are in one weight group.
   template <class Body>
-  void for_each_part(const Block& block, const Body& body) const {
+  void for_each_group(const Block& block, const Body& body) const {
     const int64_t end = block.begin + block.width;
     for (int64_t c = block.begin; c < end;) {
       const int64_t group = c / in_channels_, stop = least(end, (group + 1) * in_channels_);
@@ -149,7 +156,7 @@ class Backward {
   }
 
   void pack(const Block& block, int64_t tap, A* packed) const {
-    for_each_part(block, [&](int64_t group, int64_t begin, int64_t end) {
+    for_each_group(block, [&](int64_t group, int64_t begin, int64_t end) {
       const T* const weight = static_cast<const T*>(p_.weight) + group * out_channels_ * in_channels_ * taps_;
       pack_panels(weight + (begin - group * in_channels_) * taps_ + tap, in_channels_ * taps_, taps_, out_channels_,
                   end - begin, packed);
@@ -208,7 +215,7 @@ class Backward {
   void column_gradients(const Block& block, const A* packed, const A* gradients, int64_t rows, int64_t wide,
                         A* columns) const {
     const A* pointers[kRows + kRowsPadding];
-    for_each_part(block, [&](int64_t group, int64_t begin, int64_t end) {
+    for_each_group(block, [&](int64_t group, int64_t begin, int64_t end) {
       for (int64_t i = 0; i < rows + kRowsPadding; ++i) {
         pointers[i] = gradients + least(i, rows - 1) * g_.out_channels + group * out_channels_;
       }

@@ -50,17 +50,58 @@ class InnermostMap {
   const A* data_;
 };
 
+// ---- runs of channels -----------------------------------------------------------------------------------------------
+
+#if defined(__AVX512F__)
+// The first few lanes from element i on; the others are zeros. As VectorAt of core/simd.h.
+template <class A>
+struct PartAt {
+  using Value = Vector<A>;
+  int64_t i;
+  uint32_t lanes;  // a bit for each
+
+  FASTCV_INLINE Value load(const A* run) const {
+    if constexpr (sizeof(A) == 4) {
+      return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), run + i);
+    } else {
+      return _mm512_maskz_loadu_pd(static_cast<__mmask8>(lanes), run + i);
+    }
+  }
+  FASTCV_INLINE void store(A* run, Value value) const {
+    if constexpr (sizeof(A) == 4) {
+      _mm512_mask_storeu_ps(run + i, static_cast<__mmask16>(lanes), value);
+    } else {
+      _mm512_mask_storeu_pd(run + i, static_cast<__mmask8>(lanes), value);
+    }
+  }
+  FASTCV_INLINE static Value broadcast(A value) { return FASTCV_VARIANT::broadcast(value); }
+};
+#endif
+
+// Calls body(at) for all of [0, count): with whole vectors, then for what is left once, with a part of a vector, where
+// the instruction set can; else element by element.
+template <class A, class Body>
+FASTCV_INLINE void for_each_part(int64_t count, const Body& body) {
+#if defined(__AVX512F__)
+  int64_t i = 0;
+  for (; i + kLanes<A> <= count; i += kLanes<A>) body(VectorAt<A>{i});
+  if (i < count) body(PartAt<A>{i, (1u << (count - i)) - 1});
+#else
+  for_each_vector<A>(count, body);
+#endif
+}
+
 // ---- places ---------------------------------------------------------------------------------------------------------
 
 // A run of samples: those of one kernel element and offset group at neighbouring output positions.
 template <class A>
 struct Samples {
-  A* weight[4];        // of the corners: above left, above right, below left, below right
-  A *below, *right;    // how far below and to the right of the first corner, in pixels, 0 to 1
-  A* mask;             //
-  int32_t* pixel;      // of the first corner, which may lie outside
-  int32_t* corners;    // bit i: corner i lies inside
-  A *base_y, *base_x;  // where the first kernel element lies without an offset
+  A* weight[4];         // of the corners: above left, above right, below left, below right
+  A *below, *right;     // how far below and to the right of the first corner, in pixels, 0 to 1
+  A* mask;              //
+  Integer<A>* pixel;    // of the first corner, which may lie outside
+  Integer<A>* corners;  // bit i: corner i lies inside
+  A *base_y, *base_x;   // where the first kernel element lies without an offset
 
   static constexpr int64_t kArrays = 11;
   static size_t bytes(int64_t count) { return bytes_of<A>(kArrays, round_up(count, 16)); }
@@ -76,8 +117,8 @@ struct Samples {
     mask = next();
     base_y = next();
     base_x = next();
-    pixel = reinterpret_cast<int32_t*>(next());
-    corners = reinterpret_cast<int32_t*>(next());
+    pixel = reinterpret_cast<Integer<A>*>(next());
+    corners = reinterpret_cast<Integer<A>*>(next());
   }
 
   // Sets base_y and base_x of the positions from `first` on.
@@ -91,43 +132,32 @@ struct Samples {
   }
 };
 
-// The loop of locate(), without a branch, so that it becomes vectors.
+// Fills one vector of each array, at sample i.
 template <bool kGradient, class T, class A>
-__attribute__((noinline)) void locate_run(const T* __restrict offset_y, const T* __restrict offset_x, int64_t count,
-                                          A tap_y, A tap_x, int32_t height, int32_t width, const Samples<A>& s) {
-  const A* __restrict const base_y = s.base_y;
-  const A* __restrict const base_x = s.base_x;
-  A* __restrict const w0 = s.weight[0];
-  A* __restrict const w1 = s.weight[1];
-  A* __restrict const w2 = s.weight[2];
-  A* __restrict const w3 = s.weight[3];
-  A* __restrict const below = s.below;
-  A* __restrict const right = s.right;
-  int32_t* __restrict const pixel = s.pixel;
-  int32_t* __restrict const corners = s.corners;
-  const A limit_y = static_cast<A>(height), limit_x = static_cast<A>(width);
-  for (int64_t i = 0; i < count; ++i) {
-    const A at_y = base_y[i] + tap_y + to_float(offset_y[i]), at_x = base_x[i] + tap_x + to_float(offset_x[i]);
-    const bool after_y = kGradient ? at_y >= A(-1) : at_y > A(-1);  // false for a NaN
-    const bool after_x = kGradient ? at_x >= A(-1) : at_x > A(-1);
-    const bool inside = after_y & (at_y < limit_y) & after_x & (at_x < limit_x);
-    const A y = inside ? at_y : A(0), x = inside ? at_x : A(0);
-    int32_t row = static_cast<int32_t>(y), column = static_cast<int32_t>(x);
-    row -= static_cast<A>(row) > y ? 1 : 0;
-    column -= static_cast<A>(column) > x ? 1 : 0;
-    const A fy = y - static_cast<A>(row), fx = x - static_cast<A>(column);
-    const int32_t above = (row >= 0) & (row < height) ? 3 : 0, under = (row + 1 < height) ? 12 : 0;
-    const int32_t left = (column >= 0) & (column < width) ? 5 : 0, beside = (column + 1 < width) ? 10 : 0;
-    corners[i] = inside ? (above | under) & (left | beside) : 0;
-    pixel[i] = row * width + column;
-    w0[i] = (A(1) - fy) * (A(1) - fx);
-    w1[i] = (A(1) - fy) * fx;
-    w2[i] = fy * (A(1) - fx);
-    w3[i] = fy * fx;
-    if (kGradient) {
-      below[i] = fy;
-      right[i] = fx;
-    }
+FASTCV_INLINE void locate_vector(const T* offset_y, const T* offset_x, int64_t i, A tap_y, A tap_x, Integer<A> height,
+                                 Integer<A> width, const Samples<A>& s) {
+  using V = Vector<A>;
+  using I = IntegerVector<A>;
+  const V at_y = load(s.base_y + i) + tap_y + load(offset_y), at_x = load(s.base_x + i) + tap_x + load(offset_x);
+  const I after = kGradient ? (at_y >= A(-1)) & (at_x >= A(-1)) : (at_y > A(-1)) & (at_x > A(-1));  // not for a NaN
+  const I inside = after & (at_y < static_cast<A>(height)) & (at_x < static_cast<A>(width));
+  const V y = inside ? at_y : V{}, x = inside ? at_x : V{};
+  I row = __builtin_convertvector(y, I), column = __builtin_convertvector(x, I);
+  row += __builtin_convertvector(row, V) > y;  // true is -1
+  column += __builtin_convertvector(column, V) > x;
+  const V fy = y - __builtin_convertvector(row, V), fx = x - __builtin_convertvector(column, V);
+  const I vertical = (((row >= 0) & (row < height)) & 3) | ((row + 1 < height) & 12);
+  const I horizontal = (((column >= 0) & (column < width)) & 5) | ((column + 1 < width) & 10);
+  const I corners = vertical & horizontal & inside, pixel = row * width + column;
+  __builtin_memcpy(s.corners + i, &corners, sizeof(I));
+  __builtin_memcpy(s.pixel + i, &pixel, sizeof(I));
+  store(s.weight[0] + i, (A(1) - fy) * (A(1) - fx));
+  store(s.weight[1] + i, (A(1) - fy) * fx);
+  store(s.weight[2] + i, fy * (A(1) - fx));
+  store(s.weight[3] + i, fy * fx);
+  if constexpr (kGradient) {
+    store(s.below + i, fy);
+    store(s.right + i, fx);
   }
 }
 
@@ -139,9 +169,22 @@ void locate(const DeformGeometry& g, int64_t n, int64_t d, int64_t tap, int64_t 
   const int64_t taps = g.taps(), positions = g.positions();
   const int64_t index = (n * g.offset_groups + d) * taps + tap;
   const T* const offset = static_cast<const T*>(g.offset) + 2 * index * positions + first;
-  locate_run<kGradient>(offset, offset + positions, count, static_cast<A>(tap / g.x.kernel * g.y.dilation),
-                        static_cast<A>(tap % g.x.kernel * g.x.dilation), static_cast<int32_t>(g.y.input),
-                        static_cast<int32_t>(g.x.input), s);
+  const auto at = [&](const T* offset_y, const T* offset_x, int64_t i) {
+    locate_vector<kGradient>(offset_y, offset_x, i, static_cast<A>(tap / g.x.kernel * g.y.dilation),
+                             static_cast<A>(tap % g.x.kernel * g.x.dilation), static_cast<Integer<A>>(g.y.input),
+                             static_cast<Integer<A>>(g.x.input), s);
+  };
+  if (count >= kLanes<A>) {
+    for (int64_t i = 0; i < count; i += kLanes<A>) {
+      const int64_t start = least(i, count - kLanes<A>);  // the last vector ends at the end
+      at(offset + start, offset + positions + start, start);
+    }
+  } else {
+    T few[2][kLanes<A>] = {};
+    __builtin_memcpy(few[0], offset, count * sizeof(T));
+    __builtin_memcpy(few[1], offset + positions, count * sizeof(T));
+    at(few[0], few[1], 0);
+  }
   if (g.mask == nullptr) {
     for (int64_t i = 0; i < count; ++i) s.mask[i] = A(1);
   } else {
@@ -151,7 +194,7 @@ void locate(const DeformGeometry& g, int64_t n, int64_t d, int64_t tap, int64_t 
 
 // The four corners of a sample in a map whose pixels are `step` apart; `outside` for those that lie outside.
 template <class A>
-FASTCV_INLINE void find_corners(A* map, int64_t pixel, int32_t corners, int64_t step, int64_t width, A* outside,
+FASTCV_INLINE void find_corners(A* map, int64_t pixel, int64_t corners, int64_t step, int64_t width, A* outside,
                                 A* (&corner)[4]) {
   corner[0] = (corners & 1) != 0 ? map + pixel * step : outside;
   corner[1] = (corners & 2) != 0 ? map + (pixel + 1) * step : outside;
@@ -172,7 +215,7 @@ void sample(const A* map, int64_t step, int64_t width, const Samples<A>& s, int6
     const A* corner[4];
     find_corners(map, s.pixel[i], s.corners[i], step, width, zeros, corner);
     const A w0 = s.weight[0][i], w1 = s.weight[1][i], w2 = s.weight[2][i], w3 = s.weight[3][i];
-    for_each_vector<A>(channels, [&](auto at) {
+    for_each_part<A>(channels, [&](auto at) {
       auto value = at.broadcast(w0) * at.load(corner[0]);
       value = multiply_add(at.broadcast(w1), at.load(corner[1]), value);
       value = multiply_add(at.broadcast(w2), at.load(corner[2]), value);
