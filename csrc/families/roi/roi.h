@@ -64,12 +64,17 @@ FASTCV_HD RoiGeometry<T> roi_geometry(const T* box, double spatial_scale, const 
   return {y, x, !(valid_y && valid_x)};
 }
 
-// Sample i of a bin; in ascending order, also of a mirrored one.
 template <class T>
 FASTCV_HD BilinearTap<T> roi_sample(const RoiAxis<T>& axis, int64_t bin, int64_t i, int64_t size) {
-  const T place = static_cast<T>(axis.size < T(0) ? axis.grid - 1 - i : i) + T(0.5);
-  const T position = axis.start + static_cast<T>(bin) * axis.size + place * axis.size / static_cast<T>(axis.grid);
+  const T position = axis.start + static_cast<T>(bin) * axis.size +
+                     (static_cast<T>(i) + T(0.5)) * axis.size / static_cast<T>(axis.grid);
   return bilinear_tap(position, size);
+}
+
+// Which sample is the i-th when they ascend, as those who merge neighbouring samples need them.
+template <class T>
+FASTCV_HD int64_t ascending_sample(const RoiAxis<T>& axis, int64_t i) {
+  return axis.size < T(0) ? axis.grid - 1 - i : i;
 }
 
 // What a pixel counts for in a bin, along one axis; 0 where there are no samples.

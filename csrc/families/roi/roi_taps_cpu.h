@@ -40,7 +40,7 @@ class AxisTaps {
     for (int64_t bin = 0; bin < bins; ++bin) {
       first[bin] = count;
       for (int64_t i = 0; i < axis.grid; ++i) {
-        const BilinearTap<A> tap = roi_sample(axis, bin, i, size);
+        const BilinearTap<A> tap = roi_sample(axis, bin, ascending_sample(axis, i), size);
         if (!tap.inside) continue;
         count = add(first[bin], count, tap.low, tap.weight_low * scale);
         if (tap.high != tap.low) count = add(first[bin], count, tap.high, tap.weight_high * scale);

@@ -64,7 +64,7 @@ struct SharedTaps {
       bin_weight[n++] = new_weight;
     };
     for (int64_t i = 0; i < axis.grid; ++i) {
-      const BilinearTap<A> tap = roi_sample(axis, bin, i, size);
+      const BilinearTap<A> tap = roi_sample(axis, bin, ascending_sample(axis, i), size);
       if (!tap.inside) continue;
       add(tap.low, tap.weight_low * scale);
       if (tap.high != tap.low) add(tap.high, tap.weight_high * scale);
