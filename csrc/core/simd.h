@@ -161,6 +161,32 @@ FASTCV_INLINE Vector<double> greatest(Vector<double> a, Vector<double> b) {
 }
 #endif
 
+// Whether a > b in any lane.
+#if defined(__AVX512F__)
+FASTCV_INLINE bool any_above(Vector<float> a, Vector<float> b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
+}
+FASTCV_INLINE bool any_above(Vector<double> a, Vector<double> b) {
+  return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) != 0;
+}
+#else
+// Whether a lane of a comparison's result (all ones or all zeros) is set.
+template <class Mask>
+FASTCV_INLINE bool any_lane(Mask mask) {
+  typedef uint64_t Words __attribute__((vector_size(kVectorBytes)));
+  const Words words = (Words)mask;
+#if defined(__AVX2__)
+  return _mm256_movemask_epi8((__m256i)words) != 0;
+#else
+  return (words[0] | words[1]) != 0;
+#endif
+}
+template <class V>
+FASTCV_INLINE bool any_above(V a, V b) {
+  return any_lane(a > b);
+}
+#endif
+
 // a * b + c, fused where the instruction set has it.
 FASTCV_INLINE Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
 #if defined(__AVX512F__)

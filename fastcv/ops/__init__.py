@@ -14,6 +14,7 @@ from fastcv.ops.ball_query import ball_query
 from fastcv.ops.box_coding import decode_boxes, encode_boxes
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.ops.box_iou_rotated import box_iou_rotated
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
 from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
@@ -52,6 +53,7 @@ __all__ = [
     "box_area",
     "box_convert",
     "box_iou",
+    "box_iou_rotated",
     "build_info",
     "clip_boxes_to_image",
     "complete_box_iou",

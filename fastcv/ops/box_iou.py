@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv.ops._arguments import check_tensor
+from fastcv.ops._arguments import check_tensor, describe_shape
 from fastcv.ops._gradient_pair import define_with_gradient_pair
+from fastcv.ops._rotated_boxes import COLUMNS, convert_rotated
+from fastcv.ops.box_iou_rotated import box_iou_rotated
 
 __all__ = ["box_iou", "complete_box_iou", "distance_box_iou", "generalized_box_iou"]
 
 _IOU, _GENERALIZED, _DISTANCE, _COMPLETE = range(4)
 _FORMATS = ("xyxy", "xywh", "cxcywh")
+_ALL_FORMATS = (*_FORMATS, *COLUMNS)
 
 
 def _fake(boxes1: Tensor, boxes2: Tensor, *_: Any) -> Tensor:
@@ -39,6 +42,16 @@ def _as_corners(boxes: Tensor, fmt: str, name: str) -> Tensor:
     return torch.cat([low, high], dim=-1)
 
 
+def _as_turned(boxes: Tensor, fmt: str, name: str) -> Tensor:
+    """Return rotated boxes (N, K) as centre, size and angle."""
+    check_tensor(boxes, name)
+    if boxes.dim() != 2 or boxes.shape[1] != COLUMNS[fmt]:
+        raise ValueError(f"{name} must have shape (N, {COLUMNS[fmt]}), got {describe_shape(boxes)}")
+    if fmt == "cxcywhr" or not boxes.is_floating_point():
+        return boxes[:, :5]  # the operator says what is wrong with integers
+    return convert_rotated(boxes.float() if boxes.dtype.itemsize < 4 else boxes, fmt, "cxcywhr", rounded=False)
+
+
 def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
     """Divide intersection by union, for every box of one set with every box of another.
 
@@ -50,21 +63,24 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
         Likewise. Leading axes are broadcast against those of ``boxes1``.
     fmt : str
         What the four numbers are: ``"xyxy"`` (two corners), ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and
-        size).
+        size). Or a rotated format of :func:`box_convert`: ``"cxcywhr"``, ``"xywhr"`` or ``"xyxyxyxy"``; sets have the
+        shapes (N, 5) and (M, 5), or (N, 8) and (M, 8), and a floating dtype then.
 
     Returns
     -------
     Tensor (..., N, M)
         float64 when one of the sets is float64, else float32, as torchvision has it. NaN for two boxes without area and
-        for boxes with NaN.
+        for boxes with NaN. Of rotated boxes always float32, and zero in place of NaN: see :func:`box_iou_rotated`.
 
     Raises
     ------
     ValueError
         For tensors of another shape, leading axes that do not broadcast, tensors on different devices, or another
-        ``fmt`` (the rotated formats of torchvision are not among them).
+        ``fmt``.
     TypeError
         For an argument that is not a tensor, or complex or boolean boxes.
+    NotImplementedError
+        When the IoU of rotated boxes is differentiated.
 
     Notes
     -----
@@ -81,8 +97,10 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
     if fmt == "xyxy":
         overlap = _box_iou(boxes1, boxes2, _IOU, 0.0)
         return overlap
-    if fmt not in _FORMATS:
-        raise ValueError(f"fmt must be one of {', '.join(_FORMATS)}, got {fmt!r}")
+    if fmt not in _ALL_FORMATS:
+        raise ValueError(f"fmt must be one of {', '.join(_ALL_FORMATS)}, got {fmt!r}")
+    if fmt in COLUMNS:
+        return box_iou_rotated(_as_turned(boxes1, fmt, "boxes1"), _as_turned(boxes2, fmt, "boxes2"))
     overlap = _box_iou(_as_corners(boxes1, fmt, "boxes1"), _as_corners(boxes2, fmt, "boxes2"), _IOU, 0.0)
     return overlap if torch.float64 in (boxes1.dtype, boxes2.dtype) else overlap.float()
 

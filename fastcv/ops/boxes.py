@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastcv.ops._arguments import as_float, as_int, check_tensor, describe_shape
 from fastcv.ops._define import define
+from fastcv.ops._rotated_boxes import COLUMNS, convert_rotated
 from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.ops.nms import batched_nms, nms
 
@@ -29,20 +30,21 @@ __all__ = [
 ]
 
 _FORMATS = ("xyxy", "xywh", "cxcywh")
+_ALL_FORMATS = (*_FORMATS, *COLUMNS)
 
 
-def _check_boxes(boxes: Tensor) -> None:
+def _check_boxes(boxes: Tensor, columns: int = 4) -> None:
     check_tensor(boxes, "boxes")
-    if boxes.dim() == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes must have shape (..., 4), got {describe_shape(boxes)}")
+    if boxes.dim() == 0 or boxes.shape[-1] != columns:
+        raise ValueError(f"boxes must have shape (..., {columns}), got {describe_shape(boxes)}")
     if boxes.is_complex() or boxes.dtype is torch.bool:
         dtype = str(boxes.dtype).removeprefix("torch.")
         raise TypeError(f"boxes must be of a floating or an integer dtype, got {dtype}")
 
 
-def _check_format(fmt: Any, name: str) -> None:
-    if fmt not in _FORMATS:
-        raise ValueError(f"{name} must be one of {', '.join(_FORMATS)}, got {fmt!r}")
+def _check_format(fmt: Any, name: str, formats: tuple[str, ...] = _FORMATS) -> None:
+    if fmt not in formats:
+        raise ValueError(f"{name} must be one of {', '.join(formats)}, got {fmt!r}")
 
 
 def _widened(boxes: Tensor) -> Tensor:
@@ -86,16 +88,19 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
 
     Parameters
     ----------
-    boxes : Tensor (..., 4)
-        Boxes in pixels, of a floating or an integer dtype.
+    boxes : Tensor (..., K)
+        Boxes in pixels, of a floating or an integer dtype; K as the format has it.
     in_fmt, out_fmt : str
-        ``"xyxy"`` (two corners), ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size). torchvision's rotated
-        formats are not among them.
+        ``"xyxy"`` (two corners), ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size), of four numbers. For
+        rotated boxes ``"cxcywhr"`` (centre, size and angle), ``"xywhr"`` (corner, size and angle), of five, or
+        ``"xyxyxyxy"`` (four corners), of eight. The angle is in degrees, counter-clockwise as an image is seen, about
+        the centre; corners are the upper left, upper right, lower right and lower left one before the turn.
 
     Returns
     -------
-    Tensor (..., 4)
-        A copy in the dtype of ``boxes``, computed in a wider one. Integers become float32 where a centre is involved.
+    Tensor (..., K)
+        A copy in the dtype of ``boxes``, computed in a wider one. Integers become float32 where a centre is involved;
+        those of rotated boxes are rounded.
 
     Raises
     ------
@@ -103,12 +108,19 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
         For boxes of another shape or another format.
     TypeError
         For an argument that is not a tensor, or complex or boolean boxes.
+    NotImplementedError
+        Between a rotated format and one that is not.
     """
-    _check_boxes(boxes)
-    _check_format(in_fmt, "in_fmt")
-    _check_format(out_fmt, "out_fmt")
+    _check_format(in_fmt, "in_fmt", _ALL_FORMATS)
+    _check_format(out_fmt, "out_fmt", _ALL_FORMATS)
+    _check_boxes(boxes, COLUMNS.get(in_fmt, 4))
     if in_fmt == out_fmt:
         return boxes.clone()
+    if (in_fmt in COLUMNS) != (out_fmt in COLUMNS):
+        raise NotImplementedError(f"in_fmt and out_fmt must both be rotated or neither, got {in_fmt!r} and {out_fmt!r}")
+    if in_fmt in COLUMNS:
+        rounded = not boxes.is_floating_point()
+        return convert_rotated(_widened(boxes), in_fmt, out_fmt, rounded).to(boxes.dtype)
     x1, y1, x2, y2 = _widened(boxes).unbind(-1)
     if in_fmt == "xywh":
         x2, y2 = x1 + x2, y1 + y2

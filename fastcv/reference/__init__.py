@@ -4,6 +4,7 @@ from fastcv.reference.anchors import anchor_grid, decode_anchors
 from fastcv.reference.box_coding import decode_boxes, encode_boxes
 from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from fastcv.reference.box_iou_rotated import box_iou_rotated
 from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.conv_transpose import conv_transpose
 from fastcv.reference.deform_conv2d import deform_conv2d
@@ -41,6 +42,7 @@ __all__ = [
     "ball_query",
     "batched_nms",
     "box_iou",
+    "box_iou_rotated",
     "complete_box_iou",
     "complete_box_iou_loss",
     "conv_transpose",

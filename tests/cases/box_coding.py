@@ -299,6 +299,7 @@ BAD_BOXES = (
     Bad({"boxes": zeros(2, 4).cfloat()}, TypeError, "boxes must be of a floating or an integer dtype, got complex64"),
 )
 FORMATS = "must be one of xyxy, xywh, cxcywh, got"
+ALL_FORMATS = "must be one of xyxy, xywh, cxcywh, cxcywhr, xywhr, xyxyxyxy, got"
 NO_BOXES = {"boxes": zeros(0, 4).double()}
 SIZE = "size must be two ints (height, width), got"
 CASES = [
@@ -328,8 +329,14 @@ CASES = [
         order=2,
         bad=(
             *BAD_BOXES,
-            Bad({"in_fmt": "xywhr"}, ValueError, f"in_fmt {FORMATS} 'xywhr'"),
-            Bad({"out_fmt": 3}, ValueError, f"out_fmt {FORMATS} 3"),
+            Bad({"in_fmt": "xywhrr"}, ValueError, f"in_fmt {ALL_FORMATS} 'xywhrr'"),
+            Bad({"out_fmt": 3}, ValueError, f"out_fmt {ALL_FORMATS} 3"),
+            Bad({"in_fmt": "xywhr"}, ValueError, "boxes must have shape (..., 5), got (5, 4)"),
+            Bad(
+                {"out_fmt": "xywhr"},
+                NotImplementedError,
+                "in_fmt and out_fmt must both be rotated or neither, got 'xyxy' and 'xywhr'",
+            ),
         ),
         empty=(Empty(NO_BOXES, (0, 4)),),
     ),

@@ -8,7 +8,15 @@ import torch
 from op_case import Bad, Empty, OpCase, uniform
 from torch import Tensor
 
-from fastcv.ops import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou, match_boxes, soft_nms
+from fastcv.ops import (
+    box_iou,
+    box_iou_rotated,
+    complete_box_iou,
+    distance_box_iou,
+    generalized_box_iou,
+    match_boxes,
+    soft_nms,
+)
 
 NAN = float("nan")
 FLOATING = "must be float16, bfloat16, float32 or float64"
@@ -20,6 +28,12 @@ def boxes(seed: int, *lead: int, side: float = 20.0) -> Tensor:
     """Rows of x1, y1, x2, y2."""
     corner = uniform(seed, *lead, 2, high=side)
     return torch.cat([corner, corner + uniform(seed + 9, *lead, 2, low=1, high=12)], -1)
+
+
+def turned(seed: int, count: int) -> Tensor:
+    """Rows of cx, cy, w, h and an angle in degrees."""
+    rest = uniform(seed + 9, count, 2, low=1, high=12), uniform(seed + 5, count, 1, low=-180, high=180)
+    return torch.cat([uniform(seed, count, 2, high=20.0), *rest], -1)
 
 
 def overlap(function: Any, *bad: Bad, exact_gradient: bool = True, **options: Any) -> OpCase:
@@ -63,11 +77,20 @@ EPS = (
     Bad({"eps": -1.0}, ValueError, "eps must not be negative, got -1.0"),
     Bad({"eps": NAN}, ValueError, "eps must not be negative, got nan"),
 )
-UNKNOWN_FORMATS = ("xyxyxyxy", "", None, 3)
+SETS = ("boxes1", "boxes2")
+UNKNOWN_FORMATS = ("xyxyxy", "", None, 3)
+ALL_FORMATS = "xyxy, xywh, cxcywh, cxcywhr, xywhr, xyxyxyxy"
 FORMATS = (
-    *(Bad({"fmt": f}, ValueError, f"fmt must be one of xyxy, xywh, cxcywh, got {f!r}") for f in UNKNOWN_FORMATS),
+    *(Bad({"fmt": f}, ValueError, f"fmt must be one of {ALL_FORMATS}, got {f!r}") for f in UNKNOWN_FORMATS),
     Bad({"fmt": "xywh", "boxes1": None}, TypeError, "boxes1 must be a torch.Tensor, got NoneType"),
     Bad({"fmt": "xywh", "boxes2": zeros(4)}, ValueError, "boxes2 must have shape (..., M, 4), got (4,)"),
+    Bad({"fmt": "xyxyxyxy"}, ValueError, "boxes1 must have shape (N, 8), got (2, 3, 4)"),
+    Bad(
+        {"fmt": "xywhr", "boxes1": zeros(2, 5), "boxes2": zeros(5)},
+        ValueError,
+        "boxes2 must have shape (N, 5), got (5,)",
+    ),
+    Bad({"fmt": "xyxyxyxy", **{n: zeros(2, 8).long() for n in SETS}}, TypeError, f"boxes1 {FLOATING}, got int64"),
     Bad({"fmt": "cxcywh", "boxes1": zeros(2, 4).bool()}, TypeError, f"boxes1 {NUMBERS}, got bool"),
 )
 
@@ -86,6 +109,29 @@ def suppression(seed: int, count: int = 6, side: float = 20.0) -> dict[str, Any]
 
 CASES = [
     overlap(box_iou, *FORMATS),
+    OpCase(
+        box_iou_rotated,
+        lambda seed: {"boxes1": turned(seed, 3), "boxes2": turned(seed + 1, 4)},
+        large=lambda: {"boxes1": turned(0, 290), "boxes2": turned(1, 700).float()},
+        bad=(
+            Bad({"boxes1": [1.0]}, TypeError, "boxes1 must be a torch.Tensor, got list"),
+            Bad({"boxes2": None}, TypeError, "boxes2 must be a torch.Tensor, got NoneType"),
+            Bad({"boxes1": zeros(2, 4)}, ValueError, "boxes1 must have shape (N, 5), got (2, 4)"),
+            Bad({"boxes2": zeros(2, 3, 5)}, ValueError, "boxes2 must have shape (M, 5), got (2, 3, 5)"),
+            Bad({"boxes1": zeros(2, 5).long()}, TypeError, f"boxes1 {FLOATING}, got int64"),
+            Bad({"boxes2": zeros(2, 5).bool()}, TypeError, f"boxes2 {FLOATING}, got bool"),
+            Bad(
+                {"boxes2": zeros(3, 5, device="meta")},
+                ValueError,
+                "boxes2 must be on the device of boxes1 (cpu), got meta",
+            ),
+        ),
+        empty=(
+            Empty({"boxes1": zeros(0, 5)}, (0, 4)),
+            Empty({"boxes2": zeros(0, 5)}, (3, 0)),
+            Empty({"boxes1": zeros(0, 5), "boxes2": zeros(0, 5)}, (0, 0)),
+        ),
+    ),
     overlap(generalized_box_iou),
     overlap(distance_box_iou, *EPS, eps=1e-7),
     overlap(complete_box_iou, *EPS, exact_gradient=False, eps=1e-7),

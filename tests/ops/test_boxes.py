@@ -155,3 +155,24 @@ def test_any_mask_equals_the_reference(backend: Any, data: st.DataObject) -> Non
     masks = torch.rand(shape, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 999))))
     masks = masks < data.draw(st.sampled_from([0.002, 0.02, 0.5]))
     assert torch.equal(ops.masks_to_boxes(masks.to(backend.device)).cpu(), reference.masks_to_boxes(masks))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("in_fmt", ["cxcywhr", "xywhr", "xyxyxyxy"])
+def test_rotated_formats_agree_with_torchvision(torchvision_ops: Any, dtype: torch.dtype, in_fmt: str) -> None:
+    """Values, dtypes and the rounding of integers; half types as above."""
+    generator = torch.Generator().manual_seed(0)
+    turned = torch.rand(2, 9, 5, generator=generator) * torch.tensor([60, 60, 30, 30, 360]) - torch.tensor(
+        [10, 10, 0, 0, 180]
+    )
+    whole = not dtype.is_floating_point
+    wide = dtype if whole or dtype.itemsize > 2 else torch.float32
+    boxes = torchvision_ops.box_convert(turned, "cxcywhr", in_fmt).to(dtype)
+    for out_fmt in ("cxcywhr", "xywhr", "xyxyxyxy"):
+        expected = torchvision_ops.box_convert(boxes.to(wide), in_fmt, out_fmt).to(dtype)
+        actual = ops.box_convert(boxes, in_fmt, out_fmt)
+        assert actual.dtype is torchvision_ops.box_convert(boxes, in_fmt, out_fmt).dtype
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert ops.box_convert(boxes, in_fmt, in_fmt).data_ptr() != boxes.data_ptr()
+    back = ops.box_convert(ops.box_convert(turned.double(), "cxcywhr", in_fmt), in_fmt, "cxcywhr")
+    torch.testing.assert_close(back, turned.double(), rtol=1e-12, atol=1e-11)

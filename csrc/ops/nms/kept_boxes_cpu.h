@@ -35,31 +35,10 @@ FASTCV_INLINE bool any_at_least(Vector<float> a, Vector<float> b, Vector<float> 
 FASTCV_INLINE bool any_at_least(Vector<double> a, Vector<double> b, Vector<double> positive) {
   return _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(positive, Vector<double>{}, _CMP_GT_OQ), a, b, _CMP_GE_OQ) != 0;
 }
-FASTCV_INLINE bool any_above(Vector<float> a, Vector<float> b) {
-  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
-}
-FASTCV_INLINE bool any_above(Vector<double> a, Vector<double> b) {
-  return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) != 0;
-}
 #else
-// Whether a lane of a comparison's result (all ones or all zeros) is set.
-template <class Mask>
-FASTCV_INLINE bool any_lane(Mask mask) {
-  typedef uint64_t Words __attribute__((vector_size(kVectorBytes)));
-  const Words words = (Words)mask;
-#if defined(__AVX2__)
-  return _mm256_movemask_epi8((__m256i)words) != 0;
-#else
-  return (words[0] | words[1]) != 0;
-#endif
-}
 template <class V>
 FASTCV_INLINE bool any_at_least(V a, V b, V positive) {
   return any_lane((a >= b) & (positive > V{}));
-}
-template <class V>
-FASTCV_INLINE bool any_above(V a, V b) {
-  return any_lane(a > b);
 }
 #endif
 

@@ -1,0 +1,153 @@
+// Boxes turned about their centre, and how two of them overlap: the arithmetic that the IoU matrix and suppression share,
+// written once so that all devices and instruction sets decide alike (no fused operations; V may be a vector of S).
+//
+// A box is (cx, cy, w, h, angle): in pixels, and in degrees, counter-clockwise as an image is seen (y down). The point
+// (u, v) of the box's own frame lies at
+//
+//   x = cx + u cos + v sin,   y = cy - u sin + v cos
+//
+// Both the sides may be negative, which turns the box by 180 degrees. A box with a number that is not finite, or with an
+// area below kLeastArea (negative ones are), overlaps nothing: torchvision's rule.
+#pragma once
+
+#include <math.h>
+
+#include "core/types.h"
+
+namespace fastcv::FASTCV_VARIANT {
+
+constexpr double kLeastArea = 1e-14;
+
+// A box and what many pairs need of it. `radius` is that of a circle around it, a little too large; NaN for a box that
+// overlaps nothing, whose other numbers are zero.
+template <class V>
+struct RotatedBox {
+  V x, y, half_width, half_height, cosine, sine, area, radius;
+};
+constexpr int kRotatedNumbers = 8;
+
+// Sine and cosine of an angle in degrees, exact at multiples of 90. Written out: C libraries differ in the last bit.
+FASTCV_HD void turn_of(double degrees, double* sine, double* cosine) {
+  const double turned = fmod(degrees, 360.0);
+  const int quarter = static_cast<int>(turned * (1.0 / 90) + (turned < 0 ? -0.5 : 0.5));
+  const double x = (turned - 90.0 * quarter) * 0.017453292519943295769;  // in [-pi / 4, pi / 4]
+  const double y = x * x;
+  double s = 2.8114572543455206e-15, c = 4.7794773323873853e-14;  // 1 / 17!, 1 / 16!
+  s = s * y - 7.6471637318198165e-13;
+  c = c * y - 1.1470745597729725e-11;
+  s = s * y + 1.6059043836821615e-10;
+  c = c * y + 2.0876756987868099e-9;
+  s = s * y - 2.5052108385441719e-8;
+  c = c * y - 2.7557319223985891e-7;
+  s = s * y + 2.7557319223985891e-6;
+  c = c * y + 2.4801587301587302e-5;
+  s = s * y - 1.9841269841269841e-4;
+  c = c * y - 1.3888888888888889e-3;
+  s = s * y + 8.3333333333333333e-3;
+  c = c * y + 4.1666666666666667e-2;
+  s = s * y - 1.6666666666666667e-1;
+  c = c * y - 0.5;
+  s = s * y * x + x;
+  c = c * y + 1.0;
+  const bool swapped = (quarter & 1) != 0;
+  const double a = swapped ? c : s, b = swapped ? s : c;
+  *sine = (quarter & 2) != 0 ? -a : a;
+  *cosine = ((quarter + 1) & 2) != 0 ? -b : b;
+}
+
+// From five numbers that lie `stride` apart.
+template <class T>
+FASTCV_HD RotatedBox<Accumulate<T>> prepare_rotated_box(const T* row, int64_t stride) {
+  using S = Accumulate<T>;
+  const S x = to_float(row[0]), y = to_float(row[stride]), angle = to_float(row[4 * stride]);
+  const S width = to_float(row[2 * stride]), height = to_float(row[3 * stride]);
+  const S area = width * height;
+  RotatedBox<S> box{};
+  box.radius = static_cast<S>(__builtin_nan(""));
+  // Only finite numbers give zero when taken from themselves.
+  const bool finite = x - x == S(0) && y - y == S(0) && angle - angle == S(0) && area - area == S(0);
+  if (!finite || !(area >= static_cast<S>(kLeastArea))) return box;
+  double sine, cosine;
+  turn_of(static_cast<double>(angle), &sine, &cosine);
+  box.x = x;
+  box.y = y;
+  box.half_width = (width < S(0) ? -width : width) * S(0.5);
+  box.half_height = (height < S(0) ? -height : height) * S(0.5);
+  box.cosine = static_cast<S>(cosine);
+  box.sine = static_cast<S>(sine);
+  box.area = area;
+  const double half_width = static_cast<double>(box.half_width), half_height = static_cast<double>(box.half_height);
+  box.radius = static_cast<S>(sqrt(half_width * half_width + half_height * half_height) * (1 + 1e-6));
+  return box;
+}
+
+template <class V>
+FASTCV_HD V magnitude_of(V value) {
+  return value < V{} ? -value : value;
+}
+
+template <class V>
+FASTCV_HD V clamp_between(V value, V low, V high) {
+  return least(greatest(value, low), high);
+}
+
+// How far the distance of the centres is below that at which the circles around two boxes touch; not positive, or NaN,
+// where they cannot overlap.
+template <class V>
+FASTCV_HD V circles_overlap(const RotatedBox<V>& a, const RotatedBox<V>& b) {
+  const V dx = b.x - a.x, dy = b.y - a.y, reach = a.radius + b.radius;
+  return reach * reach - (dx * dx + dy * dy);
+}
+
+// The integral of y dx along the line from (x, y) to (x + dx, y + dy), with x and y cut off at the sides of the box
+// |x| <= width, |y| <= height. `inverse` is 1 / dx, which may be infinite: the line is upright then and counts nothing.
+template <class S, class V>
+FASTCV_HD V clipped_integral(V x, V y, V dx, V dy, V inverse, V width, V height) {
+  const V zero{}, one = V{} + S(1);
+  const V x0 = clamp_between(x, -width, width), x1 = clamp_between(x + dx, -width, width);
+  const V t0 = greatest(least((x0 - x) * inverse, one), zero), t1 = greatest(least((x1 - x) * inverse, one), zero);
+  const V y0 = y + t0 * dy, y1 = y + t1 * dy;
+  const V c0 = clamp_between(y0, -height, height), c1 = clamp_between(y1, -height, height);
+  // The mean of a line that is cut off at both ends: that of its ends, moved by what was cut off.
+  const V rise = y1 - y0;
+  const V moved = ((y0 - c0) + (y1 - c1)) * ((c1 - c0) / rise);
+  const V mean = c0 + c1 + (magnitude_of(rise) > zero ? moved : zero);
+  return (x1 - x0) * (S(0.5) * mean);
+}
+
+// Whether a side of either box separates the two: the distance of centres along an axis is not below half the extents.
+template <class V>
+FASTCV_HD V sides_overlap(V u, V v, V s, V c, const RotatedBox<V>& a, const RotatedBox<V>& b) {
+  const V abs_s = magnitude_of(s), abs_c = magnitude_of(c);
+  const V in_a_x = a.half_width + (abs_c * b.half_width + abs_s * b.half_height) - magnitude_of(u);
+  const V in_a_y = a.half_height + (abs_s * b.half_width + abs_c * b.half_height) - magnitude_of(v);
+  const V in_b_x = b.half_width + (abs_c * a.half_width + abs_s * a.half_height) - magnitude_of(u * c - v * s);
+  const V in_b_y = b.half_height + (abs_s * a.half_width + abs_c * a.half_height) - magnitude_of(u * s + v * c);
+  return least(least(in_a_x, in_a_y), least(in_b_x, in_b_y));
+}
+
+// Intersection over union. In the frame of `a` the intersection is that of an upright box with b: for every x the
+// length of b's upright section, cut off at a's sides; so the sum of four integrals along the sides of b. Nothing is
+// sorted and nothing branches, and boxes that nearly coincide are as good as others.
+template <class S, class V>
+FASTCV_HD V rotated_iou(const RotatedBox<V>& a, const RotatedBox<V>& b) {
+  const V zero{}, dx = b.x - a.x, dy = b.y - a.y;
+  const V u = dx * a.cosine - dy * a.sine, v = dx * a.sine + dy * a.cosine;  // the centre of b
+  const V c = b.cosine * a.cosine + b.sine * a.sine, s = b.sine * a.cosine - b.cosine * a.sine;
+  const V wx = c * b.half_width, wy = -(s * b.half_width), hx = s * b.half_height, hy = c * b.half_height;
+  const V one = V{} + S(1);
+  const V side_wx = wx + wx, side_wy = wy + wy, side_hx = hx + hx, side_hy = hy + hy;
+  const V inverse_w = one / side_wx, inverse_h = one / side_hx;
+  const V width = a.half_width, height = a.half_height;
+  const V first = clipped_integral<S>(u - wx - hx, v - wy - hy, side_wx, side_wy, inverse_w, width, height);
+  const V second = clipped_integral<S>(u + wx - hx, v + wy - hy, side_hx, side_hy, inverse_h, width, height);
+  const V third = clipped_integral<S>(u + wx + hx, v + wy + hy, -side_wx, -side_wy, -inverse_w, width, height);
+  const V fourth = clipped_integral<S>(u - wx + hx, v - wy + hy, -side_hx, -side_hy, -inverse_h, width, height);
+  const V sum = -((first + third) + (second + fourth));
+  const V intersection = least(sum, least(a.area, b.area));
+  const V iou = intersection / (a.area + b.area - intersection);
+  const V apart = least(circles_overlap(a, b), sides_overlap(u, v, s, c, a, b));
+  return apart > zero ? (iou > zero ? iou : zero) : zero;
+}
+
+}  // namespace fastcv::FASTCV_VARIANT
