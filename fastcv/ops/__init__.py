@@ -27,7 +27,7 @@ from fastcv.ops.knn import knn, three_nn
 from fastcv.ops.match_boxes import match_boxes
 from fastcv.ops.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.ops.multiscale_roi_align import multiscale_roi_align
-from fastcv.ops.nms import batched_nms, batched_nms_padded, nms
+from fastcv.ops.nms import batched_nms, batched_nms_padded, batched_nms_rotated, nms, nms_rotated
 from fastcv.ops.paste_masks import paste_masks
 from fastcv.ops.ps_roi_align import ps_roi_align
 from fastcv.ops.ps_roi_pool import ps_roi_pool
@@ -50,6 +50,7 @@ __all__ = [
     "ball_query",
     "batched_nms",
     "batched_nms_padded",
+    "batched_nms_rotated",
     "box_area",
     "box_convert",
     "box_iou",
@@ -83,6 +84,7 @@ __all__ = [
     "max_unpool2d",
     "multiscale_roi_align",
     "nms",
+    "nms_rotated",
     "paste_masks",
     "ps_roi_align",
     "ps_roi_pool",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastcv.ops._define import define, size_from_data
 
-__all__ = ["batched_nms", "batched_nms_padded", "nms"]
+__all__ = ["batched_nms", "batched_nms_padded", "batched_nms_rotated", "nms", "nms_rotated"]
 
 
 def _fake(boxes: Tensor, *_: Any) -> Tensor:
@@ -27,6 +27,12 @@ _nms = define("nms(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor",
 
 _batched_nms = define(
     "batched_nms(Tensor boxes, Tensor scores, Tensor idxs, float iou_threshold) -> Tensor", fake=_fake
+)
+
+_nms_rotated = define("nms_rotated(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor", fake=_fake)
+
+_batched_nms_rotated = define(
+    "batched_nms_rotated(Tensor boxes, Tensor scores, Tensor idxs, float iou_threshold) -> Tensor", fake=_fake
 )
 
 _batched_nms_padded = define(
@@ -160,3 +166,73 @@ def batched_nms_padded(
     """
     indices, count = _batched_nms_padded(boxes, scores, idxs, iou_threshold, max_output)
     return indices, count
+
+
+def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """:func:`nms` of rotated boxes.
+
+    Parameters
+    ----------
+    boxes : Tensor (N, 5)
+        Rows of cx, cy, w, h, angle: centre and sides in pixels, the angle in degrees, counter-clockwise as an image is
+        seen; as in :func:`box_iou_rotated`. float16, bfloat16, float32 or float64, of any strides.
+    scores : Tensor (N,)
+        Of any floating dtype. NaN counts as less than any number.
+    iou_threshold : float
+        In [0, 1]. A box is dropped when its IoU with a kept one is greater.
+
+    Returns
+    -------
+    Tensor (K,)
+        int64: indices of the kept boxes by descending score, equal scores by ascending index.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`nms` does.
+
+    Notes
+    -----
+    The meaning is that of detectron2's ``nms_rotated``. Boxes without area, or with a number that is not finite,
+    neither suppress nor are suppressed. float64 boxes are decided in float64, others in float32, alike on all devices.
+    The extra memory is O(N). On CUDA the call waits for the device once.
+
+    Examples
+    --------
+    >>> boxes = torch.tensor([[5.0, 5, 10, 2, 0], [5, 5, 10, 2, 90], [5, 5, 10, 2, 175]])
+    >>> nms_rotated(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
+    tensor([0, 1])
+    """
+    kept: Tensor = _nms_rotated(boxes, scores, iou_threshold)
+    return kept
+
+
+def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    """:func:`nms_rotated` in which boxes suppress only boxes of their own class.
+
+    Parameters
+    ----------
+    boxes, scores, iou_threshold
+        As in :func:`nms_rotated`.
+    idxs : Tensor (N,)
+        Class of each box: of any real dtype. Classes are compared as they are; detectron2 moves each by an
+        offset instead.
+
+    Returns
+    -------
+    Tensor (K,)
+        int64: indices of the kept boxes of all classes by descending score, equal scores by ascending index.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`nms` does.
+
+    Examples
+    --------
+    >>> boxes = torch.tensor([[5.0, 5, 10, 2, 0], [5, 5, 10, 2, 3], [5, 5, 10, 2, 175]])
+    >>> batched_nms_rotated(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([3, 5, 3]), 0.5)
+    tensor([0, 1])
+    """
+    kept: Tensor = _batched_nms_rotated(boxes, scores, idxs, iou_threshold)
+    return kept

@@ -12,7 +12,7 @@ from fastcv.reference.devoxelize import devoxelize
 from fastcv.reference.match_boxes import match_boxes
 from fastcv.reference.max_pool2d import max_pool2d_with_indices, max_unpool2d
 from fastcv.reference.multiscale_roi_align import multiscale_roi_align
-from fastcv.reference.nms import batched_nms, nms
+from fastcv.reference.nms import batched_nms, batched_nms_rotated, nms, nms_rotated
 from fastcv.reference.paste_masks import paste_masks
 from fastcv.reference.point_sets import (
     ball_query,
@@ -41,6 +41,7 @@ __all__ = [
     "anchor_grid",
     "ball_query",
     "batched_nms",
+    "batched_nms_rotated",
     "box_iou",
     "box_iou_rotated",
     "complete_box_iou",
@@ -65,6 +66,7 @@ __all__ = [
     "max_unpool2d",
     "multiscale_roi_align",
     "nms",
+    "nms_rotated",
     "paste_masks",
     "ps_roi_align",
     "ps_roi_pool",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from fastcv.reference.box_iou_rotated import box_iou_rotated
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -16,10 +19,26 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     """Return the same where boxes suppress only boxes with their own value of ``idxs``; best score first over all."""
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    return _greedy(scores, idxs, iou_threshold, lambda index, later: overlap_with(boxes[index], boxes[later]))
+
+
+def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Return the same for rotated boxes (N, 5)."""
+    return batched_nms_rotated(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
+
+
+def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    """Return the same for rotated boxes (N, 5) that suppress only boxes with their own value of ``idxs``."""
+    overlaps = box_iou_rotated(boxes, boxes)
+    return _greedy(scores, idxs, iou_threshold, lambda index, later: overlaps[index, later])
+
+
+def _greedy(scores: Tensor, idxs: Tensor, iou_threshold: float, overlap: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Return what is kept, where ``overlap(index, later)`` are the overlaps of one box with later ones."""
     # Python's sort is stable; a NaN score comes last.
     values = scores.tolist()
     order = sorted(range(len(values)), key=lambda i: (1, 0.0) if math.isnan(values[i]) else (0, -values[i]))
-    dropped = torch.zeros(len(boxes), dtype=torch.bool)
+    dropped = torch.zeros(len(scores), dtype=torch.bool)
     kept = []
     for position, index in enumerate(order):
         if dropped[index]:
@@ -27,7 +46,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         kept.append(index)
         later = torch.tensor(order[position + 1 :], dtype=torch.int64)
         # In double precision: the overlap rounded to the boxes' dtype against the threshold as it was given.
-        covered = overlap_with(boxes[index], boxes[later]).double() > iou_threshold
+        covered = overlap(index, later).double() > iou_threshold
         dropped[later] |= covered & (idxs[later] == idxs[index])
     return torch.tensor(kept, dtype=torch.int64)
 

@@ -8,7 +8,7 @@ import torch
 from op_case import Bad, Empty, OpCase, uniform
 from torch import Tensor
 
-from fastcv.ops import batched_nms, batched_nms_padded, nms
+from fastcv.ops import batched_nms, batched_nms_padded, batched_nms_rotated, nms, nms_rotated
 
 NAN = float("nan")
 FLOATING = "must be float16, bfloat16, float32 or float64"
@@ -28,6 +28,20 @@ def sample(seed: int, count: int = 6, side: float = 20.0) -> dict[str, Any]:
 def with_classes(seed: int, **sizes: Any) -> dict[str, Any]:
     """The arguments of batched_nms."""
     chosen = sample(seed, **sizes)
+    return {**chosen, "idxs": torch.arange(len(chosen["scores"])) % 2}
+
+
+def turned(seed: int, count: int = 6, side: float = 20.0) -> dict[str, Any]:
+    """The arguments of nms_rotated."""
+    chosen = sample(seed, count, side)
+    numbers = chosen["boxes"]
+    rows = numbers[:, :2], numbers[:, 2:] - numbers[:, :2], uniform(seed + 7, count, 1, high=360.0)
+    return {**chosen, "boxes": torch.cat(rows, -1)}
+
+
+def turned_with_classes(seed: int, **sizes: Any) -> dict[str, Any]:
+    """The arguments of batched_nms_rotated."""
+    chosen = turned(seed, **sizes)
     return {**chosen, "idxs": torch.arange(len(chosen["scores"])) % 2}
 
 
@@ -59,6 +73,13 @@ CLASSES = (
     Bad({"idxs": torch.zeros(5)}, ValueError, "idxs must have shape (N,) = (6), got (5,)"),
     Bad({"idxs": torch.zeros(5, dtype=torch.int32)}, ValueError, "idxs must have shape (N,) = (6), got (5,)"),
 )
+BAD_SCORES = tuple(bad for bad in BAD if not isinstance(bad.changed.get("boxes"), torch.Tensor))
+TURNED_SHAPE = (
+    Bad({"boxes": torch.zeros(6, 5, dtype=torch.int64)}, TypeError, f"boxes {FLOATING}, got int64"),
+    Bad({"boxes": torch.zeros(6, 4)}, ValueError, "boxes must have shape (N, 5), got (6, 4)"),
+    Bad({"boxes": torch.zeros(5)}, ValueError, "boxes must have shape (N, 5), got (5,)"),
+)
+NOTHING_TURNED = {"boxes": torch.zeros(0, 5), "scores": torch.zeros(0)}
 NOTHING = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}
 CASES = [
     OpCase(
@@ -75,6 +96,27 @@ CASES = [
         bad=(*BAD, *CLASSES, *SHAPE, Bad({"idxs": None}, TypeError, "idxs must be a torch.Tensor, got NoneType")),
         empty=(Empty({**NOTHING, "idxs": torch.zeros(0, dtype=torch.int64)}, (0,)),),
         large=lambda: with_classes(0, count=5000, side=300.0),
+        size_depends_on_data=True,
+    ),
+    OpCase(
+        nms_rotated,
+        turned,
+        bad=(*BAD_SCORES, *TURNED_SHAPE),
+        empty=(Empty(NOTHING_TURNED, (0,)),),
+        large=lambda: turned(0, 3000, side=300.0),
+        size_depends_on_data=True,
+    ),
+    OpCase(
+        batched_nms_rotated,
+        turned_with_classes,
+        bad=(
+            *BAD_SCORES,
+            *CLASSES,
+            *TURNED_SHAPE,
+            Bad({"idxs": None}, TypeError, "idxs must be a torch.Tensor, got NoneType"),
+        ),
+        empty=(Empty({**NOTHING_TURNED, "idxs": torch.zeros(0, dtype=torch.int64)}, (0,)),),
+        large=lambda: turned_with_classes(0, count=3000, side=300.0),
         size_depends_on_data=True,
     ),
     OpCase(

@@ -7,7 +7,8 @@
 //   x = cx + u cos + v sin,   y = cy - u sin + v cos
 //
 // Both the sides may be negative, which turns the box by 180 degrees. A box with a number that is not finite, or with an
-// area below kLeastArea (negative ones are), overlaps nothing: torchvision's rule.
+// area below kLeastArea (negative ones are), overlaps nothing: torchvision's rule. Nor does one so long that the square of
+// its diagonal is no number (1e154 pixels).
 #pragma once
 
 #include <math.h>
@@ -67,6 +68,9 @@ FASTCV_HD RotatedBox<Accumulate<T>> prepare_rotated_box(const T* row, int64_t st
   // Only finite numbers give zero when taken from themselves.
   const bool finite = x - x == S(0) && y - y == S(0) && angle - angle == S(0) && area - area == S(0);
   if (!finite || !(area >= static_cast<S>(kLeastArea))) return box;
+  const double half_width = 0.5 * static_cast<double>(width), half_height = 0.5 * static_cast<double>(height);
+  const double square = half_width * half_width + half_height * half_height;
+  if (!(square - square == 0.0)) return box;
   double sine, cosine;
   turn_of(static_cast<double>(angle), &sine, &cosine);
   box.x = x;
@@ -76,9 +80,14 @@ FASTCV_HD RotatedBox<Accumulate<T>> prepare_rotated_box(const T* row, int64_t st
   box.cosine = static_cast<S>(cosine);
   box.sine = static_cast<S>(sine);
   box.area = area;
-  const double half_width = static_cast<double>(box.half_width), half_height = static_cast<double>(box.half_height);
-  box.radius = static_cast<S>(sqrt(half_width * half_width + half_height * half_height) * (1 + 1e-6));
+  box.radius = static_cast<S>(sqrt(square) * (1 + 1e-6));
   return box;
+}
+
+// Whether it can overlap anything.
+template <class S>
+FASTCV_HD bool is_active(const RotatedBox<S>& box) {
+  return box.radius == box.radius;
 }
 
 template <class V>

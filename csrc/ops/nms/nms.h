@@ -14,12 +14,15 @@
 // Boxes that can neither suppress nor be suppressed are called inert: sides that are not positive (they intersect
 // nothing), areas that underflow to zero or overflow (their IoU is 0 or NaN), and whatever is NaN.
 //
+// Rotated boxes are rows of five numbers, see families/box/rotated_box.h, whose IoU decides in the same way.
+//
 // Memory: O(N), no mask of pairs.
 #pragma once
 
 #include "core/cpu_variants.h"
 #include "core/types.h"
 #include "families/box/box.h"
+#include "families/box/rotated_box.h"
 #include "families/box/threshold.h"
 
 namespace fastcv {
@@ -34,6 +37,7 @@ struct NmsParams {
   int64_t box_strides[3];  // image, box, coordinate; in elements
   int64_t score_strides[2], class_strides[2];
   double threshold;
+  bool rotated;  // boxes are (B, N, 5)
   int64_t* kept;
   int64_t* count;
   int64_t capacity;  // M
@@ -44,12 +48,14 @@ struct NmsParams {
   const int64_t* order;
   const int64_t* places;
   const int64_t* sorted_classes;
-  void* workspace;  // nms_workspace_bytes(B * N) bytes, 16-aligned
+  void* workspace;  // nms_workspace_bytes bytes, 16-aligned
 };
 
-// CUDA: five numbers per box in the dtype of decisions, the start of its class, whether it is dropped.
-constexpr int64_t nms_workspace_bytes(int64_t boxes, DType dtype) {
-  return boxes * (5 * (dtype == DType::kFloat64 ? 8 : 4) + 4 + 4);
+// CUDA: some numbers per box in the dtype of decisions, the start of its class, whether it is dropped.
+constexpr int64_t kUprightNumbers = 5;
+constexpr int64_t nms_workspace_bytes(int64_t boxes, DType dtype, bool rotated) {
+  const int64_t numbers = rotated ? FASTCV_VARIANT::kRotatedNumbers : kUprightNumbers;
+  return boxes * (numbers * (dtype == DType::kFloat64 ? 8 : 4) + 4 + 4);
 }
 
 FASTCV_DECLARE_KERNEL(nms, NmsParams);

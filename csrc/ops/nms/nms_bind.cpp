@@ -34,8 +34,10 @@ void make_integers(OptionalTensor& idxs) {
 }
 
 // The classes may be replaced by integers that stand for them.
-NmsParams make_params(const TensorView& boxes, const TensorView& scores, OptionalTensor& idxs, double threshold) {
+NmsParams make_params(const TensorView& boxes, const TensorView& scores, OptionalTensor& idxs, double threshold,
+                      bool rotated = false) {
   NmsParams p{};
+  p.rotated = rotated;
   check_floating({boxes, "boxes"});
   check_floating({scores, "scores"});
   check_per_box({scores, "scores"}, {boxes, "boxes"}, p.score_strides);
@@ -80,7 +82,7 @@ struct Sorted {
       p.sorted_classes = view_of(classes.ptr()).as<int64_t>();
       p.places = view_of(places.ptr()).as<int64_t>();
     }
-    workspace = new_workspace(boxes, nms_workspace_bytes(p.images * p.boxes_per_image, p.dtype));
+    workspace = new_workspace(boxes, nms_workspace_bytes(p.images * p.boxes_per_image, p.dtype, p.rotated));
     p.workspace = workspace.view.data;
   }
 
@@ -92,9 +94,10 @@ struct Sorted {
   NewTensor workspace;
 };
 
-py::object suppress(const TensorView& boxes, const TensorView& scores, OptionalTensor idxs, double threshold) {
-  check_shape({boxes, "boxes"}, {kAny, 4}, "(N, 4)");
-  NmsParams p = make_params(boxes, scores, idxs, threshold);
+py::object suppress(const TensorView& boxes, const TensorView& scores, OptionalTensor idxs, double threshold,
+                    bool rotated = false) {
+  check_shape({boxes, "boxes"}, {kAny, rotated ? 5 : 4}, rotated ? "(N, 5)" : "(N, 4)");
+  NmsParams p = make_params(boxes, scores, idxs, threshold, rotated);
   NewTensor kept = new_contiguous(boxes, DType::kInt64, {p.boxes_per_image});
   if (boxes.is_description || p.boxes_per_image == 0) return std::move(kept.object);
   const Sorted sorted(p, boxes, scores, idxs);
@@ -123,6 +126,15 @@ py::object nms(const TensorView& boxes, const TensorView& scores, double iou_thr
 py::object batched_nms(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs,
                        double iou_threshold) {
   return suppress(boxes, scores, idxs, iou_threshold);
+}
+
+py::object nms_rotated(const TensorView& boxes, const TensorView& scores, double iou_threshold) {
+  return suppress(boxes, scores, {}, iou_threshold, true);
+}
+
+py::object batched_nms_rotated(const TensorView& boxes, const TensorView& scores, const OptionalTensor& idxs,
+                               double iou_threshold) {
+  return suppress(boxes, scores, idxs, iou_threshold, true);
 }
 
 py::tuple batched_nms_padded(const TensorView& boxes, const TensorView& scores, OptionalTensor idxs,
@@ -154,6 +166,8 @@ void bind_nms(py::module_& module) {
   module.def("nms", &nms);
   module.def("batched_nms", &batched_nms);
   module.def("batched_nms_padded", &batched_nms_padded);
+  module.def("nms_rotated", &nms_rotated);
+  module.def("batched_nms_rotated", &batched_nms_rotated);
 }
 
 }  // namespace fastcv

@@ -13,6 +13,7 @@
 #include "core/parallel.h"
 #include "core/radix_sort_cpu.h"
 #include "ops/nms/nms_grid_cpu.h"
+#include "ops/nms/nms_rotated_cpu.h"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
@@ -29,6 +30,7 @@ struct Image {
   const T* boxes;
   int64_t stride, coordinate_stride;
   const uint32_t* order;  // box of each rank
+  bool rotated;
 
   Box<A> at_rank(uint32_t rank) const { return read_box(boxes + order[rank] * stride, coordinate_stride); }
 };
@@ -66,12 +68,6 @@ void suppress_with_list(const Image<T>& image, const Members& members, double th
   }
 }
 
-// Every cell owns as many places as boxes have their centre in it, from `start` on; those kept fill them from the
-// front, and `next` is the first free one.
-struct Cell {
-  uint32_t start, next;
-};
-
 // The boxes kept so far, in the cells of a grid.
 template <class A>
 struct KeptCells {
@@ -79,20 +75,6 @@ struct KeptCells {
   const NmsGrid<A>& grid;
   Cell* cells;
   Block* blocks;
-
-  // Gives every cell its places, all of them free.
-  void open(const Box<A>* boxes, int64_t count, int64_t cell_count) const {
-    __builtin_memset(cells, 0, cell_count * sizeof(Cell));
-    for (int64_t i = 0; i < count; ++i) {
-      if (is_active(boxes[i], box_area(boxes[i]))) ++cells[grid.cell_of(boxes[i])].next;
-    }
-    uint32_t places = 0;
-    for (int64_t cell = 0; cell < cell_count; ++cell) {
-      const uint32_t here = cells[cell].next;
-      cells[cell] = {places, places};
-      places += here;
-    }
-  }
 
   void add(const Box<A>& box) const {
     const uint32_t place = cells[grid.cell_of(box)].next++;
@@ -159,7 +141,7 @@ void suppress_with_grid(const Image<T>& image, const Members& members, double th
   const int64_t cells = grid.lay_out(threshold), blocks = active / Block::kSize + 1;
   const Scratch cell_memory(bytes_of<Cell>(cells)), block_memory(bytes_of<Block>(blocks));
   const KeptCells<A> kept{grid, cell_memory.as<Cell>(), block_memory.as<Block>()};
-  kept.open(boxes, count, cells);
+  open_cells(grid, boxes, count, kept.cells, cells, [&](int64_t i) { return is_active(boxes[i], box_area(boxes[i])); });
   __builtin_memset(kept.blocks, 0, blocks * sizeof(Block));
 
   const A limit = round_down<A>(threshold);
@@ -194,7 +176,9 @@ void suppress_with_grid(const Image<T>& image, const Members& members, double th
 
 template <class T>
 void suppress(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
-  if (members.count <= kListBoxes) {
+  if (image.rotated) {
+    suppress_rotated(image, members, threshold, keep);
+  } else if (members.count <= kListBoxes) {
     suppress_with_list(image, members, threshold, keep);
   } else {
     suppress_with_grid(image, members, threshold, keep);
@@ -271,7 +255,7 @@ void suppress_image(const NmsParams& p, int64_t index) {
   const uint32_t* const order =
       sort_by_score(p, index, order_memory.as<uint32_t>(), order_memory.as<uint32_t>() + count);
   const Image<T> image{static_cast<const T*>(p.boxes) + index * p.box_strides[0], p.box_strides[1], p.box_strides[2],
-                       order};
+                       order, p.rotated};
   if (p.classes == nullptr) {
     suppress(image, Members{nullptr, count}, p.threshold, keep);
   } else {

@@ -32,10 +32,69 @@ constexpr int kGroupShare = 64;  // places whose groups one block looks after
 constexpr int kGroupLimit = 4096;
 constexpr int kFinishBlock = 1024;
 
-// The boxes of one image, or of all images one after the other, in order of place; `dropped` is in order of rank.
+// A box as the kernels keep it: some numbers, that of the next box next to each.
 template <class A>
+struct UprightBox {
+  using Number = A;
+  static constexpr int kNumbers = kUprightNumbers;
+  A number[kNumbers];  // x1, y1, x2, y2, area
+
+  template <class T>
+  static __device__ UprightBox read(const T* row, int64_t stride) {
+    const Box<A> box = read_box(row, stride);
+    return {{box.x1, box.y1, box.x2, box.y2, box_area(box)}};
+  }
+  __device__ Box<A> box() const { return {number[0], number[1], number[2], number[3]}; }
+};
+
+template <class A>
+struct TurnedBox {
+  using Number = A;
+  static constexpr int kNumbers = kRotatedNumbers;
+  A number[kNumbers];
+
+  template <class T>
+  static __device__ TurnedBox read(const T* row, int64_t stride) {
+    const RotatedBox<A> box = prepare_rotated_box(row, stride);
+    return {{box.x, box.y, box.half_width, box.half_height, box.cosine, box.sine, box.area, box.radius}};
+  }
+  __device__ RotatedBox<A> box() const {
+    return {number[0], number[1], number[2], number[3], number[4], number[5], number[6], number[7]};
+  }
+};
+
+// Whether a suppresses b. The division waits until a product says that it may matter; see kept_boxes_cpu.h.
+template <class A>
+__device__ bool suppresses(const UprightBox<A>& a, const UprightBox<A>& b, A threshold) {
+  const A intersection = box_intersection(a.box(), b.box());
+  const A both = a.number[4] + b.number[4] - intersection;
+  return intersection > A(0) && intersection >= threshold * both && intersection / both > threshold;
+}
+template <class A>
+__device__ bool suppresses(const TurnedBox<A>& a, const TurnedBox<A>& b, A threshold) {
+  return circles_overlap(a.box(), b.box()) > A(0) && rotated_iou<A>(a.box(), b.box()) > threshold;
+}
+
+// Number k of box i lies at numbers[k * stride + i].
+template <class B>
+FASTCV_HD B load_box(const typename B::Number* numbers, int64_t stride, int64_t i) {
+  B box;
+#pragma unroll
+  for (int k = 0; k < B::kNumbers; ++k) box.number[k] = numbers[k * stride + i];
+  return box;
+}
+template <class B>
+FASTCV_HD void store_box(const B& box, typename B::Number* numbers, int64_t stride, int64_t i) {
+#pragma unroll
+  for (int k = 0; k < B::kNumbers; ++k) numbers[k * stride + i] = box.number[k];
+}
+
+// The boxes of one image, or of all images one after the other, in order of place; `dropped` is in order of rank.
+template <class B>
 struct Places {
-  A *x1, *y1, *x2, *y2, *area;
+  using A = typename B::Number;
+  A* numbers;
+  int64_t stride;  // how many boxes all images have
   int* group;
   int* dropped;
   const int64_t* rank;  // null: place and rank are one
@@ -44,14 +103,14 @@ struct Places {
 
   __device__ Places of_image(unsigned image) const {
     const int64_t offset = static_cast<int64_t>(image) * count;
-    return {x1 + offset,   y1 + offset,    x2 + offset,      y2 + offset,
-            area + offset, group + offset, dropped + offset, rank != nullptr ? rank + offset : nullptr,
-            count,         threshold};
+    return {
+        numbers + offset, stride, group + offset, dropped + offset, rank != nullptr ? rank + offset : nullptr, count,
+        threshold};
   }
   __device__ int& dropped_at(int place) const {
     return dropped[rank != nullptr ? static_cast<int>(rank[place]) : place];
   }
-  __device__ Box<A> box(int place) const { return {x1[place], y1[place], x2[place], y2[place]}; }
+  __device__ B box(int place) const { return load_box<B>(numbers, stride, place); }
 
   // Whether the group that begins at `group` is left to the tile launches.
   __device__ bool is_long(int begin) const {
@@ -60,22 +119,18 @@ struct Places {
 };
 
 // A tile in shared memory.
-template <class A>
+template <class B>
 struct Tile {
-  A *x1, *y1, *x2, *y2, *area;
+  typename B::Number* numbers;
   int* group;
   int* dropped;
   unsigned* survivors;  // one word
 
-  __device__ Box<A> box(int i) const { return {x1[i], y1[i], x2[i], y2[i]}; }
+  __device__ B box(int i) const { return load_box<B>(numbers, kTile, i); }
 
-  __device__ void load(const Places<A>& places, int begin, int count) const {
+  __device__ void load(const Places<B>& places, int begin, int count) const {
     for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockSize) {
-      x1[i] = places.x1[begin + i];
-      y1[i] = places.y1[begin + i];
-      x2[i] = places.x2[begin + i];
-      y2[i] = places.y2[begin + i];
-      area[i] = places.area[begin + i];
+      store_box(places.box(begin + i), numbers, kTile, i);
       group[i] = places.group[begin + i];
       dropped[i] = places.dropped_at(begin + i);
     }
@@ -83,43 +138,30 @@ struct Tile {
   }
 };
 
-#define FASTCV_NMS_TILE(A, tile)                                                            \
-  FASTCV_SHARED(A, tile_x1, kTile);                                                         \
-  FASTCV_SHARED(A, tile_y1, kTile);                                                         \
-  FASTCV_SHARED(A, tile_x2, kTile);                                                         \
-  FASTCV_SHARED(A, tile_y2, kTile);                                                         \
-  FASTCV_SHARED(A, tile_area, kTile);                                                       \
-  FASTCV_SHARED(int, tile_group, kTile);                                                    \
-  FASTCV_SHARED(int, tile_dropped, kTile);                                                  \
-  FASTCV_SHARED(unsigned, tile_survivors, 1);                                               \
-  const Tile<A> tile {                                                                      \
-    tile_x1, tile_y1, tile_x2, tile_y2, tile_area, tile_group, tile_dropped, tile_survivors \
+#define FASTCV_NMS_TILE(B, tile)                                       \
+  FASTCV_SHARED(typename B::Number, tile_numbers, B::kNumbers* kTile); \
+  FASTCV_SHARED(int, tile_group, kTile);                               \
+  FASTCV_SHARED(int, tile_dropped, kTile);                             \
+  FASTCV_SHARED(unsigned, tile_survivors, 1);                          \
+  const Tile<B> tile {                                                 \
+    tile_numbers, tile_group, tile_dropped, tile_survivors             \
   }
 
-// Whether a suppresses b. The division waits until a product says that it may matter; see kept_boxes_cpu.h.
-template <class A>
-__device__ bool suppresses(const Box<A>& a, A area_a, const Box<A>& b, A area_b, A threshold) {
-  const A intersection = box_intersection(a, b);
-  const A both = area_a + area_b - intersection;
-  return intersection > A(0) && intersection >= threshold * both && intersection / both > threshold;
-}
-
 // Decides all boxes of the tile that nothing before it has dropped.
-template <class A>
-__device__ void resolve(const Tile<A>& tile, int count, A threshold) {
+template <class B>
+__device__ void resolve(const Tile<B>& tile, int count, typename B::Number threshold) {
   const int thread = static_cast<int>(threadIdx.x);
   for (int base = 0; base < count; base += static_cast<int>(kWarpSize)) {
     if (thread < static_cast<int>(kWarpSize)) {
       const int mine = base + thread;
       const bool exists = mine < count;
-      const Box<A> box = exists ? tile.box(mine) : Box<A>{};
-      const A area = exists ? tile.area[mine] : A(0);
+      const B box = exists ? tile.box(mine) : B{};
       const int group = exists ? tile.group[mine] : -1;
       const bool open = exists && tile.dropped[mine] == 0;
       unsigned suppressors = 0;
       for (int i = 0; i < static_cast<int>(kWarpSize) && base + i < count; ++i) {
         const bool counts = i < thread && open && tile.group[base + i] == group && tile.dropped[base + i] == 0;
-        if (counts && suppresses(tile.box(base + i), tile.area[base + i], box, area, threshold)) suppressors |= 1u << i;
+        if (counts && suppresses(tile.box(base + i), box, threshold)) suppressors |= 1u << i;
       }
       // A box is dropped as soon as one of its suppressors is kept, and kept when all of them are dropped. The first
       // undecided box has no undecided suppressor, so each round decides some.
@@ -140,10 +182,10 @@ __device__ void resolve(const Tile<A>& tile, int count, A threshold) {
     const unsigned kept = *tile.survivors;
     for (int i = base + static_cast<int>(kWarpSize) + thread; i < count; i += kBlockSize) {
       if (tile.dropped[i] != 0) continue;
-      const Box<A> box = tile.box(i);
+      const B box = tile.box(i);
       for (unsigned left = kept; left != 0; left &= left - 1) {
         const int j = base + first_lane(left);
-        if (tile.group[j] == tile.group[i] && suppresses(tile.box(j), tile.area[j], box, tile.area[i], threshold)) {
+        if (tile.group[j] == tile.group[i] && suppresses(tile.box(j), box, threshold)) {
           tile.dropped[i] = 1;
           break;
         }
@@ -154,17 +196,16 @@ __device__ void resolve(const Tile<A>& tile, int count, A threshold) {
 }
 
 // Drops the places of [begin, end) that a survivor of the tile suppresses. Only its last group reaches beyond a tile.
-template <class A>
-__device__ void strike(const Tile<A>& tile, int count, const Places<A>& places, int begin, int end) {
+template <class B>
+__device__ void strike(const Tile<B>& tile, int count, const Places<B>& places, int begin, int end) {
   const int group = tile.group[count - 1];
   for (int place = begin + static_cast<int>(threadIdx.x); place < end; place += kBlockSize) {
     int& dropped = places.dropped_at(place);
     if (places.group[place] != group || dropped != 0) continue;
-    const Box<A> box = places.box(place);
-    const A area = places.area[place];
+    const B box = places.box(place);
     for (int i = 0; i < count; ++i) {
       if (tile.dropped[i] != 0 || tile.group[i] != group) continue;
-      if (suppresses(tile.box(i), tile.area[i], box, area, places.threshold)) {
+      if (suppresses(tile.box(i), box, places.threshold)) {
         dropped = 1;
         break;
       }
@@ -172,8 +213,8 @@ __device__ void strike(const Tile<A>& tile, int count, const Places<A>& places, 
   }
 }
 
-template <class A>
-__device__ void store(const Tile<A>& tile, const Places<A>& places, int begin, int count) {
+template <class B>
+__device__ void store(const Tile<B>& tile, const Places<B>& places, int begin, int count) {
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockSize) {
     places.dropped_at(begin + i) = tile.dropped[i];
   }
@@ -192,9 +233,8 @@ __device__ inline int end_of_group(const int* groups, int group, int begin, int 
   return begin;
 }
 
-template <class T>
-__global__ void __launch_bounds__(kBlockSize, 2)
-    nms_prepare_kernel(const NmsParams p, const Places<Accumulate<T>> all) {
+template <class T, class B>
+__global__ void __launch_bounds__(kBlockSize, 2) nms_prepare_kernel(const NmsParams p, const Places<B> all) {
   const auto places = all.of_image(blockIdx.y);
   const int64_t image = blockIdx.y;
   const int64_t place = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
@@ -202,12 +242,7 @@ __global__ void __launch_bounds__(kBlockSize, 2)
   const int64_t rank = places.rank != nullptr ? places.rank[place] : place;
   const int64_t index = p.order[image * places.count + rank];
   const T* row = static_cast<const T*>(p.boxes) + image * p.box_strides[0] + index * p.box_strides[1];
-  const auto box = read_box(row, p.box_strides[2]);
-  places.x1[place] = box.x1;
-  places.y1[place] = box.y1;
-  places.x2[place] = box.x2;
-  places.y2[place] = box.y2;
-  places.area[place] = box_area(box);
+  store_box(B::read(row, p.box_strides[2]), places.numbers, places.stride, place);
   places.dropped[place] = 0;
   int group = 0;
   if (p.sorted_classes != nullptr) {
@@ -228,10 +263,10 @@ __global__ void __launch_bounds__(kBlockSize, 2)
 
 // A block decides all short groups that begin among its kGroupShare places. They follow each other, so they are one
 // range, walked tile by tile.
-template <class A>
-__global__ void __launch_bounds__(kBlockSize, 2) nms_groups_kernel(const Places<A> all) {
-  FASTCV_NMS_TILE(A, tile);
-  const Places<A> places = all.of_image(blockIdx.y);
+template <class B>
+__global__ void __launch_bounds__(kBlockSize, 2) nms_groups_kernel(const Places<B> all) {
+  FASTCV_NMS_TILE(B, tile);
+  const Places<B> places = all.of_image(blockIdx.y);
   const int share = static_cast<int>(blockIdx.x) * kGroupShare;
   const int share_end = places.count - share < kGroupShare ? places.count : share + kGroupShare;
   const int first = places.group[share], last = places.group[share_end - 1];
@@ -253,10 +288,10 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_groups_kernel(const Places<
 }
 
 // Launch `tile_index`, -1 for the first: see above.
-template <class A>
-__global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<A> all, int tile_index) {
-  FASTCV_NMS_TILE(A, tile);
-  const Places<A> places = all.of_image(blockIdx.y);
+template <class B>
+__global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<B> all, int tile_index) {
+  FASTCV_NMS_TILE(B, tile);
+  const Places<B> places = all.of_image(blockIdx.y);
   const int before = tile_index * kTile;
   const int begin = before + kTile + static_cast<int>(blockIdx.x) * kTile;
   const int count = least(places.count - begin, kTile);
@@ -297,31 +332,22 @@ __global__ void __launch_bounds__(kFinishBlock, 1) nms_finish_kernel(const NmsPa
   if (thread == 0) p.count[image] = written;
 }
 
-template <class T>
+template <class T, class B>
 void run(const NmsParams& p, Stream stream) {
   using A = Accumulate<T>;
   const int64_t total = p.images * p.boxes_per_image;
   A* const numbers = static_cast<A*>(p.workspace);
-  int* const group = reinterpret_cast<int*>(numbers + 5 * total);
+  int* const group = reinterpret_cast<int*>(numbers + B::kNumbers * total);
   const int count = static_cast<int>(p.boxes_per_image);
-  const Places<A> places{numbers,
-                         numbers + total,
-                         numbers + 2 * total,
-                         numbers + 3 * total,
-                         numbers + 4 * total,
-                         group,
-                         group + total,
-                         p.places,
-                         count,
-                         round_down<A>(p.threshold)};
-  launch(nms_prepare_kernel<T>, {{grid_size(count, kBlockSize), p.images}, {kBlockSize}}, stream, p, places);
+  const Places<B> places{numbers, total, group, group + total, p.places, count, round_down<A>(p.threshold)};
+  launch(nms_prepare_kernel<T, B>, {{grid_size(count, kBlockSize), p.images}, {kBlockSize}}, stream, p, places);
   if (p.places != nullptr) {
-    launch(nms_groups_kernel<A>, {{grid_size(count, kGroupShare), p.images}, {kBlockSize}}, stream, places);
+    launch(nms_groups_kernel<B>, {{grid_size(count, kGroupShare), p.images}, {kBlockSize}}, stream, places);
   }
   if (p.places == nullptr || count > kGroupLimit) {
     const int tiles = static_cast<int>(grid_size(count, kTile));
     for (int tile = -1; tile < tiles - 1; ++tile) {
-      launch(nms_tile_kernel<A>, {{tiles - 1 - tile, p.images}, {kBlockSize}}, stream, places, tile);
+      launch(nms_tile_kernel<B>, {{tiles - 1 - tile, p.images}, {kBlockSize}}, stream, places, tile);
     }
   }
   launch(nms_finish_kernel, {{p.images}, {kFinishBlock}}, stream, p, static_cast<const int*>(group + total));
@@ -334,7 +360,14 @@ namespace fastcv {
 
 void nms_cuda(const NmsParams& params, Stream stream) {
   using namespace FASTCV_VARIANT;
-  dispatch_floating(params.dtype, [&](auto tag) { run<typename decltype(tag)::type>(params, stream); });
+  dispatch_floating(params.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if (params.rotated) {
+      run<T, TurnedBox<Accumulate<T>>>(params, stream);
+    } else {
+      run<T, UprightBox<Accumulate<T>>>(params, stream);
+    }
+  });
 }
 
 }  // namespace fastcv

@@ -166,4 +166,26 @@ class NmsGrid {
   bool tiny_ = false;
 };
 
+// Every cell owns as many places as boxes have their centre in it, from `start` on; those kept fill them from the
+// front, and `next` is the first free one.
+struct Cell {
+  uint32_t start, next;
+};
+
+// Gives every cell of a grid its places, all of them free, one for each box for which active(i) holds.
+template <class A, class Active>
+void open_cells(const NmsGrid<A>& grid, const Box<A>* boxes, int64_t count, Cell* cells, int64_t cell_count,
+                const Active& active) {
+  __builtin_memset(cells, 0, cell_count * sizeof(Cell));
+  for (int64_t i = 0; i < count; ++i) {
+    if (active(i)) ++cells[grid.cell_of(boxes[i])].next;
+  }
+  uint32_t places = 0;
+  for (int64_t cell = 0; cell < cell_count; ++cell) {
+    const uint32_t here = cells[cell].next;
+    cells[cell] = {places, places};
+    places += here;
+  }
+}
+
 }  // namespace fastcv::FASTCV_VARIANT
