@@ -79,13 +79,11 @@ __device__ bool suppresses(const TurnedBox<A>& a, const TurnedBox<A>& b, A thres
 template <class B>
 FASTCV_HD B load_box(const typename B::Number* numbers, int64_t stride, int64_t i) {
   B box;
-#pragma unroll
   for (int k = 0; k < B::kNumbers; ++k) box.number[k] = numbers[k * stride + i];
   return box;
 }
 template <class B>
 FASTCV_HD void store_box(const B& box, typename B::Number* numbers, int64_t stride, int64_t i) {
-#pragma unroll
   for (int k = 0; k < B::kNumbers; ++k) numbers[k * stride + i] = box.number[k];
 }
 
