@@ -206,6 +206,8 @@ def test_wrong_length_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             made.load_weights(tmp_path / "a.weights")
         assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    with pytest.raises(ValueError, match="the network is on the device meta"):
+        made.to("meta").load_weights(DarknetWeights(torch.ones(needed)))
 
 
 @pytest.mark.parametrize("padding", [None, 0, 1, 2])

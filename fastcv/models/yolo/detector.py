@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from fastcv.models.detection.checks import check_images
 from fastcv.models.yolo.network import DarknetNetwork
 from fastcv.models.yolo.transform import Placement, letterbox, stretch
+from fastcv.models.yolo.weights import DarknetWeights
 from fastcv.ops.nms import batched_nms
 
 __all__ = ["YOLO"]
@@ -118,7 +120,7 @@ class YOLO(nn.Module):
             found.append({"boxes": inside[visible], "labels": label[rows], "scores": scores[rows]})
         return found
 
-    def load_weights(self, path: Any) -> YOLO:
+    def load_weights(self, weights: str | Path | DarknetWeights) -> YOLO:
         """Load a ``.weights`` file, as :meth:`DarknetNetwork.load_weights` does, and return the model."""
-        self.network.load_weights(path)
+        self.network.load_weights(weights)
         return self

@@ -103,6 +103,8 @@ class DarknetNetwork(nn.Module):
         """
         if not isinstance(weights, DarknetWeights):
             weights = read_weights(weights)
+        if any(parameter.is_meta for parameter in self.parameters()):
+            raise ValueError("the network is on the device meta, which holds no values: make it on another device")
         values, position = weights.values, 0
         found: list[tuple[Tensor, Tensor]] = []
         for layer in self._layers():
