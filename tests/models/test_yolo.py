@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,19 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
         torch.testing.assert_close(alone["scores"], found["scores"])
         assert (found["boxes"] >= 0).all()
         assert (found["boxes"] <= torch.tensor([image.shape[2], image.shape[1]] * 2)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_models_are_copied_saved_and_converted(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = yolov3_tiny(classes=1)
+    model.score_thresh = 0.0
+    image = torch.rand(3, 32, 48)
+    (found,) = pickle.loads(pickle.dumps(deepcopy(model)))([image])
+    torch.testing.assert_close(found, model([image])[0], rtol=0, atol=0)
+    (found,) = model.to(dtype)([image])
+    assert len(found["boxes"]) == 100
+    assert [value.dtype for value in found.values()] == [torch.float32, torch.int64, torch.float32]
 
 
 def test_bad_input() -> None:

@@ -19,9 +19,18 @@ Shape = tuple[int, int, int]  # channels, height, width
 _MOST_NUMBERS = 1 << 30  # of a layer's weights or of its map: a text must not ask for any amount of memory
 _EPS = 1e-6  # Darknet's
 
+
+def _linear(x: Tensor) -> Tensor:
+    return x
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.1)
+
+
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda x: x,
-    "leaky": lambda x: F.leaky_relu(x, 0.1),
+    "linear": _linear,
+    "leaky": _leaky,
     "relu": F.relu,
     "relu6": F.relu6,
     "logistic": torch.sigmoid,
