@@ -171,7 +171,7 @@ def test_order_of_numbers_and_values_of_a_convolution() -> None:
     torch.testing.assert_close(result, torch.where(wanted > 0, wanted, wanted * 0.1), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("header", [WeightsHeader(), WeightsHeader(0, 1001)])
+@pytest.mark.parametrize("header", [WeightsHeader(), WeightsHeader(0, 1001), WeightsHeader(1001, 0)])
 @pytest.mark.parametrize("normalised", [0, 1])
 def test_connected(tmp_path: Path, header: WeightsHeader, normalised: int) -> None:
     """Biases, weights, and after them scales, means, variances; weights transposed where the version says so."""

@@ -62,11 +62,14 @@ def test_every_layer_has_the_shape_of_the_paper(build: Any, size: int, shapes: l
     assert found == wanted
 
 
-def test_numbers_of_boxes() -> None:
+def test_numbers_of_boxes_and_anchors() -> None:
     with torch.device("meta"):
         assert [head.boxes for head in yolov2_tiny().network.heads] == [845]
         assert [head.boxes for head in yolov3_tiny().network.heads] == [13 * 13 * 3, 26 * 26 * 3]
         assert [head.boxes for head in yolo_v1().network.heads] == [98]
+        coarse, fine = (head.anchors for head in yolov3_tiny().network.heads)  # type: ignore[attr-defined]
+        assert coarse == [(81, 82), (135, 169), (344, 319)]
+        assert fine == [(10, 14), (23, 27), (37, 58)]
         assert yolov3_tiny(classes=3).network.shapes[-1] == (24, 26, 26)
         assert yolo_v1(classes=1).network.shapes[-1] == (7 * 7 * 11, 1, 1)
     with pytest.raises(ValueError, match="classes must be an integer of at least 1, got 0"):
