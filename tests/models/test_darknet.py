@@ -171,9 +171,17 @@ def test_order_of_numbers_and_values_of_a_convolution() -> None:
     torch.testing.assert_close(result, torch.where(wanted > 0, wanted, wanted * 0.1), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("header", [WeightsHeader(), WeightsHeader(0, 1001), WeightsHeader(1001, 0)])
+@pytest.mark.parametrize(
+    ("header", "transposed"),
+    [
+        (WeightsHeader(), False),
+        (WeightsHeader(1000, 1000), False),
+        (WeightsHeader(0, 1001), True),
+        (WeightsHeader(1001, 0), True),
+    ],
+)
 @pytest.mark.parametrize("normalised", [0, 1])
-def test_connected(tmp_path: Path, header: WeightsHeader, normalised: int) -> None:
+def test_connected(tmp_path: Path, header: WeightsHeader, transposed: bool, normalised: int) -> None:
     """Biases, weights, and after them scales, means, variances; weights transposed where the version says so."""
     made = network(("connected", {"output": 5, "batch_normalize": normalised, "activation": "relu"}))
     inputs = 2 * 9 * 13
@@ -181,7 +189,7 @@ def test_connected(tmp_path: Path, header: WeightsHeader, normalised: int) -> No
     made.load_weights(DarknetWeights(values, header))
     images, result = run(made)
     weight = values[5 : 5 + 5 * inputs]
-    weight = weight.view(inputs, 5).t() if header.is_transposed else weight.view(5, inputs)
+    weight = weight.view(inputs, 5).t() if transposed else weight.view(5, inputs)
     wanted = images.flatten(1) @ weight.t()
     if normalised:
         scale, mean, variance = values[-15:].view(3, 5)
