@@ -19,8 +19,8 @@ __all__ = ["DarknetWeights", "WeightsHeader", "read_weights", "write_weights"]
 class WeightsHeader:
     """Version of the file, and the number of images that were seen in training.
 
-    ``seen`` has 64 bits from version 0.2 on and 32 before; and 32 again where ``major`` or ``minor`` is 1000 or more. More
-    than 1000 is Darknet's mark of weights of [connected] that are stored transposed.
+    ``seen`` has 64 bits from version 0.2 on and 32 before, and 32 again where ``major`` or ``minor`` is 1000 or more.
+    More than 1000 is Darknet's mark of weights of [connected] that are stored transposed.
     """
 
     major: int = 0
