@@ -16,7 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize("thing", [
     nn.RoIAlign(2, 1.0, 2), nn.RoIPool(2, 1.0), nn.PSRoIAlign(1, 1.0, 2), nn.PSRoIPool(1, 1.0), nn.FrozenBatchNorm2d(3),
     nn.MultiScaleRoIAlign(["0"], 2, 2), nn.FeaturePyramidNetwork([3], 4), nn.ConvTranspose2d(3, 4, 2), nn.MaxPool2d(2),
-    nn.UnpoolNearest(2), nn.UpsampleBilinear2d(2.0), ops.nms, ops.roi_align, ops.box_iou, ops.box_area, ops.knn,
+    nn.DeformConv2d(3, 4, 2), nn.UnpoolNearest(2), nn.UpsampleBilinear2d(2.0), ops.nms, ops.roi_align,
+    ops.box_iou, ops.box_area, ops.knn,
 ], ids=lambda thing: getattr(thing, "__name__", type(thing).__name__))  # fmt: skip
 def test_what_cannot_be_scripted_says_so(thing: object) -> None:
     name = getattr(thing, "__name__", type(thing).__name__)

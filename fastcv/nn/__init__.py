@@ -63,6 +63,7 @@ refuse_to_script(
         ConvTranspose1d,
         ConvTranspose2d,
         ConvTranspose3d,
+        DeformConv2d,
         FeaturePyramidNetwork,
         FrozenBatchNorm2d,
         MaxPool2d,

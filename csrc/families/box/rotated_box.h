@@ -6,7 +6,7 @@
 //
 //   x = cx + u cos + v sin,   y = cy - u sin + v cos
 //
-// Both the sides may be negative, which turns the box by 180 degrees. A box with a number that is not finite, or with an
+// Both sides may be negative: the box is then turned by 180 degrees. A box with a number that is not finite, or with an
 // area below kLeastArea (negative ones are), overlaps nothing: torchvision's rule. Nor does one so long that the square of
 // its diagonal is no number (1e154 pixels).
 #pragma once

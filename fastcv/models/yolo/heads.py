@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -10,15 +12,15 @@ from fastcv.models.yolo.config import Section
 __all__ = ["HEADS", "DetectionHead", "Head", "RegionHead", "YOLOHead", "make_head"]
 
 
-class Head:
+class Head(ABC):
     """What decodes a map: ``classes``, and ``boxes`` per image."""
 
     classes: int
     boxes: int
 
+    @abstractmethod
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return boxes (N, K, 4), x1, y1, x2, y2 in pixels of the network's input, and scores (N, K, classes)."""
-        raise NotImplementedError
 
 
 class YOLOHead(Head):
