@@ -43,6 +43,8 @@ class GeneralizedRCNN(nn.Module):
         Preprocessing and postprocessing.
     """
 
+    first_label = 1  # of the first class: 0 is the background
+
     def __init__(
         self, backbone: nn.Module, rpn: RegionProposalNetwork, roi_heads: RoIHeads, transform: DetectionTransform
     ) -> None:

@@ -41,6 +41,8 @@ class YOLO(nn.Module):
     A box can be found as several classes, as in Darknet: each class whose score is high enough is a detection.
     """
 
+    first_label = 0  # there is no background
+
     def __init__(
         self,
         network: DarknetNetwork,
