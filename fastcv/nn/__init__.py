@@ -20,6 +20,7 @@ from fastcv.nn.multiscale_roi_align import LevelMapper, MultiScaleRoIAlign
 from fastcv.nn.ps_roi_align import PSRoIAlign
 from fastcv.nn.ps_roi_pool import PSRoIPool
 from fastcv.nn.roi_align import RoIAlign
+from fastcv.nn.roi_align_rotated import RoIAlignRotated
 from fastcv.nn.roi_pool import RoIPool
 from fastcv.nn.stochastic_depth import StochasticDepth
 from fastcv.nn.unpool import UnpoolBedOfNails, UnpoolNearest
@@ -50,6 +51,7 @@ __all__ = [
     "PSRoIPool",
     "Permute",
     "RoIAlign",
+    "RoIAlignRotated",
     "RoIPool",
     "SqueezeExcitation",
     "StochasticDepth",
@@ -72,6 +74,7 @@ refuse_to_script(
         PSRoIAlign,
         PSRoIPool,
         RoIAlign,
+        RoIAlignRotated,
         RoIPool,
         UnpoolBedOfNails,
         UnpoolNearest,

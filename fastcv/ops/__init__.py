@@ -32,6 +32,7 @@ from fastcv.ops.paste_masks import paste_masks
 from fastcv.ops.ps_roi_align import ps_roi_align
 from fastcv.ops.ps_roi_pool import ps_roi_pool
 from fastcv.ops.roi_align import roi_align
+from fastcv.ops.roi_align_rotated import roi_align_rotated
 from fastcv.ops.roi_pool import roi_pool
 from fastcv.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.ops.soft_nms import soft_nms
@@ -90,6 +91,7 @@ __all__ = [
     "ps_roi_pool",
     "remove_small_boxes",
     "roi_align",
+    "roi_align_rotated",
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",

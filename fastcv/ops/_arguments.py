@@ -155,14 +155,18 @@ def describe_shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
-def as_rois(boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
-    """Return boxes as one (K, 5) tensor: a sequence of (L, 4) tensors, one per image, gets its batch index column."""
-    return boxes if type(boxes) is Tensor or isinstance(boxes, Tensor) else _concatenate_boxes(boxes, input)
+def as_rois(boxes: Tensor | Sequence[Tensor], input: Tensor, numbers: int = 4) -> Tensor:
+    """Return boxes as one (K, 5) tensor: a sequence of (L, 4) tensors, one per image, gets its batch index column.
+
+    ``numbers`` is how many there are to a box: 4, or 5 for rotated boxes.
+    """
+    return boxes if type(boxes) is Tensor or isinstance(boxes, Tensor) else _concatenate_boxes(boxes, input, numbers)
 
 
-def _concatenate_boxes(boxes: Sequence[Tensor], input: Tensor) -> Tensor:
+def _concatenate_boxes(boxes: Sequence[Tensor], input: Tensor, numbers: int) -> Tensor:
     if not isinstance(boxes, list | tuple):
-        raise TypeError(f"boxes must be a (K, 5) tensor or a list of (L, 4) tensors, got {type(boxes).__name__}")
+        expected = f"a (K, {numbers + 1}) tensor or a list of (L, {numbers}) tensors"
+        raise TypeError(f"boxes must be {expected}, got {type(boxes).__name__}")
     check_tensor(input, "input")
     images = input.shape[0] if input.dim() else 0
     if len(boxes) != images:
@@ -170,14 +174,14 @@ def _concatenate_boxes(boxes: Sequence[Tensor], input: Tensor) -> Tensor:
     rows = []
     for index, image_boxes in enumerate(boxes):
         check_tensor(image_boxes, f"boxes[{index}]")
-        if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
-            raise ValueError(f"boxes[{index}] must have shape (L, 4), got {describe_shape(image_boxes)}")
+        if image_boxes.dim() != 2 or image_boxes.shape[1] != numbers:
+            raise ValueError(f"boxes[{index}] must have shape (L, {numbers}), got {describe_shape(image_boxes)}")
         if not image_boxes.dtype.is_floating_point:
             raise TypeError(f"boxes[{index}] must be of a floating dtype, got {image_boxes.dtype}")
         if image_boxes.dtype in (torch.float16, torch.bfloat16):
             image_boxes = image_boxes.float()  # a half cannot hold every batch index
         rows.append(torch.nn.functional.pad(image_boxes, (1, 0), value=float(index)))
-    return torch.cat(rows) if rows else input.new_empty(0, 5, dtype=torch.float32)
+    return torch.cat(rows) if rows else input.new_empty(0, numbers + 1, dtype=torch.float32)
 
 
 def new_dense(like: Tensor, n: int, c: int, *sizes: int) -> Tensor:

@@ -26,6 +26,7 @@ from fastcv.reference.point_sets import (
 from fastcv.reference.ps_roi_align import ps_roi_align
 from fastcv.reference.ps_roi_pool import ps_roi_pool
 from fastcv.reference.roi_align import roi_align
+from fastcv.reference.roi_align_rotated import roi_align_rotated
 from fastcv.reference.roi_pool import roi_pool
 from fastcv.reference.sigmoid_focal_loss import sigmoid_focal_loss
 from fastcv.reference.soft_nms import soft_nms
@@ -71,6 +72,7 @@ __all__ = [
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",
+    "roi_align_rotated",
     "roi_pool",
     "sigmoid_focal_loss",
     "soft_nms",

@@ -8,10 +8,14 @@ import torch
 from op_case import Bad, Empty, OpCase, uniform
 from torch import Tensor
 
-from fastcv.ops import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
+from fastcv.ops import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_align_rotated, roi_pool
 
 SHAPE = (
     "boxes must have shape (K, 5), rows of batch index, x1, y1, x2, y2 (or be a list of (L, 4) tensors, one per image)"
+)
+ROTATED_SHAPE = (
+    "boxes must have shape (K, 6), rows of batch index, cx, cy, w, h, angle "
+    "(or be a list of (L, 5) tensors, one per image)"
 )
 HALF, INT = torch.float16, torch.int32
 
@@ -23,15 +27,25 @@ def boxes(seed: int, count: int = 3, images: int = 2, side: float = 12.0) -> Ten
     return torch.cat([index[:, None], corner, corner + sides], 1)
 
 
+def rotated(upright: Tensor) -> Tensor:
+    """Rows of batch index, cx, cy, w, h, angle from those of batch index, x1, y1, x2, y2."""
+    corner, other = upright[:, 1:3], upright[:, 3:]
+    angle = 40.0 * torch.arange(1, len(upright) + 1, dtype=upright.dtype)[:, None]
+    return torch.cat([upright[:, :1], (corner + other) / 2, other - corner, angle], 1)
+
+
 def pooling(function: Any, channels: int, sampling: dict[str, Any], bad: tuple[Bad, ...] = ()) -> OpCase:
     """A case of a function (input, boxes, output_size, ...)."""
+    is_rotated = function is roi_align_rotated
+    make = rotated if is_rotated else torch.Tensor.clone
+    numbers, shape = (5, ROTATED_SHAPE) if is_rotated else (4, SHAPE)
 
     def sample(seed: int, **sizes: Any) -> dict[str, Any]:
-        return {"input": uniform(seed, 2, channels, 7, 9), "boxes": boxes(seed), "output_size": 2, **sampling}
+        return {"input": uniform(seed, 2, channels, 7, 9), "boxes": make(boxes(seed)), "output_size": 2, **sampling}
 
     def large() -> dict[str, Any]:
         input = uniform(0, 2, 4 * channels, 30, 40).float()
-        return {**sample(0), "input": input, "boxes": boxes(0, 150, side=40).float()}
+        return {**sample(0), "input": input, "boxes": make(boxes(0, 150, side=40)).float()}
 
     zeros = torch.zeros
     out = channels // 4 if function in (ps_roi_align, ps_roi_pool) else channels
@@ -59,10 +73,10 @@ def pooling(function: Any, channels: int, sampling: dict[str, Any], bad: tuple[B
                 TypeError,
                 "input must be float16, bfloat16, float32 or float64, got complex64",
             ),
-            Bad({"boxes": zeros(3, 4)}, ValueError, f"{SHAPE}, got (3, 4)"),
-            Bad({"boxes": zeros(5)}, ValueError, f"{SHAPE}, got (5,)"),
+            Bad({"boxes": zeros(3, numbers)}, ValueError, f"{shape}, got (3, {numbers})"),
+            Bad({"boxes": zeros(5)}, ValueError, f"{shape}, got (5,)"),
             Bad(
-                {"boxes": zeros(1, 5, dtype=torch.int64)},
+                {"boxes": zeros(1, numbers + 1, dtype=torch.int64)},
                 TypeError,
                 "boxes must be of a floating dtype not wider than float64, got int64",
             ),
@@ -71,18 +85,28 @@ def pooling(function: Any, channels: int, sampling: dict[str, Any], bad: tuple[B
                 TypeError,
                 "boxes must be of a floating dtype not wider than float32, got float64",
             ),
-            Bad({"boxes": "all"}, TypeError, "boxes must be a (K, 5) tensor or a list of (L, 4) tensors, got str"),
             Bad(
-                {"boxes": [zeros(1, 4)]}, ValueError, "boxes must be one tensor per image: input has 2 images, boxes 1"
+                {"boxes": "all"},
+                TypeError,
+                f"boxes must be a (K, {numbers + 1}) tensor or a list of (L, {numbers}) tensors, got str",
             ),
-            Bad({"boxes": [zeros(1, 5)] * 2}, ValueError, "boxes[0] must have shape (L, 4), got (1, 5)"),
             Bad(
-                {"boxes": [zeros(1, 4, dtype=INT)] * 2},
+                {"boxes": [zeros(1, numbers)]},
+                ValueError,
+                "boxes must be one tensor per image: input has 2 images, boxes 1",
+            ),
+            Bad(
+                {"boxes": [zeros(1, numbers + 1)] * 2},
+                ValueError,
+                f"boxes[0] must have shape (L, {numbers}), got (1, {numbers + 1})",
+            ),
+            Bad(
+                {"boxes": [zeros(1, numbers, dtype=INT)] * 2},
                 TypeError,
                 "boxes[0] must be of a floating dtype, got torch.int32",
             ),
             Bad(
-                {"boxes": zeros(1, 5, device="meta")},
+                {"boxes": zeros(1, numbers + 1, device="meta")},
                 ValueError,
                 "boxes must be on the device of input (cpu), got meta",
             ),
@@ -97,7 +121,7 @@ def pooling(function: Any, channels: int, sampling: dict[str, Any], bad: tuple[B
             *bad,
         ),
         empty=(
-            Empty({"boxes": zeros(0, 5).double()}, (0, out, 2, 2)),
+            Empty({"boxes": zeros(0, numbers + 1).double()}, (0, out, 2, 2)),
             Empty({"input": zeros(2, 0, 7, 9).double()}, (3, 0, 2, 2)),
             Empty({"input": zeros(2, channels, 0, 9).double()}, (3, out, 2, 2)),
             Empty({"input": zeros(2, channels, 7, 0).double()}, (3, out, 2, 2)),
@@ -107,6 +131,7 @@ def pooling(function: Any, channels: int, sampling: dict[str, Any], bad: tuple[B
 
 
 TOO_MANY = Bad({"sampling_ratio": 10**6}, ValueError, "sampling_ratio must be at most 65536, got 1000000")
+TOO_MANY_ROTATED = Bad({"sampling_ratio": 5000}, ValueError, "sampling_ratio must be at most 4096, got 5000")
 NOT_DIVISIBLE = Bad(
     {"input": torch.zeros(2, 7, 7, 9).double()},
     ValueError,
@@ -121,6 +146,7 @@ MAPS = [torch.zeros(2, 3, 4, 4).double(), torch.zeros(2, 3, 2, 2).double()]
 OPTIONS = {"spatial_scale": 0.5, "sampling_ratio": 2, "aligned": True}
 CASES = [
     pooling(roi_align, 3, OPTIONS, (TOO_MANY,)),
+    pooling(roi_align_rotated, 3, {"spatial_scale": 0.5, "sampling_ratio": 2}, (TOO_MANY_ROTATED,)),
     pooling(roi_pool, 3, {"spatial_scale": 0.5}, (TOO_LARGE,)),
     pooling(ps_roi_align, 8, {"spatial_scale": 0.5, "sampling_ratio": 2}, (TOO_MANY, NOT_DIVISIBLE)),
     pooling(ps_roi_pool, 8, {"spatial_scale": 0.5}, (NOT_DIVISIBLE,)),

@@ -1,11 +1,11 @@
 // Position-sensitive pooling on CUDA. See families/roi/position_sensitive.h. An op gives Bins<A>, the geometry of one
 // RoI:
 //
-//   Bins(const A* box, const PositionSensitiveParams&)
+//   Bins(const A* box, const RoiParams&)
 //   bool empty                                                                   contributes nothing
-//   A sum(const T* plane, const PositionSensitiveParams&, int bin_y, int bin_x)  value of a bin from its plane
-//   PixelBox pixels(const PositionSensitiveParams&, int bin_y, int bin_x)        all pixels that it touches
-//   A weight(const PositionSensitiveParams&, int bin_y, int bin_x, int64_t y, int64_t x)   of one of those
+//   A sum(const T* plane, const RoiParams&, int bin_y, int bin_x)  value of a bin from its plane
+//   PixelBox pixels(const RoiParams&, int bin_y, int bin_x)        all pixels that it touches
+//   A weight(const RoiParams&, int bin_y, int bin_x, int64_t y, int64_t x)   of one of those
 #pragma once
 
 #include "core/cuda/block_rank.cuh"
@@ -32,7 +32,7 @@ struct PixelBox {
 // worst: 1 GB through L2, some 0.2 ms.
 
 template <class T, template <class> class Bins, bool kChannelsLast>
-__global__ void __launch_bounds__(kBlockSize, 2) position_sensitive_forward_kernel(const PositionSensitiveParams p) {
+__global__ void __launch_bounds__(kBlockSize, 2) position_sensitive_forward_kernel(const RoiParams p) {
   using A = Accumulate<T>;
   const int64_t k = blockIdx.x;
   const A* box = static_cast<const A*>(p.boxes) + 5 * k;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) position_sensitive_forward_kern
 }
 
 template <class T, template <class> class Bins>
-void position_sensitive_forward(const PositionSensitiveParams& p, Stream stream) {
+void position_sensitive_forward(const RoiParams& p, Stream stream) {
   const int64_t chunks = ceil_div<int64_t>(p.channels, kBlockSize);
   const LaunchShape shape({p.rois, least(chunks, 1024)}, {kBlockSize});
   if (p.pooled_strides[1] == 1) {
@@ -73,7 +73,7 @@ void position_sensitive_forward(const PositionSensitiveParams& p, Stream stream)
 constexpr int kTile = 16;
 
 template <class T, template <class> class Bins>
-__global__ void __launch_bounds__(kBlockSize, 2) position_sensitive_backward_kernel(const PositionSensitiveParams p) {
+__global__ void __launch_bounds__(kBlockSize, 2) position_sensitive_backward_kernel(const RoiParams p) {
   using A = Accumulate<T>;
   FASTCV_SHARED(int64_t, members, kBlockSize);
 
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) position_sensitive_backward_ker
 }
 
 template <class T, template <class> class Bins>
-void position_sensitive_backward(const PositionSensitiveParams& p, Stream stream) {
+void position_sensitive_backward(const RoiParams& p, Stream stream) {
   const int64_t tiles = ceil_div<int64_t>(p.width, kTile) * ceil_div<int64_t>(p.height, kTile);
   const LaunchShape shape({p.batch * p.channels * tiles}, {kBlockSize});
   launch(position_sensitive_backward_kernel<T, Bins>, shape, stream, p);

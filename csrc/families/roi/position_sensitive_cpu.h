@@ -2,7 +2,7 @@
 //
 // An op gives Bins<A>, what one RoI needs, worked out once and used for all channels:
 //
-//   Bins(const A* box, const PositionSensitiveParams&)
+//   Bins(const A* box, const RoiParams&)
 //   A sum(const T* plane, int64_t stride_y, int64_t stride_x, int64_t bin)     value of a bin from its plane
 //   void add(A* plane, int64_t width, int64_t bin, A gradient)                  its transpose, into a contiguous plane
 //
@@ -21,7 +21,7 @@ namespace fastcv::FASTCV_VARIANT {
 namespace {
 
 template <class T, template <class> class Bins>
-void position_sensitive_forward(const PositionSensitiveParams& p) {
+void position_sensitive_forward(const RoiParams& p) {
   using A = Accumulate<T>;
   const A* boxes = static_cast<const A*>(p.boxes);
   check_batch_indices(boxes, p.rois, p.batch);
@@ -49,7 +49,7 @@ void position_sensitive_forward(const PositionSensitiveParams& p) {
 // One task owns some channels of one image and walks that image's RoIs in order, adding to planes that stay in cache:
 // no atomics, and the same bits for every number of threads.
 template <class T, template <class> class Bins>
-void position_sensitive_backward(const PositionSensitiveParams& p) {
+void position_sensitive_backward(const RoiParams& p) {
   using A = Accumulate<T>;
   const A* boxes = static_cast<const A*>(p.boxes);
   check_batch_indices(boxes, p.rois, p.batch);

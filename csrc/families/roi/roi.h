@@ -17,6 +17,9 @@ struct RoiSampling {
 
 constexpr int64_t kMaxRoiGrid = 65536;
 
+// Numbers per row of boxes: batch index, then x1, y1, x2, y2, or cx, cy, w, h, angle.
+constexpr int kBoxColumns = 5, kRotatedColumns = 6;
+
 namespace FASTCV_VARIANT {
 
 // The samples of one axis of one RoI lie at start + bin * size + (i + 0.5) * size / grid, for i in [0, grid). Where the
@@ -34,6 +37,15 @@ struct RoiGeometry {
   bool empty;  // contributes nothing: a coordinate is not finite, or the box is inverted and its grid adaptive
 };
 
+// Samples along one axis of a bin of this size, not negative.
+template <class T>
+FASTCV_HD int64_t roi_grid(T size, int64_t sampling_ratio, int64_t limit) {
+  if (sampling_ratio > 0) return sampling_ratio;
+  int64_t grid = static_cast<int64_t>(least(size, static_cast<T>(limit)));
+  if (static_cast<T>(grid) < size && grid < limit) ++grid;  // ceil
+  return grid;
+}
+
 template <class T>
 FASTCV_HD RoiAxis<T> roi_axis(T low, T high, T scale, int64_t bins, const RoiSampling& sampling, bool* valid) {
   const T offset = sampling.aligned ? T(0.5) : T(0);
@@ -45,13 +57,7 @@ FASTCV_HD RoiAxis<T> roi_axis(T low, T high, T scale, int64_t bins, const RoiSam
   const bool is_finite = length - length == T(0) && start - start == T(0) && end - end == T(0);
   *valid = is_finite && (length >= T(0) || sampling.sampling_ratio > 0);
   const T size = length / static_cast<T>(bins);
-  int64_t grid = sampling.sampling_ratio;
-  if (grid <= 0) {
-    const T limit = static_cast<T>(kMaxRoiGrid);
-    grid = *valid ? static_cast<int64_t>(least(size, limit)) : 0;
-    if (static_cast<T>(grid) < size && grid < kMaxRoiGrid) ++grid;  // ceil
-  }
-  return {start, size, grid};
+  return {start, size, roi_grid(*valid ? size : T(0), sampling.sampling_ratio, kMaxRoiGrid)};
 }
 
 // `box` is a row (batch index, x1, y1, x2, y2) of boxes.
@@ -65,10 +71,14 @@ FASTCV_HD RoiGeometry<T> roi_geometry(const T* box, double spatial_scale, const 
 }
 
 template <class T>
+FASTCV_HD T roi_position(const RoiAxis<T>& axis, int64_t bin, int64_t i) {
+  return axis.start + static_cast<T>(bin) * axis.size +
+         (static_cast<T>(i) + T(0.5)) * axis.size / static_cast<T>(axis.grid);
+}
+
+template <class T>
 FASTCV_HD BilinearTap<T> roi_sample(const RoiAxis<T>& axis, int64_t bin, int64_t i, int64_t size) {
-  const T position = axis.start + static_cast<T>(bin) * axis.size +
-                     (static_cast<T>(i) + T(0.5)) * axis.size / static_cast<T>(axis.grid);
-  return bilinear_tap(position, size);
+  return bilinear_tap(roi_position(axis, bin, i), size);
 }
 
 // Which sample is the i-th when they ascend, as those who merge neighbouring samples need them.

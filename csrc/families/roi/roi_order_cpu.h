@@ -9,18 +9,19 @@
 namespace fastcv::FASTCV_VARIANT {
 
 // Throws ValueError for a batch index outside [0, batch).
-template <class A>
+template <int kColumns = kBoxColumns, class A>
 void check_batch_indices(const A* boxes, int64_t rois, int64_t batch) {
   for (int64_t k = 0; k < rois; ++k) {
-    if (roi_batch_is_valid(boxes[5 * k], batch)) continue;
+    if (roi_batch_is_valid(boxes[kColumns * k], batch)) continue;
     throw_value_error("boxes[%lld] has batch index %g, which is outside [0, %lld), the batch of the input",
-                      static_cast<long long>(k), static_cast<double>(boxes[5 * k]), static_cast<long long>(batch));
+                      static_cast<long long>(k), static_cast<double>(boxes[kColumns * k]),
+                      static_cast<long long>(batch));
   }
 }
 
 // The RoIs for which member(k) holds, by image and by the row they start in, so that RoIs pooled one after the other
-// read the same rows, which the second-level cache then holds.
-template <class A>
+// read the same rows, which the second-level cache then holds. Of rotated boxes, by the row of their centre.
+template <class A, int kColumns = kBoxColumns>
 class RoiOrder {
  public:
   template <class Member>
@@ -36,12 +37,12 @@ class RoiOrder {
     };
     for (int64_t key = 0; key <= keys; ++key) first[key] = 0;
     for (int64_t k = 0; k < rois; ++k) {
-      if (member(k)) ++first[key_of(boxes + 5 * k) + 1];
+      if (member(k)) ++first[key_of(boxes + kColumns * k) + 1];
     }
     for (int64_t key = 0; key < keys; ++key) first[key + 1] += first[key];
     count_ = first[keys];
     for (int64_t k = 0; k < rois; ++k) {
-      if (member(k)) order_[first[key_of(boxes + 5 * k)]++] = k;
+      if (member(k)) order_[first[key_of(boxes + kColumns * k)]++] = k;
     }
   }
   int64_t operator[](int64_t i) const { return order_[i]; }

@@ -108,8 +108,8 @@ class FlatTaps {
 };
 
 // Adds a bin's gradient, kVectors vectors of neighbouring channels, to every pixel it came from.
-template <int kVectors, class A>
-inline void scatter_bin(A* map, const FlatTaps<A>& taps, int64_t bin, const Vector<A> (&gradient)[kVectors]) {
+template <int kVectors, class Taps, class A>
+inline void scatter_bin(A* map, const Taps& taps, int64_t bin, const Vector<A> (&gradient)[kVectors]) {
   for (int64_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
     const Vector<A> weight = broadcast(taps.weight[t]);
     A* pixel = map + taps.offset[t];

@@ -10,7 +10,7 @@
 
 namespace fastcv {
 
-FASTCV_DECLARE_KERNEL(ps_roi_align_forward, PositionSensitiveParams);
-FASTCV_DECLARE_KERNEL(ps_roi_align_backward, PositionSensitiveParams);
+FASTCV_DECLARE_KERNEL(ps_roi_align_forward, RoiParams);
+FASTCV_DECLARE_KERNEL(ps_roi_align_backward, RoiParams);
 
 }  // namespace fastcv

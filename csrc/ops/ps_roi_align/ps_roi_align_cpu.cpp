@@ -10,8 +10,7 @@ namespace {
 template <class A>
 class AlignBins {
  public:
-  AlignBins(const A* box, const PositionSensitiveParams& p)
-      : AlignBins(roi_geometry(box, p.spatial_scale, p.sampling), p) {}
+  AlignBins(const A* box, const RoiParams& p) : AlignBins(roi_geometry(box, p.spatial_scale, p.sampling), p) {}
 
   template <class T>
   A sum(const T* plane, int64_t stride_y, int64_t stride_x, int64_t bin) const {
@@ -40,11 +39,11 @@ class AlignBins {
   }
 
  private:
-  AlignBins(const RoiGeometry<A>& roi, const PositionSensitiveParams& p)
+  AlignBins(const RoiGeometry<A>& roi, const RoiParams& p)
       : y_(usable(roi.y, roi, p), p.sampling.pooled_height, p.height),
         x_(usable(roi.x, roi, p), p.sampling.pooled_width, p.width) {}
 
-  static RoiAxis<A> usable(RoiAxis<A> axis, const RoiGeometry<A>& roi, const PositionSensitiveParams& p) {
+  static RoiAxis<A> usable(RoiAxis<A> axis, const RoiGeometry<A>& roi, const RoiParams& p) {
     if (roi.empty || p.height == 0 || p.width == 0) axis.grid = 0;
     return axis;
   }
@@ -54,12 +53,12 @@ class AlignBins {
 
 }  // namespace
 
-void ps_roi_align_forward_cpu(const PositionSensitiveParams& params) {
+void ps_roi_align_forward_cpu(const RoiParams& params) {
   dispatch_floating(params.dtype,
                     [&](auto tag) { position_sensitive_forward<typename decltype(tag)::type, AlignBins>(params); });
 }
 
-void ps_roi_align_backward_cpu(const PositionSensitiveParams& params) {
+void ps_roi_align_backward_cpu(const RoiParams& params) {
   dispatch_floating(params.dtype,
                     [&](auto tag) { position_sensitive_backward<typename decltype(tag)::type, AlignBins>(params); });
 }

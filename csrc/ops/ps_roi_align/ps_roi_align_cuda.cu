@@ -11,12 +11,12 @@ struct AlignBins {
   RoiGeometry<A> roi;
   bool empty;
 
-  __device__ AlignBins(const A* box, const PositionSensitiveParams& p)
+  __device__ AlignBins(const A* box, const RoiParams& p)
       : roi(roi_geometry(box, p.spatial_scale, p.sampling)),
         empty(roi.empty || p.height == 0 || p.width == 0 || roi.y.grid == 0 || roi.x.grid == 0) {}
 
   template <class T>
-  __device__ A sum(const T* plane, const PositionSensitiveParams& p, int bin_y, int bin_x) const {
+  __device__ A sum(const T* plane, const RoiParams& p, int bin_y, int bin_x) const {
     A sum = 0;
     for (int64_t i = 0; i < roi.y.grid; ++i) {
       const BilinearTap<A> y = roi_sample(roi.y, bin_y, i, p.height);
@@ -35,14 +35,14 @@ struct AlignBins {
     return sum / (static_cast<A>(roi.y.grid) * static_cast<A>(roi.x.grid));
   }
 
-  __device__ PixelBox pixels(const PositionSensitiveParams& p, int bin_y, int bin_x) const {
+  __device__ PixelBox pixels(const RoiParams& p, int bin_y, int bin_x) const {
     PixelBox box;
     range(roi.y, bin_y, p.height, &box.y_low, &box.y_high);
     range(roi.x, bin_x, p.width, &box.x_low, &box.x_high);
     return box;
   }
 
-  __device__ A weight(const PositionSensitiveParams& p, int bin_y, int bin_x, int64_t y, int64_t x) const {
+  __device__ A weight(const RoiParams& p, int bin_y, int bin_x, int64_t y, int64_t x) const {
     return roi_axis_weight(roi.y, bin_y, y, p.height) * roi_axis_weight(roi.x, bin_x, x, p.width);
   }
 
@@ -62,14 +62,14 @@ struct AlignBins {
 
 namespace fastcv {
 
-void ps_roi_align_forward_cuda(const PositionSensitiveParams& params, Stream stream) {
+void ps_roi_align_forward_cuda(const RoiParams& params, Stream stream) {
   using namespace FASTCV_VARIANT;
   dispatch_floating(params.dtype, [&](auto tag) {
     position_sensitive_forward<typename decltype(tag)::type, AlignBins>(params, stream);
   });
 }
 
-void ps_roi_align_backward_cuda(const PositionSensitiveParams& params, Stream stream) {
+void ps_roi_align_backward_cuda(const RoiParams& params, Stream stream) {
   using namespace FASTCV_VARIANT;
   dispatch_floating(params.dtype, [&](auto tag) {
     position_sensitive_backward<typename decltype(tag)::type, AlignBins>(params, stream);

@@ -12,8 +12,8 @@
 
 namespace fastcv {
 
-FASTCV_DECLARE_KERNEL(ps_roi_pool_forward, PositionSensitiveParams);
-FASTCV_DECLARE_KERNEL(ps_roi_pool_backward, PositionSensitiveParams);
+FASTCV_DECLARE_KERNEL(ps_roi_pool_forward, RoiParams);
+FASTCV_DECLARE_KERNEL(ps_roi_pool_backward, RoiParams);
 
 namespace FASTCV_VARIANT {
 

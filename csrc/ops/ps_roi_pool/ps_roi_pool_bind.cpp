@@ -11,7 +11,7 @@ py::object ps_roi_pool(const TensorView& input, const TensorView& boxes, int64_t
                        double spatial_scale) {
   const TensorView rois = checked_rois({boxes, "boxes"}, {input, "input"});
   NewTensor output = new_pooled({input, "input"}, rois, pooled_height, pooled_width, true);
-  PositionSensitiveParams params = position_sensitive_params(input, output.view, rois, spatial_scale);
+  RoiParams params = roi_params(input, output.view, rois, spatial_scale);
   if (output.view.elements() > 0) FASTCV_RUN(ps_roi_pool_forward, params, input);
   return std::move(output.object);
 }
@@ -21,7 +21,7 @@ py::object ps_roi_pool_backward(const TensorView& grad_output, const TensorView&
   const TensorView rois = checked_rois({boxes, "boxes"}, {grad_output, "grad_output"});
   const TensorView pooled = checked_position_sensitive_grad(grad_output, rois, channels);
   NewTensor grad_input = new_dense(grad_output, grad_output.dtype, batch, channels, height, width);
-  PositionSensitiveParams params = position_sensitive_params(dense(grad_input.view), pooled, rois, spatial_scale);
+  RoiParams params = roi_params(dense(grad_input.view), pooled, rois, spatial_scale);
   if (grad_input.view.elements() > 0) FASTCV_RUN(ps_roi_pool_backward, params, grad_output);
   return std::move(grad_input.object);
 }

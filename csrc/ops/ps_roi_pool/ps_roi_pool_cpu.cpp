@@ -9,7 +9,7 @@ namespace {
 template <class A>
 class PoolBins {
  public:
-  PoolBins(const A* box, const PositionSensitiveParams& p)
+  PoolBins(const A* box, const RoiParams& p)
       : columns_(p.sampling.pooled_width),
         memory_(bytes_of<PixelRange>(p.sampling.pooled_height + columns_)),
         y_(memory_.as<PixelRange>()),
@@ -45,12 +45,12 @@ class PoolBins {
 
 }  // namespace
 
-void ps_roi_pool_forward_cpu(const PositionSensitiveParams& params) {
+void ps_roi_pool_forward_cpu(const RoiParams& params) {
   dispatch_floating(params.dtype,
                     [&](auto tag) { position_sensitive_forward<typename decltype(tag)::type, PoolBins>(params); });
 }
 
-void ps_roi_pool_backward_cpu(const PositionSensitiveParams& params) {
+void ps_roi_pool_backward_cpu(const RoiParams& params) {
   dispatch_floating(params.dtype,
                     [&](auto tag) { position_sensitive_backward<typename decltype(tag)::type, PoolBins>(params); });
 }

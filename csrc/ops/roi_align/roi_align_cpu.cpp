@@ -13,6 +13,7 @@
 #include "core/layout_cpu.h"
 #include "core/parallel.h"
 #include "families/roi/roi_order_cpu.h"
+#include "families/roi/roi_scatter_cpu.h"
 #include "families/roi/roi_taps_cpu.h"
 #include "ops/roi_align/roi_align.h"
 #include "ops/roi_align/roi_blocks_cpu.h"
@@ -21,8 +22,6 @@
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
-
-constexpr int64_t kSlabBytes = int64_t{8} << 20;
 
 // The level of every RoI, or -1.
 template <class A>
@@ -175,63 +174,29 @@ void pool_rois(const RoiPyramid& p) {
   }
 }
 
-// Adds the gradient of one RoI to a slab whose pixels hold `width` channels. Row `bin` of `gradient` has that bin's.
-template <class G, class A>
-void scatter_roi(A* slab, const FlatTaps<A>& taps, int64_t width, const G* gradient, int64_t row_stride) {
-  for (int64_t bin = 0; bin < taps.bins; ++bin) {
-    for_each_run<A>(width, [&](auto vectors, int64_t c) {
-      Vector<A> sum[vectors.value];
-      for (int v = 0; v < vectors.value; ++v) sum[v] = load(gradient + bin * row_stride + c + v * kLanes<A>);
-      scatter_bin(slab + c, taps, bin, sum);
-    });
-  }
-}
-
-// One task owns one block of channels of one image of a level and walks that image's RoIs in order, summing into a slab
-// [pixel][channel]: no atomics, and the same bits for every number of threads and every width of a block.
+// See scatter_rois_into_map.
 template <class T>
 void scatter_level(int l, const RoiLevels<Accumulate<T>>& level_of, const RoiPyramid& p) {
   using A = Accumulate<T>;
   const A* boxes = static_cast<const A*>(p.boxes);
   const RoiLevel& level = p.levels[l];
-  const int64_t bins = p.sampling.bins(), pixels = level.height * level.width;
-  if (p.batch * p.channels * pixels == 0) return;
-  advise_huge_pages(level.features, p.batch * p.channels * pixels * sizeof(T));
-
-  int64_t width = block_width<A>(p.channels);
-  while (width > kLanes<A> && (p.batch * ceil_div(p.channels, width) < 4 * max_threads() ||
-                               pixels * width * static_cast<int64_t>(sizeof(A)) > kSlabBytes)) {
-    width = half_block<A>(width);
-  }
-  const int64_t blocks = ceil_div(p.channels, width);
-  parallel_for(p.batch * blocks, 1, [&](int64_t begin, int64_t end) {
-    const Scratch slab_memory(bytes_of<A>(level.height, level.width, width)), tile_memory(bytes_of<A>(bins, width));
-    A* slab = slab_memory.as<A>();
-    A* tile = tile_memory.as<A>();
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t n = task / blocks, c = task % blocks * width;
-      const int64_t channels = least(p.channels - c, width);
-      __builtin_memset(slab, 0, pixels * width * sizeof(A));
-      for (int64_t k = 0; k < p.rois; ++k) {
-        if (level_of[k] != l || static_cast<int64_t>(boxes[5 * k]) != n) continue;
-        const RoiGeometry<A> roi = roi_geometry(boxes + 5 * k, level.spatial_scale, p.sampling);
-        if (roi.empty) continue;
+  RoiParams map{level.features, p.pooled,    p.boxes, p.dtype, p.batch, p.channels,
+                level.height,   level.width, p.rois,  {},      {},      level.spatial_scale,
+                p.sampling};
+  for (int i = 0; i < 4; ++i) map.feature_strides[i] = level.strides[i];
+  for (int i = 0; i < 4; ++i) map.pooled_strides[i] = p.pooled_strides[i];
+  const auto geometry_of = [&](int64_t k) { return roi_geometry(boxes + 5 * k, level.spatial_scale, p.sampling); };
+  scatter_rois_into_map<T>(
+      map,
+      [&](int64_t k, int64_t n) {
+        return level_of[k] == l && static_cast<int64_t>(boxes[5 * k]) == n && !geometry_of(k).empty;
+      },
+      [&](int64_t k, int64_t stride_y, int64_t stride_x) {
+        const RoiGeometry<A> roi = geometry_of(k);
         const AxisTaps<A> y(roi.y, p.sampling.pooled_height, level.height);
         const AxisTaps<A> x(roi.x, p.sampling.pooled_width, level.width);
-        const FlatTaps<A> taps(y, x, level.width * width, width);
-        const T* pooled = static_cast<const T*>(p.pooled) + k * p.pooled_strides[0] + c * p.pooled_strides[1];
-        if (p.pooled_strides[1] == 1 && channels == width) {
-          scatter_roi(slab, taps, width, pooled, p.pooled_strides[3]);
-        } else {
-          pack_channels_last(pooled, p.pooled_strides[1], p.pooled_strides[2], p.pooled_strides[3],
-                             p.sampling.pooled_height, p.sampling.pooled_width, channels, tile, width);
-          scatter_roi(slab, taps, width, tile, width);
-        }
-      }
-      T* target = static_cast<T*>(level.features) + n * level.strides[0] + c * level.strides[1];
-      unpack_channels_last(slab, width, target, level.strides[1], level.strides[3], pixels, channels);
-    }
-  });
+        return FlatTaps<A>(y, x, stride_y, stride_x);
+      });
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
+#include "families/roi/roi_vector.cuh"
 #include "ops/roi_align/roi_align.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -74,15 +75,6 @@ struct SharedTaps {
 
   __device__ BinTaps<A> at(int bin) const { return {count[bin], pixel + bin * per_bin, weight + bin * per_bin}; }
 };
-
-// Adds weight * pixel to the sums of kVector neighbouring channels.
-template <class T, int kVector>
-FASTCV_HD void add_pixel(const T* pixel, Accumulate<T> weight, Accumulate<T> (&sum)[kVector]) {
-  const auto values = *reinterpret_cast<const Pack<T, kVector>*>(pixel);
-  for (int v = 0; v < kVector; ++v) {
-    sum[v] = multiply_add(weight, static_cast<Accumulate<T>>(to_float(values.value[v])), sum[v]);
-  }
-}
 
 // One bin sample by sample, for RoIs whose taps do not fit in shared memory.
 template <class T, int kVector>
@@ -175,13 +167,9 @@ __global__ void __launch_bounds__(kBlockSize, 2) pool_rois_kernel(const RoiPyram
 // Whether kVector channels can be moved as one, on both sides.
 template <class T, int kVector>
 bool can_vectorise(const RoiPyramid& p) {
-  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % (kVector * sizeof(T)) == 0; };
-  bool even = p.channels % kVector == 0 && p.pooled_strides[1] == 1 && aligned(p.pooled);
-  for (int i : {0, 2, 3}) even = even && p.pooled_strides[i] % kVector == 0;
+  bool even = p.channels % kVector == 0 && moves_as_one<T, kVector>(p.pooled, p.pooled_strides);
   for (int l = 0; l < p.level_count; ++l) {
-    const RoiLevel& level = p.levels[l];
-    even = even && level.strides[1] == 1 && aligned(level.features);
-    for (int i : {0, 2, 3}) even = even && level.strides[i] % kVector == 0;
+    even = even && moves_as_one<T, kVector>(p.levels[l].features, p.levels[l].strides);
   }
   return even;
 }
