@@ -34,6 +34,7 @@ ERRORS = {
     "exited_lane": r"returned from the kernel, but thread .* waits for it in warp_sync|"
     r"warp_sync of mask .* names lane 3: that thread has returned from the kernel",
     "partial_warp": r"which names lane 8: the block has no such thread",
+    "misaligned_pack": r"thread .* moves a pack of 8 bytes, whose address is not a multiple of that",
     "divergent_barrier": r"divergent block barrier: .*block_sync at .* while .* waits in block_sync",
     "different_barriers": r"divergent block barrier: .*(block_sync.*block_any|block_any.*block_sync)",
     "deadlock": r"no thread can go on\n  kernel launched at .*buggy\.cu:\d+, grid \(1, 1, 1\) of blocks \(64, 1, 1\), "

@@ -219,6 +219,12 @@ void fail_thread(const std::string& what) {
   throw Abandon{};
 }
 
+void check_alignment(const void* address, size_t alignment) {
+  if (reinterpret_cast<uintptr_t>(address) % alignment == 0) return;
+  fail_thread(describe(current_thread()) + " moves a pack of " + std::to_string(alignment) +
+              " bytes, whose address is not a multiple of that");
+}
+
 void wake(Thread& thread) {
   thread.state = State::kReady;
   machine.ready[machine.ready_count++] = number_of(thread);

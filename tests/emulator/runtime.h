@@ -80,6 +80,9 @@ void* dynamic_shared();
 // After each compare-and-swap: a loser lets the other threads run, for it may be waiting for one of them.
 void after_cas(bool won);
 
+// Fails unless the address, of an access as one, is a multiple of `alignment`.
+void check_alignment(const void* address, size_t alignment);
+
 }  // namespace fastcv::emulator
 
 using fastcv::emulator::blockDim;

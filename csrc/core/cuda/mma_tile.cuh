@@ -167,7 +167,8 @@ struct OuterProduct {
       uint32_t* rows = stages + step % kMmaStages * Tile::kTransposedStageWords;
       uint32_t* columns = rows + Tile::kDepth * Tile::kRowPitch;
 #pragma unroll
-      for (int d = first; d < Tile::kDepth; d += kAsked) {
+      for (int i = 0; i < Tile::kDepth / kAsked; ++i) {  // a constant count: one from `first` on would not be unrolled
+        const int d = first + i * kAsked;
         const int64_t pair = static_cast<int64_t>(step) * Tile::kDepth + d;
         int64_t offset_a = 0, offset_b = 0;
         const bool valid = pair < pairs;

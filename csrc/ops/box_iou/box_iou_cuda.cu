@@ -10,6 +10,7 @@
 // Backward, without atomics: sums over pieces of a row (a warp each, lanes over columns) and of a column (a thread
 // each, neighbouring threads on neighbouring columns), then the pieces in order.
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "core/cuda/warp.cuh"
 #include "ops/box_iou/box_iou.h"
 
@@ -41,6 +42,7 @@ __global__ void __launch_bounds__(kBlockSize, 2)
   const OverlapEpsilons<S> epsilon = epsilons<S>(p);
   const S* boxes2 = static_cast<const S*>(p.boxes2) + (n * p.columns + column0) * 4;
   OverlapBox<S> columns[kVector];
+#pragma unroll
   for (int v = 0; v < kVector; ++v) columns[v] = prepare_box<kKind>(boxes2 + 4 * v);
   const int64_t row0 = block_y * rows_of_block * kRowsPerThread + thread_y;
   for (int r = 0; r < kRowsPerThread; ++r) {
@@ -48,11 +50,12 @@ __global__ void __launch_bounds__(kBlockSize, 2)
     if (row >= p.rows) return;
     const OverlapBox<S> box = prepare_box<kKind>(static_cast<const S*>(p.boxes1) + (n * p.rows + row) * 4);
     Pack<Out, kVector> result;
+#pragma unroll
     for (int v = 0; v < kVector; ++v) {
       result.value[v] = static_cast<Out>(overlap_value<kKind, true>(box, columns[v], epsilon));
     }
     Out* target = static_cast<Out*>(p.overlap) + (n * p.rows + row) * p.columns + column0;
-    *reinterpret_cast<Pack<Out, kVector>*>(target) = result;
+    store_pack(target, result);
   }
 }
 

@@ -1,5 +1,6 @@
 // Grouping on CUDA. See group_points.h for the meaning.
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "ops/group_points/group_points.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -19,7 +20,7 @@ constexpr int kBlockSize = 256;
 
 template <class T, class A, int kPack>
 __device__ __forceinline__ void add_pack(const T* source, A weight, A (&sum)[kPack]) {
-  const Pack<T, kPack> pack = *reinterpret_cast<const Pack<T, kPack>*>(source);
+  const Pack<T, kPack> pack = load_pack<kPack>(source);
 #pragma unroll
   for (int i = 0; i < kPack; ++i) sum[i] = multiply_add(weight, static_cast<A>(to_float(pack.value[i])), sum[i]);
 }
@@ -29,7 +30,7 @@ __device__ __forceinline__ void write_pack(const A (&sum)[kPack], T* target) {
   Pack<T, kPack> pack;
 #pragma unroll
   for (int i = 0; i < kPack; ++i) pack.value[i] = from_float<T>(sum[i]);
-  *reinterpret_cast<Pack<T, kPack>*>(target) = pack;
+  store_pack(target, pack);
 }
 
 template <class T, int kPack>

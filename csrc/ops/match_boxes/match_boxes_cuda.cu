@@ -1,6 +1,7 @@
 // Matching on CUDA. See match_boxes.h for the meaning.
 #include "core/cuda/atomic.cuh"
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
 #include "ops/match_boxes/match_boxes.h"
@@ -32,11 +33,11 @@ using Key = decltype(key_of(A{}));
 
 // One load where the rows are aligned; a view may start anywhere.
 template <class T>
-FASTCV_HD Box<Accumulate<T>> read_box(const void* boxes, int64_t i) {
+__device__ Box<Accumulate<T>> read_box(const void* boxes, int64_t i) {
   const T* source = static_cast<const T*>(boxes) + 4 * i;
   Pack<T, 4> row;
   if (reinterpret_cast<uintptr_t>(boxes) % alignof(Pack<T, 4>) == 0) {
-    row = *reinterpret_cast<const Pack<T, 4>*>(source);
+    row = load_pack<4>(source);
   } else {
     for (int k = 0; k < 4; ++k) row.value[k] = source[k];
   }

@@ -1,5 +1,6 @@
 // Pasting of masks on CUDA. See paste_masks.h for the meaning.
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "ops/paste_masks/paste_masks.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -71,7 +72,7 @@ __global__ void __launch_bounds__(kBlockSize, 2)
         ++y;
       }
     }
-    reinterpret_cast<Pack<Out, kPixels>*>(image)[group] = values;
+    store_pack(image + static_cast<int64_t>(group) * kPixels, values);
   }
 }
 

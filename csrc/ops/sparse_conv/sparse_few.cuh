@@ -11,6 +11,7 @@
 #pragma once
 
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
 #include "ops/sparse_conv/sparse_conv.h"
@@ -25,7 +26,7 @@ constexpr int kFewBytes = 32 << 10;  // of shared memory for the weight
 template <class T>
 __device__ __forceinline__ void load_four(const T* row, int first, int channels, bool vectors, Accumulate<T> (&to)[4]) {
   if (vectors) {
-    const Pack<T, 4> pack = *reinterpret_cast<const Pack<T, 4>*>(row + first);
+    const Pack<T, 4> pack = load_pack<4>(row + first);
 #pragma unroll
     for (int c = 0; c < 4; ++c) to[c] = to_float(pack.value[c]);
   } else {

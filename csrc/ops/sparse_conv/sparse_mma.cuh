@@ -17,6 +17,7 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/mma_tile.cuh"
+#include "core/cuda/pack.cuh"
 #include "core/cuda/shared.cuh"
 #include "ops/sparse_conv/sparse_conv.h"
 
@@ -98,14 +99,16 @@ __global__ void __launch_bounds__(Tile::kThreads, 2)
       const int channel = first_channel + Tile::kCopyElements * part;
       const bool inside = channel < in_channels;
 #pragma unroll
-      for (int row = first_row; row < kRows; row += kRowStep) {
+      for (int i = 0; i < kRows / kRowStep; ++i) {  // constant counts: loops from first_row on would not be unrolled
+        const int row = first_row + i * kRowStep;
         const int source = sources[e * kRows + row];
         const bool valid = inside && source >= 0;
         copy_async_16(rows + row * Tile::kPitch + 4 * part, valid ? input + source * in_row + channel : input, valid);
       }
       const T* matrix = weight + (chunk + e) * p.element_stride + channel;
 #pragma unroll
-      for (int column = first_row; column < kColumns; column += kRowStep) {
+      for (int i = 0; i < kColumns / kRowStep; ++i) {
+        const int column = first_row + i * kRowStep;
         const bool valid = inside && o0 + column < out_channels;
         copy_async_16(columns + column * Tile::kPitch + 4 * part, valid ? matrix + column * p.out_stride : weight,
                       valid);
@@ -132,7 +135,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 2)
       two += to_float(bias[o + 1]);
     }
     T* target = static_cast<T*>(p.output) + (m * p.groups + group) * p.out_channels + o;
-    *reinterpret_cast<Pack<T, 2>*>(target) = {{from_float<T>(one), from_float<T>(two)}};
+    store_pack(target, Pack<T, 2>{{from_float<T>(one), from_float<T>(two)}});
   });
 }
 

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "ops/sparse_pool/sparse_pool.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_max_pool_forward_kernel(
   for (int64_t k = 0; k < p.volume; ++k, map += p.targets) {
     const int32_t from = *map;
     if (from < 0 || from >= p.sources) continue;
-    const Pack<T, kPack> row = *reinterpret_cast<const Pack<T, kPack>*>(source + from * p.channels);
+    const Pack<T, kPack> row = load_pack<kPack>(source + from * p.channels);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
       const A value = to_float(row.value[i]);
@@ -72,8 +73,8 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_max_pool_forward_kernel(
 #pragma unroll
   for (int i = 0; i < kPack; ++i) result.value[i] = from_float<T>(largest[i]);
   const int64_t target = place.row * p.channels + place.offset;
-  *reinterpret_cast<Pack<T, kPack>*>(static_cast<T*>(p.target) + target) = result;
-  if (p.argmax != nullptr) *reinterpret_cast<Pack<int32_t, kPack>*>(p.argmax + target) = where;
+  store_pack(static_cast<T*>(p.target) + target, result);
+  if (p.argmax != nullptr) store_pack(p.argmax + target, where);
 }
 
 template <class T, int kPack>
@@ -88,8 +89,8 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_max_pool_backward_kernel
   for (int64_t k = 0; k < p.volume; ++k, map += p.targets) {
     const int32_t from = *map;
     if (from < 0 || from >= p.sources) continue;
-    const Pack<int32_t, kPack> where = *reinterpret_cast<const Pack<int32_t, kPack>*>(argmax + from * p.channels);
-    const Pack<T, kPack> row = *reinterpret_cast<const Pack<T, kPack>*>(source + from * p.channels);
+    const Pack<int32_t, kPack> where = load_pack<kPack>(argmax + from * p.channels);
+    const Pack<T, kPack> row = load_pack<kPack>(source + from * p.channels);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
       if (where.value[i] == place.row) sum[i] += to_float(row.value[i]);
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_max_pool_backward_kernel
   Pack<T, kPack> result;
 #pragma unroll
   for (int i = 0; i < kPack; ++i) result.value[i] = from_float<T>(sum[i]);
-  *reinterpret_cast<Pack<T, kPack>*>(static_cast<T*>(p.target) + place.row * p.channels + place.offset) = result;
+  store_pack(static_cast<T*>(p.target) + place.row * p.channels + place.offset, result);
 }
 
 // The mean, or its backward, which divides each source row by its own count instead of the sum by that of the target.
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_avg_pool_kernel(const Sp
     if (from < 0 || from >= p.sources) continue;
     ++count;
     const A divisor = !kBackward ? A(1) : static_cast<A>(p.count_missing ? all : p.counts[from]);
-    const Pack<T, kPack> row = *reinterpret_cast<const Pack<T, kPack>*>(source + from * p.channels);
+    const Pack<T, kPack> row = load_pack<kPack>(source + from * p.channels);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
       const A value = to_float(row.value[i]);
@@ -130,7 +131,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) sparse_avg_pool_kernel(const Sp
   for (int i = 0; i < kPack; ++i) {
     result.value[i] = from_float<T>(kBackward ? sum[i] : sum[i] / static_cast<A>(divisor > 0 ? divisor : 1));
   }
-  *reinterpret_cast<Pack<T, kPack>*>(static_cast<T*>(p.target) + place.row * p.channels + place.offset) = result;
+  store_pack(static_cast<T*>(p.target) + place.row * p.channels + place.offset, result);
 }
 
 // One thread counts the neighbours of one source row; at least one, for the sake of the division.

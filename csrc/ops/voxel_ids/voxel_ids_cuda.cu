@@ -4,6 +4,7 @@
 // Napkin maths, 1 000 000 points of 16 bytes: 16 MB in, 16 MB out: 8 us at 4.3 TB/s.
 #include "core/cuda/atomic.cuh"
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "core/cuda/warp.cuh"
 #include "ops/voxel_ids/voxel_ids.h"
 
@@ -22,7 +23,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) voxel_ids_kernel(const VoxelIds
   const bool inside = voxel.is_inside() && cloud >= 0 && cloud <= 0x7fffffff;
   const Pack<int32_t, 4> outside{{-1, -1, -1, -1}};
   const Pack<int32_t, 4> id{{static_cast<int32_t>(cloud), voxel.z, voxel.y, voxel.x}};
-  reinterpret_cast<Pack<int32_t, 4>*>(p.ids)[i] = inside ? id : outside;
+  store_pack(p.ids + 4 * i, inside ? id : outside);
 }
 
 __global__ void __launch_bounds__(kBlockSize, 2) occupancy_clear_kernel(const VoxelOccupancyParams p, int64_t cells) {

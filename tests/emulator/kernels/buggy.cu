@@ -4,6 +4,7 @@
 
 #include "core/cuda/atomic.cuh"
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
 #include "emulator/kernels/cases.h"
@@ -142,6 +143,10 @@ bool partial_warp() {
   return output[0] == 32;
 }
 
+__global__ void misaligned_pack_kernel(int* output) {
+  store_pack(output + 1, Pack<int, 2>{{7, 7}});
+}
+
 __global__ void divergent_barrier_kernel(int* output) {
   output[threadIdx.x] = 7;
   if (threadIdx.x % 2 == 0) {
@@ -239,6 +244,7 @@ CaseList buggy_cases() {
       {"mask_without_self", gives<mask_without_self_kernel, 7>},
       {"exited_lane", gives<exited_lane_kernel, 7>},
       {"partial_warp", partial_warp},
+      {"misaligned_pack", gives<misaligned_pack_kernel, 7>},
       {"divergent_barrier", gives<divergent_barrier_kernel, 7>},
       {"different_barriers", gives<different_barriers_kernel, 7>},
       {"deadlock", gives<deadlock_kernel, 7>},
