@@ -2,11 +2,10 @@
 // section 2.1): the box is rounded to pixels, and the borders of its bins outwards to pixels.
 #pragma once
 
-#include <math.h>
-
 #include <cstdint>
 
 #include "core/platform.h"
+#include "core/rounding.h"
 
 namespace fastcv::FASTCV_VARIANT {
 
@@ -26,10 +25,7 @@ struct PixelRange {
 // 2^30 pixels count as 2^30.
 template <class T>
 FASTCV_HD QuantisedAxis<T> quantised_axis(T low, T high, T scale, int64_t bins, int64_t inclusive) {
-  // round, floor and ceil of the C library by way of double, which is exact: overloads of the C++ library would be
-  // inline functions of their own.
-  const T ends[2] = {static_cast<T>(round(static_cast<double>(low * scale))),
-                     static_cast<T>(round(static_cast<double>(high * scale)))};
+  const T ends[2] = {round_of(low * scale), round_of(high * scale)};
   const T limit = static_cast<T>(1 << 30);
   int64_t pixels[2] = {0, 0};
   bool valid = true;
@@ -49,8 +45,8 @@ FASTCV_HD int64_t clamp_to(int64_t value, int64_t highest) {
 // The pixels of a bin, in [0, highest).
 template <class T>
 FASTCV_HD PixelRange pixels_of_bin(const QuantisedAxis<T>& axis, int64_t bin, int64_t highest) {
-  const int64_t low = static_cast<int64_t>(floor(static_cast<double>(static_cast<T>(bin) * axis.size)));
-  const int64_t high = static_cast<int64_t>(ceil(static_cast<double>(static_cast<T>(bin + 1) * axis.size)));
+  const int64_t low = static_cast<int64_t>(floor_of(static_cast<T>(bin) * axis.size));
+  const int64_t high = static_cast<int64_t>(ceil_of(static_cast<T>(bin + 1) * axis.size));
   return {clamp_to(low + axis.start, highest), clamp_to(high + axis.start, highest)};
 }
 
