@@ -51,11 +51,17 @@ struct NmsParams {
   void* workspace;  // nms_workspace_bytes bytes, 16-aligned
 };
 
-// CUDA: some numbers per box in the dtype of decisions, the start of its class, whether it is dropped.
+// CUDA: some numbers per box in the dtype of decisions, the start of its class, whether it is struck and dropped; and
+// for the tiles of each image, for each box a bit per box of its tile.
 constexpr int64_t kUprightNumbers = 5;
-constexpr int64_t nms_workspace_bytes(int64_t boxes, DType dtype, bool rotated) {
+constexpr int64_t kNmsTile = 512;
+FASTCV_HD constexpr int64_t nms_mask_words(int64_t boxes_per_image) {
+  return FASTCV_VARIANT::ceil_div(boxes_per_image, kNmsTile) * kNmsTile * (kNmsTile / 32);
+}
+constexpr int64_t nms_workspace_bytes(int64_t images, int64_t boxes_per_image, DType dtype, bool rotated) {
   const int64_t numbers = rotated ? FASTCV_VARIANT::kRotatedNumbers : kUprightNumbers;
-  return boxes * (numbers * (dtype == DType::kFloat64 ? 8 : 4) + 4 + 4);
+  const int64_t of_boxes = images * boxes_per_image * (numbers * (dtype == DType::kFloat64 ? 8 : 4) + 3 * 4);
+  return FASTCV_VARIANT::ceil_div<int64_t>(of_boxes, 16) * 16 + images * nms_mask_words(boxes_per_image) * 4;
 }
 
 FASTCV_DECLARE_KERNEL(nms, NmsParams);

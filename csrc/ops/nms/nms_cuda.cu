@@ -1,222 +1,35 @@
 // Non-maximum suppression on CUDA, with O(N) memory and no synchronisation.
 //
 // The boxes come sorted: by descending score (a box's rank) and, where there are classes, stably by class (a box's
-// place; without classes, place and rank are one). Four kinds of launches, one after the other:
+// place; without classes, place and rank are one). Five kinds of launches, one after the other:
 //
 //   prepare   one thread per place: the box and its area next to each other in memory, and its group, which is the
 //             place where its class begins
 //   groups    (with classes only) blocks of their own for groups of up to kGroupLimit boxes: one launch for all
-//   tile      for groups longer than that: launch t strikes all later boxes with the survivors of tile t, and the block
-//             whose share is tile t + 1 resolves that one at once, for it has now met everything before it. So N /
-//             kTile launches, their number known without looking at the data, and the work of each spread over all
-//             blocks
+//   masks     for groups longer than that: in all tiles of kTile boxes at once, who suppresses whom, as bits
+//   tile      launch t decides tile t, which has by now met everything before it, and strikes all later boxes with its
+//             survivors: N / kTile launches, their number known without looking at the data. Every block decides the
+//             tile for itself, which takes less time than to wait for one that does, and strikes its own share
 //   finish    one block per image: compacts the survivors in order of rank
 //
-// A tile is resolved 32 boxes at a time: each lane of one warp notes which of the 32 would suppress its box, a few
-// votes settle who survives, and all threads strike the rest of the tile with the survivors.
-//
-// Napkin maths, 20 000 boxes of one class, 8 000 kept: 8e7 pairs of 20 operations are 40 us of an H200, but 625 steps
-// of 32 boxes in order take a microsecond each, so the chain of decisions is the limit, not the arithmetic.
+// Napkin maths for an H200, 20 000 boxes of one class, 8 000 kept, float32. Masks: 5e6 pairs of 20 instructions, 5 us on
+// 132 multiprocessors. A tile launch: 1.5 us to start, 1 us to read 32 KB of masks out of L2, 16 words to decide at 300
+// cycles, 1 us to collect 200 survivors, and 128 x 200 pairs of 20 instructions for each of two blocks on a
+// multiprocessor, 4.5 us: 11 us, 40 times. The chain of decisions is the limit, not the arithmetic.
 #include "core/cuda/block_rank.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
-#include "ops/nms/nms.h"
+#include "ops/nms/nms_tile.cuh"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
 
-constexpr int kBlockSize = 256;
-constexpr int kTile = 512;
+constexpr int kTile = static_cast<int>(kNmsTile);
+constexpr int kGroupTile = 256;  // boxes that a block decides at once where groups are short
 constexpr int kGroupShare = 64;  // places whose groups one block looks after
-constexpr int kGroupLimit = 4096;
+constexpr int kShare = kBlockSize / 2;
 constexpr int kFinishBlock = 1024;
-
-// A box as the kernels keep it: some numbers, that of the next box next to each.
-template <class A>
-struct UprightBox {
-  using Number = A;
-  static constexpr int kNumbers = kUprightNumbers;
-  A number[kNumbers];  // x1, y1, x2, y2, area
-
-  template <class T>
-  static __device__ UprightBox read(const T* row, int64_t stride) {
-    const Box<A> box = read_box(row, stride);
-    return {{box.x1, box.y1, box.x2, box.y2, box_area(box)}};
-  }
-  __device__ Box<A> box() const { return {number[0], number[1], number[2], number[3]}; }
-};
-
-template <class A>
-struct TurnedBox {
-  using Number = A;
-  static constexpr int kNumbers = kRotatedNumbers;
-  A number[kNumbers];
-
-  template <class T>
-  static __device__ TurnedBox read(const T* row, int64_t stride) {
-    const RotatedBox<A> box = prepare_rotated_box(row, stride);
-    return {{box.x, box.y, box.half_width, box.half_height, box.cosine, box.sine, box.area, box.radius}};
-  }
-  __device__ RotatedBox<A> box() const {
-    return {number[0], number[1], number[2], number[3], number[4], number[5], number[6], number[7]};
-  }
-};
-
-// Whether a suppresses b. The division waits until a product says that it may matter; see kept_boxes_cpu.h.
-template <class A>
-__device__ bool suppresses(const UprightBox<A>& a, const UprightBox<A>& b, A threshold) {
-  const A intersection = box_intersection(a.box(), b.box());
-  const A both = a.number[4] + b.number[4] - intersection;
-  return intersection > A(0) && intersection >= threshold * both && intersection / both > threshold;
-}
-template <class A>
-__device__ bool suppresses(const TurnedBox<A>& a, const TurnedBox<A>& b, A threshold) {
-  return circles_overlap(a.box(), b.box()) > A(0) && rotated_iou<A>(a.box(), b.box()) > threshold;
-}
-
-// Number k of box i lies at numbers[k * stride + i].
-template <class B>
-FASTCV_HD B load_box(const typename B::Number* numbers, int64_t stride, int64_t i) {
-  B box;
-  for (int k = 0; k < B::kNumbers; ++k) box.number[k] = numbers[k * stride + i];
-  return box;
-}
-template <class B>
-FASTCV_HD void store_box(const B& box, typename B::Number* numbers, int64_t stride, int64_t i) {
-  for (int k = 0; k < B::kNumbers; ++k) numbers[k * stride + i] = box.number[k];
-}
-
-// The boxes of one image, or of all images one after the other, in order of place; `dropped` is in order of rank.
-template <class B>
-struct Places {
-  using A = typename B::Number;
-  A* numbers;
-  int64_t stride;  // how many boxes all images have
-  int* group;
-  int* dropped;
-  const int64_t* rank;  // null: place and rank are one
-  int count;            // of one image
-  A threshold;          // rounded down
-
-  __device__ Places of_image(unsigned image) const {
-    const int64_t offset = static_cast<int64_t>(image) * count;
-    return {
-        numbers + offset, stride, group + offset, dropped + offset, rank != nullptr ? rank + offset : nullptr, count,
-        threshold};
-  }
-  __device__ int& dropped_at(int place) const {
-    return dropped[rank != nullptr ? static_cast<int>(rank[place]) : place];
-  }
-  __device__ B box(int place) const { return load_box<B>(numbers, stride, place); }
-
-  // Whether the group that begins at `group` is left to the tile launches.
-  __device__ bool is_long(int begin) const {
-    return rank == nullptr || (count - begin > kGroupLimit && group[begin + kGroupLimit] == begin);
-  }
-};
-
-// A tile in shared memory.
-template <class B>
-struct Tile {
-  typename B::Number* numbers;
-  int* group;
-  int* dropped;
-  unsigned* survivors;  // one word
-
-  __device__ B box(int i) const { return load_box<B>(numbers, kTile, i); }
-
-  __device__ void load(const Places<B>& places, int begin, int count) const {
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockSize) {
-      store_box(places.box(begin + i), numbers, kTile, i);
-      group[i] = places.group[begin + i];
-      dropped[i] = places.dropped_at(begin + i);
-    }
-    block_sync();
-  }
-};
-
-#define FASTCV_NMS_TILE(B, tile)                                       \
-  FASTCV_SHARED(typename B::Number, tile_numbers, B::kNumbers* kTile); \
-  FASTCV_SHARED(int, tile_group, kTile);                               \
-  FASTCV_SHARED(int, tile_dropped, kTile);                             \
-  FASTCV_SHARED(unsigned, tile_survivors, 1);                          \
-  const Tile<B> tile {                                                 \
-    tile_numbers, tile_group, tile_dropped, tile_survivors             \
-  }
-
-// Decides all boxes of the tile that nothing before it has dropped.
-template <class B>
-__device__ void resolve(const Tile<B>& tile, int count, typename B::Number threshold) {
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int base = 0; base < count; base += static_cast<int>(kWarpSize)) {
-    if (thread < static_cast<int>(kWarpSize)) {
-      const int mine = base + thread;
-      const bool exists = mine < count;
-      const B box = exists ? tile.box(mine) : B{};
-      const int group = exists ? tile.group[mine] : -1;
-      const bool open = exists && tile.dropped[mine] == 0;
-      unsigned suppressors = 0;
-      for (int i = 0; i < static_cast<int>(kWarpSize) && base + i < count; ++i) {
-        const bool counts = i < thread && open && tile.group[base + i] == group && tile.dropped[base + i] == 0;
-        if (counts && suppresses(tile.box(base + i), box, threshold)) suppressors |= 1u << i;
-      }
-      // A box is dropped as soon as one of its suppressors is kept, and kept when all of them are dropped. The first
-      // undecided box has no undecided suppressor, so each round decides some.
-      unsigned undecided = warp_ballot(kFullMask, open), kept = 0;
-      const unsigned self = 1u << thread;
-      while (undecided != 0) {
-        const bool falls = (suppressors & kept) != 0;
-        const bool stays = !falls && (suppressors & undecided) == 0;
-        const unsigned falling = warp_ballot(kFullMask, (undecided & self) != 0 && falls);
-        const unsigned staying = warp_ballot(kFullMask, (undecided & self) != 0 && stays);
-        undecided &= ~(falling | staying);
-        kept |= staying;
-      }
-      if (exists) tile.dropped[mine] = (kept & self) != 0 ? 0 : 1;
-      if (thread == 0) *tile.survivors = kept;
-    }
-    block_sync();
-    const unsigned kept = *tile.survivors;
-    for (int i = base + static_cast<int>(kWarpSize) + thread; i < count; i += kBlockSize) {
-      if (tile.dropped[i] != 0) continue;
-      const B box = tile.box(i);
-      for (unsigned left = kept; left != 0; left &= left - 1) {
-        const int j = base + first_lane(left);
-        if (tile.group[j] == tile.group[i] && suppresses(tile.box(j), box, threshold)) {
-          tile.dropped[i] = 1;
-          break;
-        }
-      }
-    }
-    block_sync();
-  }
-}
-
-// Drops the places of [begin, end) that a survivor of the tile suppresses. Only its last group reaches beyond a tile.
-template <class B>
-__device__ void strike(const Tile<B>& tile, int count, const Places<B>& places, int begin, int end) {
-  const int group = tile.group[count - 1];
-  for (int place = begin + static_cast<int>(threadIdx.x); place < end; place += kBlockSize) {
-    int& dropped = places.dropped_at(place);
-    if (places.group[place] != group || dropped != 0) continue;
-    const B box = places.box(place);
-    for (int i = 0; i < count; ++i) {
-      if (tile.dropped[i] != 0 || tile.group[i] != group) continue;
-      if (suppresses(tile.box(i), box, places.threshold)) {
-        dropped = 1;
-        break;
-      }
-    }
-  }
-}
-
-template <class B>
-__device__ void store(const Tile<B>& tile, const Places<B>& places, int begin, int count) {
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockSize) {
-    places.dropped_at(begin + i) = tile.dropped[i];
-  }
-}
 
 // The first place of [begin, end) whose group is another, in sorted groups.
 __device__ inline int end_of_group(const int* groups, int group, int begin, int end) {
@@ -241,7 +54,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_prepare_kernel(const NmsPar
   const int64_t index = p.order[image * places.count + rank];
   const T* row = static_cast<const T*>(p.boxes) + image * p.box_strides[0] + index * p.box_strides[1];
   store_box(B::read(row, p.box_strides[2]), places.numbers, places.stride, place);
-  places.dropped[place] = 0;
+  places.struck[place] = 0;
   int group = 0;
   if (p.sorted_classes != nullptr) {
     const int64_t* classes = p.sorted_classes + image * places.count;
@@ -259,12 +72,29 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_prepare_kernel(const NmsPar
   places.group[place] = group;
 }
 
+// The bits of the boxes of a tile that nothing before it has struck, and that `counts` names.
+template <int kSize, class Counts>
+__device__ void open_boxes(const int* struck, int count, const Counts& counts, unsigned* open) {
+  for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kBlockSize) {
+    const unsigned bits = warp_ballot(kFullMask, i < count && struck[i] == 0 && counts(i));
+    if (lane_id() == 0) open[i / 32] = bits;
+  }
+}
+
 // A block decides all short groups that begin among its kGroupShare places. They follow each other, so they are one
 // range, walked tile by tile.
 template <class B>
 __global__ void __launch_bounds__(kBlockSize, 2) nms_groups_kernel(const Places<B> all) {
-  FASTCV_NMS_TILE(B, tile);
+  using A = typename B::Number;
+  using After = Survivors<B, kGroupTile>;
+  FASTCV_SHARED(A, numbers, B::kNumbers * kGroupTile);
+  FASTCV_SHARED(int, groups, kGroupTile);
+  FASTCV_SHARED(unsigned, masks, kGroupTile / 32 * kGroupTile);
+  FASTCV_SHARED(typename After::Four, survivors, After::kBytes / static_cast<int>(sizeof(typename After::Four)));
+  FASTCV_SHARED(unsigned, open, kGroupTile / 32);
+  FASTCV_SHARED(unsigned, kept, kGroupTile / 32);
   const Places<B> places = all.of_image(blockIdx.y);
+  const int thread = static_cast<int>(threadIdx.x);
   const int share = static_cast<int>(blockIdx.x) * kGroupShare;
   const int share_end = places.count - share < kGroupShare ? places.count : share + kGroupShare;
   const int first = places.group[share], last = places.group[share_end - 1];
@@ -275,41 +105,113 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_groups_kernel(const Places<
     const int most = places.count - last < kGroupLimit ? places.count : last + kGroupLimit;
     end = end_of_group(places.group, last, share_end, most);
   }
-  for (int at = begin; at < end; at += kTile) {
-    const int count = least(end - at, kTile);
-    tile.load(places, at, count);
-    resolve(tile, count, places.threshold);
-    store(tile, places, at, count);
-    strike(tile, count, places, at + count, end);
+  for (int at = begin; at < end; at += kGroupTile) {
+    const int count = least(end - at, kGroupTile);
+    for (int i = thread; i < count; i += kBlockSize) {
+      store_box(places.box(at + i), numbers, kGroupTile, i);
+      groups[i] = places.group[at + i];
+    }
+    open_boxes<kGroupTile>(places.struck + at, count, [](int) { return true; }, open);
+    block_sync();
+    for (int item = thread; item < kGroupTile / 32 * kGroupTile; item += kBlockSize) {
+      const int word = item / kGroupTile, i = item % kGroupTile;
+      const Word<B> before{numbers + 32 * word, kGroupTile, groups + 32 * word};
+      const bool exists = i < count && i > 32 * word;
+      masks[item] = !exists ? 0u
+                            : suppressors<B>(before, least(i - 32 * word, 32), load_box<B>(numbers, kGroupTile, i),
+                                             groups[i], places.threshold);
+    }
+    block_sync();
+    if (thread < static_cast<int>(kWarpSize)) resolve<kGroupTile>(masks, open, kept);
+    block_sync();
+    for (int i = thread; i < count; i += kBlockSize) places.dropped_at(at + i) = is_kept(kept, i) ? 0 : 1;
+    if (at + count < end) {  // only the tile's last group reaches beyond it
+      const int group = groups[count - 1];
+      const auto box = [&](int i) { return load_box<B>(numbers, kGroupTile, i); };
+      const After after{survivors};
+      const int found = after.collect(kept, greatest(group - at, 0), box);
+      block_sync();
+      strike(after, found, places, at + count, end, group);
+    }
     block_sync();  // before the tile is overwritten, and before what was struck is read
   }
 }
 
-// Launch `tile_index`, -1 for the first: see above.
+// Where a tile of the launches below begins, how many boxes it has, and whether a long group has any of them: such a
+// group has the tile's first box or its last.
 template <class B>
-__global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<B> all, int tile_index) {
-  FASTCV_NMS_TILE(B, tile);
+struct TileOf {
+  int begin, count;
+  bool needed;
+
+  __device__ TileOf(const Places<B>& places, int tile)
+      : begin(tile * kTile), count(least(places.count - begin, kTile)), needed(false) {
+    needed = places.is_long(places.group[begin]) || places.is_long(places.group[begin + count - 1]);
+  }
+};
+
+// A block makes one word of the masks of all boxes of a tile.
+template <class B>
+__global__ void __launch_bounds__(kBlockSize, 2) nms_masks_kernel(const Places<B> all) {
+  FASTCV_SHARED(typename B::Number, numbers, B::kNumbers * 32);
+  FASTCV_SHARED(int, groups, 32);
   const Places<B> places = all.of_image(blockIdx.y);
-  const int before = tile_index * kTile;
-  const int begin = before + kTile + static_cast<int>(blockIdx.x) * kTile;
-  const int count = least(places.count - begin, kTile);
-  if (tile_index >= 0) {
-    const int group = places.group[before + kTile - 1];
-    if (places.group[begin] == group && places.is_long(group)) {
-      tile.load(places, before, kTile);
-      strike(tile, kTile, places, begin, begin + count);
-      block_sync();
+  const int tile = static_cast<int>(blockIdx.x) / (kTile / 32), word = static_cast<int>(blockIdx.x) % (kTile / 32);
+  const TileOf<B> of(places, tile);
+  if (!of.needed) return;
+  const int first = of.begin + 32 * word;
+  if (threadIdx.x < 32 && first + static_cast<int>(threadIdx.x) < of.begin + of.count) {
+    store_box(places.box(first + static_cast<int>(threadIdx.x)), numbers, 32, threadIdx.x);
+    groups[threadIdx.x] = places.group[first + static_cast<int>(threadIdx.x)];
+  }
+  block_sync();
+  const Word<B> before{numbers, 32, groups};
+  unsigned* const masks = places.masks + static_cast<int64_t>(blockIdx.x) * kTile;
+  for (int i = static_cast<int>(threadIdx.x); i < kTile; i += kBlockSize) {
+    unsigned bits = 0;
+    if (i < of.count && i > 32 * word) {
+      const int group = places.group[of.begin + i];
+      bits = suppressors<B>(before, least(i - 32 * word, 32), places.box(of.begin + i), group, places.threshold);
+    }
+    masks[i] = bits;
+  }
+}
+
+// Launch `tile`: see above. A block's share are kShare places behind the tile; the first block notes the verdicts.
+template <class B>
+__global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<B> all, int tile) {
+  using After = Survivors<B, kTile>;
+  using Unit = Pack<unsigned, 4>;
+  constexpr int kMaskUnits = kTile / 32 * kTile / 4, kBytes = greatest(kMaskUnits * 16, After::kBytes);
+  FASTCV_SHARED(Unit, memory, kBytes / 16);  // the masks, and when those have been used the survivors
+  FASTCV_SHARED(unsigned, open, kTile / 32);
+  FASTCV_SHARED(unsigned, kept, kTile / 32);
+  const Places<B> places = all.of_image(blockIdx.y);
+  const int thread = static_cast<int>(threadIdx.x);
+  const TileOf<B> of(places, tile);
+  const int begin = of.begin + kTile + static_cast<int>(blockIdx.x) * kShare;
+  const int end = least(places.count, begin + kShare);
+  const int group = places.group[of.begin + of.count - 1];
+  const bool strikes = begin < end && places.group[begin] == group && places.is_long(group);
+  if (!of.needed || (blockIdx.x != 0 && !strikes)) return;
+  const unsigned* masks = places.masks + static_cast<int64_t>(tile) * (kTile / 32 * kTile);
+  for (int unit = thread; unit < kMaskUnits; unit += kBlockSize) memory[unit] = load_pack<4>(masks + 4 * unit);
+  const auto is_long = [&](int i) { return places.is_long(places.group[of.begin + i]); };
+  open_boxes<kTile>(places.struck + of.begin, of.count, is_long, open);
+  block_sync();
+  if (thread < static_cast<int>(kWarpSize)) resolve<kTile>(reinterpret_cast<const unsigned*>(memory), open, kept);
+  block_sync();
+  if (blockIdx.x == 0) {
+    for (int i = thread; i < of.count; i += kBlockSize) {
+      if (is_long(i)) places.dropped_at(of.begin + i) = is_kept(kept, i) ? 0 : 1;
     }
   }
-  if (blockIdx.x != 0) return;
-  bool needed = false;  // short groups are decided already
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockSize) {
-    needed = needed || places.is_long(places.group[begin + i]);
-  }
-  if (!block_any(needed)) return;
-  tile.load(places, begin, count);
-  resolve(tile, count, places.threshold);
-  store(tile, places, begin, count);
+  if (!strikes) return;
+  const After after{reinterpret_cast<typename After::Four*>(memory)};
+  const auto box = [&](int i) { return places.box(of.begin + i); };
+  const int found = after.collect(kept, greatest(group - of.begin, 0), box);
+  block_sync();
+  strike(after, found, places, begin, end, group);
 }
 
 __global__ void __launch_bounds__(kFinishBlock, 1) nms_finish_kernel(const NmsParams p, const int* dropped) {
@@ -334,21 +236,26 @@ template <class T, class B>
 void run(const NmsParams& p, Stream stream) {
   using A = Accumulate<T>;
   const int64_t total = p.images * p.boxes_per_image;
+  const int count = static_cast<int>(p.boxes_per_image);
   A* const numbers = static_cast<A*>(p.workspace);
   int* const group = reinterpret_cast<int*>(numbers + B::kNumbers * total);
-  const int count = static_cast<int>(p.boxes_per_image);
-  const Places<B> places{numbers, total, group, group + total, p.places, count, round_down<A>(p.threshold)};
+  int *const struck = group + total, *const dropped = struck + total;
+  char* const end = static_cast<char*>(p.workspace) + nms_workspace_bytes(p.images, count, p.dtype, p.rotated);
+  unsigned* const masks = reinterpret_cast<unsigned*>(end) - p.images * nms_mask_words(count);
+  const Places<B> places{numbers, total, group, struck, dropped, masks, p.places, count, round_down<A>(p.threshold)};
   launch(nms_prepare_kernel<T, B>, {{grid_size(count, kBlockSize), p.images}, {kBlockSize}}, stream, p, places);
   if (p.places != nullptr) {
     launch(nms_groups_kernel<B>, {{grid_size(count, kGroupShare), p.images}, {kBlockSize}}, stream, places);
   }
   if (p.places == nullptr || count > kGroupLimit) {
     const int tiles = static_cast<int>(grid_size(count, kTile));
-    for (int tile = -1; tile < tiles - 1; ++tile) {
-      launch(nms_tile_kernel<B>, {{tiles - 1 - tile, p.images}, {kBlockSize}}, stream, places, tile);
+    launch(nms_masks_kernel<B>, {{static_cast<int64_t>(tiles) * (kTile / 32), p.images}, {kBlockSize}}, stream, places);
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int64_t shares = grid_size(greatest(count - (tile + 1) * kTile, 1), kShare);
+      launch(nms_tile_kernel<B>, {{shares, p.images}, {kBlockSize}}, stream, places, tile);
     }
   }
-  launch(nms_finish_kernel, {{p.images}, {kFinishBlock}}, stream, p, static_cast<const int*>(group + total));
+  launch(nms_finish_kernel, {{p.images}, {kFinishBlock}}, stream, p, static_cast<const int*>(dropped));
 }
 
 }  // namespace
