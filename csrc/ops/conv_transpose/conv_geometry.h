@@ -14,13 +14,16 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
-struct GatherAxis {
-  int64_t source, target, kernel;  // sizes
-  int64_t in_step, out_step;
-  int64_t padding, dilation;
-  int64_t tap_step;  // between the taps of one phase
+// I: the type of sites and taps; 32 bits where divisions count (see conv_mma.cuh).
+template <class I>
+struct GatherAxisOf {
+  I source, target, kernel;  // sizes
+  I in_step, out_step;
+  I padding, dilation;
+  I tap_step;  // between the taps of one phase
   bool forward;
 };
+using GatherAxis = GatherAxisOf<int64_t>;
 
 inline GatherAxis gather_axis(const ConvAxis& a, bool forward) {
   if (!forward) return {a.output, a.input, a.kernel, a.stride, 1, a.padding, a.dilation, 1, false};
@@ -33,16 +36,19 @@ inline GatherAxis gather_axis(const ConvAxis& a, bool forward) {
   return {a.input, a.output, a.kernel, 1, a.stride, a.padding, a.dilation, a.stride / divisor, true};
 }
 
-struct TapRun {
-  int64_t first, count;         // taps first, first + tap_step, ...
-  int64_t offset, offset_step;  // and their offsets
+template <class I>
+struct TapRunOf {
+  I first, count;         // taps first, first + tap_step, ...
+  I offset, offset_step;  // and their offsets
 };
+using TapRun = TapRunOf<int64_t>;
 
-FASTCV_HD TapRun taps_of_phase(const GatherAxis& axis, int64_t phase) {
+template <class I>
+FASTCV_HD TapRunOf<I> taps_of_phase(const GatherAxisOf<I>& axis, I phase) {
   if (!axis.forward) return {0, axis.kernel, -axis.padding, axis.dilation};
-  const int64_t most = least(axis.tap_step, axis.kernel);
-  for (int64_t k = 0; k < most; ++k) {
-    const int64_t distance = phase + axis.padding - k * axis.dilation;
+  const I most = least(axis.tap_step, axis.kernel);
+  for (I k = 0; k < most; ++k) {
+    const I distance = phase + axis.padding - k * axis.dilation;
     if (distance % axis.out_step != 0) continue;
     return {k, (axis.kernel - 1 - k) / axis.tap_step + 1, distance / axis.out_step,
             -(axis.dilation * axis.tap_step / axis.out_step)};
@@ -50,10 +56,12 @@ FASTCV_HD TapRun taps_of_phase(const GatherAxis& axis, int64_t phase) {
   return {0, 0, 0, 0};
 }
 
-FASTCV_HD int64_t sites_of_phase(const GatherAxis& axis) {
+template <class I>
+FASTCV_HD I sites_of_phase(const GatherAxisOf<I>& axis) {
   return ceil_div(axis.target, axis.out_step);
 }
-FASTCV_HD int64_t phases_of(const GatherAxis& axis) {
+template <class I>
+FASTCV_HD I phases_of(const GatherAxisOf<I>& axis) {
   return least(axis.out_step, axis.target);
 }
 

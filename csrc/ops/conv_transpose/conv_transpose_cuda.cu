@@ -42,13 +42,13 @@ __global__ void __launch_bounds__(kBlockSize, 2) pack_kernel(const PackParams p)
 // one tap go through shared memory: 1 024 products per thread and step against 8 loads from global memory. Threads that
 // are neighbours read and write neighbouring memory whichever axis is innermost.
 template <class T>
-__global__ void __launch_bounds__(kBlockSize, 2) gather_kernel(const GatherKernelParams p) {
+__global__ void __launch_bounds__(kBlockSize, 2) gather_kernel(const GatherKernelParams<int64_t> p) {
   using S = Accumulate<T>;
   FASTCV_SHARED(S, tile_a, kStepDepth * (kTileSites + 1));
   FASTCV_SHARED(S, tile_b, kStepDepth * (kTileColumns + 1));
-  FASTCV_SHARED(Site, sites, kTileSites);
+  FASTCV_SHARED(Site<int64_t>, sites, kTileSites);
   FASTCV_SHARED(int64_t, origins, kTileSites);
-  const BlockTask task = block_task(p);
+  const BlockTask<int64_t> task = block_task(p);
   const int thread = static_cast<int>(threadIdx.x);
   if (thread < kTileSites) sites[thread] = locate_site(p, task, task.first_site + thread);
   const T* source = static_cast<const T*>(p.source) + task.group * p.depth * p.source_strides.channel;
@@ -96,7 +96,12 @@ __global__ void __launch_bounds__(kBlockSize, 2) gather_kernel(const GatherKerne
   for (int i = 0; i < 4; ++i) {
     const int64_t target = sites[row + 16 * i].target;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) write_result<T>(p, task, target, task.first_column + column + 16 * j, sum[i][j]);
+    for (int j = 0; j < 4; ++j) {
+      const int64_t n = task.first_column + column + 16 * j;
+      if (target < 0 || n >= p.columns) continue;
+      T* const to = static_cast<T*>(p.target) + target + (task.group * p.columns + n) * p.target_strides.channel;
+      *to = from_float<T>(finished(p, task, n, sum[i][j]));
+    }
   }
 }
 
@@ -116,7 +121,7 @@ int64_t pixels_of(const ConvTransposeParams& p, bool input) {
 }
 
 void gather(const ConvTransposeParams& params, bool forward, Stream stream) {
-  GatherKernelParams p{};
+  GatherKernelParams<int64_t> p{};
   int64_t phases = 1, sites = params.batch;
   for (int i = 0; i < 3; ++i) {
     p.axes[i] = gather_axis(params.axes[i], forward);
@@ -146,7 +151,7 @@ void gather(const ConvTransposeParams& params, bool forward, Stream stream) {
     using T = typename decltype(tag)::type;
     if constexpr (sizeof(T) <= 4) {
       if ((sizeof(T) == 2 || params.tf32) && suits_tensor_cores<T>(p)) {
-        return launch(mma_kernel<T>, {{blocks}, {GatherTile<T>::kThreads}}, stream, p);
+        return launch(mma_kernel<T>, {{blocks}, {GatherTile<T>::kThreads}}, stream, in_32_bits(p));
       }
     }
     launch(gather_kernel<T>, {{blocks}, {kBlockSize}}, stream, p);
