@@ -84,6 +84,12 @@ def test_more_than_there_are(backend: Any) -> None:
     check(backend, clouds(4, 20), 12, lengths=torch.tensor([0, 1, 7, 20], dtype=torch.int32))
 
 
+@pytest.mark.parametrize("count", [1024, 1025, 8192, 8193])
+def test_where_points_are_kept(backend: Any, count: int) -> None:
+    """CUDA keeps the points of smaller clouds in registers: two of a thread, sixteen, or none."""
+    check(backend, clouds(1, count, count), 6, start=count - 1)
+
+
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_points_that_are_not_finite_are_never_chosen(backend: Any, value: float) -> None:
     points = clouds(2, 100, 5)

@@ -186,9 +186,12 @@ __device__ __forceinline__ T warp_reduce_sum(T value) {
   return warp_reduce(value, [](T a, T b) { return a + b; });
 }
 
-// A NaN is passed over unless all values are NaN.
+// A NaN is passed over unless all values are NaN. Integers of 32 bits take one instruction.
 template <class T>
 __device__ __forceinline__ T warp_reduce_max(T value) {
+#if defined(__CUDACC__)
+  if constexpr (std::is_integral_v<T> && sizeof(T) == 4) return __reduce_max_sync(kFullMask, value);
+#endif
   return warp_reduce(value, [](T a, T b) {
     if constexpr (std::is_floating_point_v<T>) return (a < b || a != a) ? b : a;
     return a < b ? b : a;
@@ -197,6 +200,9 @@ __device__ __forceinline__ T warp_reduce_max(T value) {
 
 template <class T>
 __device__ __forceinline__ T warp_reduce_min(T value) {
+#if defined(__CUDACC__)
+  if constexpr (std::is_integral_v<T> && sizeof(T) == 4) return __reduce_min_sync(kFullMask, value);
+#endif
   return warp_reduce(value, [](T a, T b) {
     if constexpr (std::is_floating_point_v<T>) return (b < a || a != a) ? b : a;
     return b < a ? b : a;
