@@ -66,9 +66,12 @@ FASTCV_HD I phases_of(const GatherAxisOf<I>& axis) {
 }
 
 // The sites of the input for which tap k falls inside the output: [begin, end).
-struct TapRange {
-  int64_t begin, end, offset;  // the output site is i * stride + offset
+template <class I>
+struct TapRangeOf {
+  I begin, end, offset;  // the output site is i * stride + offset
 };
+using TapRange = TapRangeOf<int64_t>;
+
 FASTCV_HD TapRange tap_range(const ConvAxis& axis, int64_t k) {
   const int64_t offset = k * axis.dilation - axis.padding;
   int64_t begin = offset >= 0 ? 0 : ceil_div(-offset, axis.stride);

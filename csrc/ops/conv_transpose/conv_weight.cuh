@@ -63,35 +63,41 @@ inline __device__ WeightTask weight_task(const WeightKernelParams& p) {
   return task;
 }
 
-// A pixel of the input within the range of a tap, as one thread walks them.
+// A pixel of the input within the range of a tap, as one thread walks them. I: the type of its place, 32 bits where
+// the tensor cores wait for it.
+template <class I>
 struct PixelCursor {
-  int64_t image, z, y, x;
+  I image, z, y, x;
+  TapRangeOf<I> range[3];
 
   // The pixel `index` of the range; of an empty one any.
-  __device__ PixelCursor(const TapRange (&range)[3], int64_t index) {
+  __device__ PixelCursor(const TapRange (&ranges)[3], int64_t index) {
+    for (int i = 0; i < 3; ++i) {
+      range[i] = {static_cast<I>(ranges[i].begin), static_cast<I>(ranges[i].end), static_cast<I>(ranges[i].offset)};
+    }
     const auto take = [&](const TapRange& r) {
       const int64_t size = r.end > r.begin ? r.end - r.begin : 1, place = r.begin + index % size;
       index /= size;
-      return place;
+      return static_cast<I>(place);
     };
-    x = take(range[2]);
-    y = take(range[1]);
-    z = take(range[0]);
-    image = index;
+    x = take(ranges[2]);
+    y = take(ranges[1]);
+    z = take(ranges[0]);
+    image = static_cast<I>(index);
   }
 
   // The offsets of channel 0 of this pixel, and of the output pixel that the tap leads to.
-  __device__ __forceinline__ void locate(const WeightKernelParams& p, const TapRange (&range)[3], int64_t& from,
-                                         int64_t& to) const {
-    const int64_t pixel = (z * p.axes[1].input + y) * p.axes[2].input + x;
-    const int64_t to_z = z * p.axes[0].stride + range[0].offset, to_y = y * p.axes[1].stride + range[1].offset;
-    const int64_t to_x = x * p.axes[2].stride + range[2].offset;
-    from = image * p.input_strides.image + pixel * p.input_strides.pixel;
-    to = image * p.output_strides.image +
-         ((to_z * p.axes[1].output + to_y) * p.axes[2].output + to_x) * p.output_strides.pixel;
+  __device__ __forceinline__ void locate(const WeightKernelParams& p, int64_t& from, int64_t& to) const {
+    const auto stride = [&](int axis) { return static_cast<I>(p.axes[axis].stride); };
+    const int64_t row = static_cast<int64_t>(z) * p.axes[1].input + y;
+    const I to_z = z * stride(0) + range[0].offset, to_y = y * stride(1) + range[1].offset;
+    const I to_x = x * stride(2) + range[2].offset;
+    const int64_t to_row = static_cast<int64_t>(to_z) * p.axes[1].output + to_y;
+    from = image * p.input_strides.image + (row * p.axes[2].input + x) * p.input_strides.pixel;
+    to = image * p.output_strides.image + (to_row * p.axes[2].output + to_x) * p.output_strides.pixel;
   }
 
-  __device__ __forceinline__ void advance(const TapRange (&range)[3], int64_t by) {
+  __device__ __forceinline__ void advance(I by) {
     x += by;
     while (x >= range[2].end && image >= 0) {
       x -= range[2].end - range[2].begin;
@@ -145,14 +151,14 @@ __global__ void __launch_bounds__(kWeightThreads, 2) weight_kernel(const WeightK
   const T* output = static_cast<const T*>(p.output) + task.group * p.out_channels * p.output_strides.channel;
   const int row = thread / 16, column = thread % 16;
   S sum[4][4] = {};
-  PixelCursor cursor(task.range, task.begin + (thread < task.count ? thread : 0));
+  PixelCursor<int64_t> cursor(task.range, task.begin + (thread < task.count ? thread : 0));
   for (int64_t first = 0; first < task.count; first += kWeightPixels) {
     block_sync();
     if (thread < kWeightPixels) {
       origins[thread] = -1;
       if (first + thread < task.count) {
-        cursor.locate(p, task.range, origins[thread], origins[kWeightPixels + thread]);
-        cursor.advance(task.range, kWeightPixels);
+        cursor.locate(p, origins[thread], origins[kWeightPixels + thread]);
+        cursor.advance(kWeightPixels);
       }
     }
     block_sync();

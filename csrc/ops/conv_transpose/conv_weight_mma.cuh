@@ -20,6 +20,13 @@ using WeightMmaTile = MmaTile<T, kWeightTile, kWeightTile, 32>;
 template <class T>
 bool suits_tensor_cores(const WeightKernelParams& p) {
   constexpr int kUnit = WeightMmaTile<T>::kCopyElements;
+  constexpr int64_t kMost = 1 << 30;
+  for (const ConvAxis& axis : p.axes) {  // places of pixels in 32 bits
+    const int64_t reach = axis.kernel * axis.dilation + axis.padding;
+    if (axis.input >= kMost || axis.output >= kMost || reach >= kMost || axis.input * axis.stride >= kMost)
+      return false;
+  }
+  if (p.batch >= kMost) return false;
   return p.input_strides.channel == 1 && p.output_strides.channel == 1 && p.in_channels % kUnit == 0 &&
          p.out_channels % kUnit == 0 && is_aligned_16(p.input) && is_aligned_16(p.output);
 }
@@ -33,10 +40,10 @@ __global__ void __launch_bounds__(WeightMmaTile<T>::kThreads, 2) weight_mma_kern
   const T* input = static_cast<const T*>(p.input) + task.group * p.in_channels + task.first_row;
   const T* output = static_cast<const T*>(p.output) + task.group * p.out_channels + task.first_column;
   const int64_t first = threadIdx.x / Product::kRowCopies;
-  PixelCursor cursor(task.range, task.begin + (first < task.count ? first : 0));
+  PixelCursor<int> cursor(task.range, task.begin + (first < task.count ? first : 0));
   const auto locate = [&](int64_t, int64_t& from, int64_t& to) {
-    cursor.locate(p, task.range, from, to);
-    cursor.advance(task.range, Product::kAsked);
+    cursor.locate(p, from, to);
+    cursor.advance(Product::kAsked);
   };
   Tile tile;
   Product::add(tile, reinterpret_cast<uint32_t*>(shared), input, static_cast<int>(p.in_channels - task.first_row),
