@@ -50,7 +50,22 @@ struct RoiPyramid {
   // Used when there is more than one level: see roi_level.
   double canonical_scale;
   int64_t canonical_level, min_level, max_level;
+  void* workspace;  // CUDA, backward: roi_workspace_bytes bytes
 };
+
+// The tiles that the CUDA kernels cut the maps of all images into, and a bit for each RoI and tile.
+constexpr int64_t kRoiTile = 8;
+inline int64_t roi_tiles(const RoiPyramid& p) {
+  int64_t tiles = 0;
+  for (int l = 0; l < p.level_count; ++l) {
+    const RoiLevel& level = p.levels[l];
+    tiles += ((level.width + kRoiTile - 1) / kRoiTile) * ((level.height + kRoiTile - 1) / kRoiTile);
+  }
+  return p.batch * tiles;
+}
+inline int64_t roi_workspace_bytes(const RoiPyramid& p) {
+  return roi_tiles(p) * ((p.rois + 31) / 32) * 4;
+}
 
 namespace FASTCV_VARIANT {
 

@@ -30,6 +30,16 @@ RoiPyramid make_pyramid(const TensorView& features, const TensorView& rois, cons
   return params;
 }
 
+// Runs the backward; on CUDA with its workspace, which lives as long as the call.
+void run_backward(RoiPyramid& params, const TensorView& grad_output) {
+  NewTensor workspace;
+  if (!runs_on_cpu(grad_output)) {
+    workspace = new_workspace(grad_output, roi_workspace_bytes(params));
+    params.workspace = workspace.view.data;
+  }
+  FASTCV_RUN(roi_align_backward, params, grad_output);
+}
+
 py::object roi_align(const TensorView& input, const TensorView& boxes, int64_t pooled_height, int64_t pooled_width,
                      double spatial_scale, int64_t sampling_ratio, bool aligned) {
   const TensorView rois = checked_rois({boxes, "boxes"}, {input, "input"});
@@ -48,7 +58,7 @@ py::object roi_align_backward(const TensorView& grad_output, const TensorView& b
   NewTensor grad_input = new_dense(grad_output, grad_output.dtype, batch, channels, height, width);
   RoiPyramid params = make_pyramid(grad_input.view, rois, pooled, sampling_ratio, aligned);
   params.levels[0] = make_level(dense(grad_input.view), spatial_scale);
-  if (grad_input.view.elements() > 0) FASTCV_RUN(roi_align_backward, params, grad_output);
+  if (grad_input.view.elements() > 0) run_backward(params, grad_output);
   return std::move(grad_input.object);
 }
 
@@ -107,7 +117,7 @@ py::object multiscale_roi_align_backward(const TensorView& grad_output, const Te
   params.canonical_level = canonical_level;
   params.min_level = min_level;
   params.max_level = max_level;
-  if (elements > 0) FASTCV_RUN(roi_align_backward, params, grad_output);
+  if (elements > 0) run_backward(params, grad_output);
   return std::move(gradients);
 }
 
