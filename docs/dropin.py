@@ -86,6 +86,11 @@ SPCONV = Peer(
     others={"PointToVoxel": "fastcv.ops.voxelize", "Identity": "fastcv.sparse.SparseIdentity"},
 )
 
+MMCV_ROTATED = (
+    "degrees as detectron2 has them, where mmcv takes radians: `rad2deg(angle)`, negative for `clockwise=True`; as with "
+    "`aligned=True`, for `aligned=False` add `0.5 / spatial_scale` to the centres"
+)
+
 MMCV = Peer(
     "mmcv.ops",
     "2.2",
@@ -130,6 +135,8 @@ MMCV = Peer(
         "QueryAndGroup": "with `group_points`",
         "conv_transpose2d": "torch's arguments",
         "deform_conv2d": "torchvision's arguments",
+        "roi_align_rotated": MMCV_ROTATED,
+        "RoIAlignRotated": MMCV_ROTATED,
     },
     reasons={
         **for_all(TORCH, "Conv2d Linear SyncBatchNorm conv2d filter2d GroupAll scatter_nd"),
@@ -161,7 +168,11 @@ DETECTRON2 = Peer(
         "diou_loss": "fastcv.ops.distance_box_iou_loss",
         "paste_masks_in_image": "fastcv.ops.paste_masks",
     },
-    notes={"ciou_loss": "`fastcv.ops.ciou_loss` is the module of that name in torchvision"},
+    notes={
+        "ciou_loss": "`fastcv.ops.ciou_loss` is the module of that name in torchvision",
+        "roi_align_rotated": "negative sides give zeros, where detectron2 raises an error",
+        "ROIAlignRotated": "negative sides give zeros, where detectron2 raises an error",
+    },
     reasons=for_all(
         TORCH,
         "ASPP BatchNorm2d CNNBlockBase Conv2d CycleBatchNormList DepthwiseSeparableConv2d Linear NaiveSyncBatchNorm "
