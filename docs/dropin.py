@@ -87,8 +87,8 @@ SPCONV = Peer(
 )
 
 MMCV_ROTATED = (
-    "degrees as detectron2 has them, where mmcv takes radians: `rad2deg(angle)`, negative for `clockwise=True`; as with "
-    "`aligned=True`, for `aligned=False` add `0.5 / spatial_scale` to the centres"
+    "degrees as detectron2 has them, where mmcv takes radians: `rad2deg(angle)`, negative for `clockwise=True`; as "
+    "with `aligned=True`, for `aligned=False` add `0.5 / spatial_scale` to the centres"
 )
 
 MMCV = Peer(
