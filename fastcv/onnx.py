@@ -25,8 +25,8 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return what stands for fastcv's operators in ONNX: ``custom_translation_table`` of ``torch.onnx.export``.
 
     There are roi_align, multiscale_roi_align, nms, batched_nms, batched_nms_padded, decode_boxes, decode_anchors,
-    conv_transpose, max_pool2d_with_indices, upsample_bilinear2d and, where this build has it, deform_conv2d: all that
-    Faster R-CNN's ``forward_padded`` is made of.
+    paste_masks, conv_transpose, max_pool2d_with_indices, upsample_bilinear2d and, where this build has it,
+    deform_conv2d: all that ``forward_padded`` of Faster and Mask R-CNN is made of.
 
     Raises
     ------
@@ -37,7 +37,8 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     -----
     Values are those of the operators up to rounding, with these exceptions. Suppression by class moves each class by an
     offset, as torchvision does on CUDA, and so loses digits where there are many classes. ONNX suppresses in float32.
-    Sizes of results that depend on data stay dynamic.
+    Masks are pasted by products of matrices into images of a fixed size: a number that is not finite spoils its whole
+    image. Sizes of results that depend on data stay dynamic.
     """
     global _op
     try:
@@ -53,6 +54,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         "batched_nms_padded": _batched_nms_padded,
         "decode_boxes": _decode_boxes,
         "decode_anchors": _decode_anchors,
+        "paste_masks": _paste_masks,
         "conv_transpose": _conv_transpose,
         "deform_conv2d": _deform_conv2d,
         "max_pool2d_with_indices": _max_pool2d_with_indices,
@@ -244,6 +246,53 @@ def _decode_anchors(
         limits = _op.CastLike(_op.Constant(value_floats=[right_end, bottom, right_end, bottom]), boxes)
         boxes = _op.Max(_op.Min(boxes, limits), _number(0.0, boxes))
     return boxes
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+
+_DOUBLE = 11  # of TensorProto.DataType; 1 is float32, 7 int64
+_FARTHEST = float(2**29)
+
+
+def _paste_masks(masks: Any, boxes: Any, height: int, width: int, padding: int, threshold: float | None) -> Any:
+    """Interpolation is linear along each axis: one matrix of weights on either side of the mask."""
+    rows, columns = (int(side) for side in masks.shape[2:])
+    working = _DOUBLE if int(masks.dtype) == _DOUBLE else 1
+    boxes = _op.Cast(boxes, to=_DOUBLE if int(boxes.dtype) == _DOUBLE else 1)
+    low, high = _columns(boxes, 0, 2), _columns(boxes, 2, 4)
+    half, scale = _number(0.5, boxes), _number((columns + 2 * padding) / columns, boxes)
+    reach = _op.Mul(_op.Mul(_op.Sub(high, low), half), scale)
+    centre = _op.Mul(_op.Add(high, low), half)
+    first, last = _op.Sub(centre, reach), _op.Add(centre, reach)  # (N, 2): x, y
+    right = _paste_weights(first, last, 0, columns, int(width), padding, working)
+    down = _paste_weights(first, last, 1, rows, int(height), padding, working)
+    plane = _op.Squeeze(_op.Cast(masks, to=working), _ints([1]))
+    pasted = _op.MatMul(_op.MatMul(down, plane), _op.Transpose(right, perm=[0, 2, 1]))
+    pasted = _op.Unsqueeze(pasted, _ints([1]))
+    return _op.CastLike(pasted, masks) if threshold is None else _op.Greater(pasted, _number(threshold, pasted))
+
+
+def _paste_weights(first: Any, last: Any, axis: int, cells: int, side: int, padding: int, working: int) -> Any:
+    """Return (N, side, cells): what each cell of a mask counts for in each pixel, along one axis of the ends (N, 2)."""
+    first, last = _columns(first, axis, axis + 1), _columns(last, axis, axis + 1)
+    limit = _number(_FARTHEST, first)
+    valid = _op.And(_op.Less(_op.Abs(first), limit), _op.Less(_op.Abs(last), limit))  # NaN is not
+    zero = _number(0.0, first)
+    begin, end = (_op.Cast(_op.Where(valid, place, zero), to=7) for place in (first, last))  # towards zero
+    pixels = _ints(range(side))
+    offset = _op.Sub(_op.Unsqueeze(pixels, _ints([0])), begin)
+    inside = _op.And(_op.GreaterOrEqual(offset, _ints([0])), _op.LessOrEqual(pixels, end))
+    inside = _op.And(inside, valid)
+    length = _op.Max(_op.Add(_op.Sub(end, begin), _ints([1])), _ints([1]))
+    place = _op.Cast(offset, to=working)
+    half = _number(0.5, place)
+    step = _op.Div(_number(cells + 2 * padding, place), _op.Cast(length, to=working))
+    source = _op.Sub(_op.Mul(step, _op.Add(place, half)), half)
+    source = _op.Clip(source, _number(0.0, place), _number(cells + 2 * padding - 1, place))
+    numbers = _op.CastLike(_op.Constant(value_floats=[float(padding + cell) for cell in range(cells)]), place)
+    distance = _op.Abs(_op.Sub(_op.Unsqueeze(source, _ints([2])), numbers))
+    weight = _op.Max(_op.Sub(_number(1.0, place), distance), _number(0.0, place))
+    return _op.Mul(weight, _op.Cast(_op.Unsqueeze(inside, _ints([2])), to=working))
 
 
 # ---- convolution -----------------------------------------------------------------------------------------------------
