@@ -7,6 +7,7 @@ layers, ``fastcv.models`` complete models, and ``fastcv.reference`` the operator
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if find_spec("fastcv._C") is None:
     # This is the source folder of a checkout, which comes first where Python was started. It stands back for the
@@ -35,6 +36,21 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
 from fastcv import nn, ops, sparse
 from fastcv.accelerate import accelerate_torchvision
 
+if TYPE_CHECKING:
+    from fastcv.detections import Detections
+    from fastcv.slicing import predict_sliced
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "accelerate_torchvision", "nn", "ops", "sparse"]
+__all__ = ["Detections", "__version__", "accelerate_torchvision", "nn", "ops", "predict_sliced", "sparse"]
+
+_LAZY = {"Detections": "fastcv.detections", "predict_sliced": "fastcv.slicing"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what most programs do not need when it is asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

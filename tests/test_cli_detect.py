@@ -1,4 +1,4 @@
-"""``fastcv detect``: what lands on the disk, and what it says when it cannot."""
+"""``fastcv detect``, the former name of ``fastcv predict``: what lands on the disk, and what it says when it cannot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fastcv.cli import app as app_module
-from fastcv.cli.detect import COCO, draw, name_of
 from fastcv.models import detection
 from fastcv.models.detection.backbone import BackboneWithFPN
 
@@ -71,28 +70,6 @@ def test_size_is_what_the_model_sees(folder: Path, monkeypatch: pytest.MonkeyPat
                      "--output", folder / "sized.png", *options)  # fmt: skip
         assert result.exit_code == 0, result.output
     assert seen == [(800, 1088), (64, 96)]  # 800 x 1066 and 64 x 85, to whole strides
-
-
-def test_drawing_covers_box_and_mask() -> None:
-    photo = Image.new("RGB", (60, 60), "black")
-    masks = torch.zeros(1, 1, 60, 60)
-    masks[0, 0, 40:50, 40:50] = 1
-    found = {
-        "boxes": torch.tensor([[5.0, 5, 55, 55]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.9]),
-        "masks": masks,
-    }  # fmt: skip
-    pixels = np.asarray(draw(photo, found, ["cat"])).sum(-1)
-    assert pixels[45, 45] > 0
-    assert pixels[5, 30] > 0
-    assert pixels[35, 35] == 0
-    assert np.asarray(photo).sum() == 0
-
-
-def test_names() -> None:
-    assert len(COCO) == 91
-    assert (name_of(17, 91), name_of(90, 91), name_of(12, 91), name_of(3, 5)) == (
-        "cat", "toothbrush", "class 12", "class 3",
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

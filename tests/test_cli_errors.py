@@ -147,7 +147,7 @@ def test_lack_of_memory(good: dict[str, Any], monkeypatch: pytest.MonkeyPatch, e
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("fastcv.cli.detect.load", fail)
+    monkeypatch.setattr("fastcv.cli.predict.load_detector", fail)
     assert_one_line(detect(good), "there is not enough memory")
 
 
@@ -155,7 +155,7 @@ def test_other_errors_are_not_hidden(good: dict[str, Any], monkeypatch: pytest.M
     def fail(*arguments: Any) -> None:
         raise RuntimeError("a fault of the program")
 
-    monkeypatch.setattr("fastcv.cli.detect.load", fail)
+    monkeypatch.setattr("fastcv.cli.predict.load_detector", fail)
     assert isinstance(detect(good).exception, RuntimeError)
 
 
@@ -163,7 +163,7 @@ def test_interrupted_while_it_works(good: dict[str, Any], monkeypatch: pytest.Mo
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastcv.cli.detect.load", interrupt)
+    monkeypatch.setattr("fastcv.cli.predict.load_detector", interrupt)
     result = detect(good)
     assert (result.exit_code, result.stderr) == (130, "fastcv detect: interrupted\n")
 

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from fastcv.cli.demo import demo
-from fastcv.cli.detect import detect
 from fastcv.cli.errors import command
 from fastcv.cli.info import info
 from fastcv.cli.lidar import lidar
+from fastcv.cli.predict import detect, predict
 from fastcv.cli.segment import segment
 from fastcv.cli.shapes import shapes
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (info, demo, lidar, segment, shapes, detect):
+for function in (info, demo, lidar, segment, shapes, predict, detect):
     app.command()(command(function))
 
 

@@ -13,7 +13,6 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor
 
-from fastcv.cli.detect import draw
 from fastcv.cli.errors import fail, reason
 from fastcv.cli.options import check_output, seed_option
 from fastcv.cli.photo import save_png, to_image
@@ -21,6 +20,8 @@ from fastcv.cli.progress import training_bar
 from fastcv.cli.rows import draw_rows
 from fastcv.data import synthetic_instances
 from fastcv.data.files import replaced_file
+from fastcv.detections import Detections
+from fastcv.drawing import draw_detections
 from fastcv.engine import evaluate_detection, train_detection
 from fastcv.models.detection import create
 
@@ -73,14 +74,6 @@ def shapes(
 
 def picture(image: Tensor, found: dict[str, Any]) -> Image.Image:
     """Return the image, enlarged, with detections or targets drawn into it."""
-    side = image.shape[-1] * MAGNIFICATION
-    photo = to_image(image)
-    masks = found["masks"].float().reshape(-1, 1, *image.shape[1:])
-    enlarged = {
-        "boxes": found["boxes"] * MAGNIFICATION,
-        "labels": torch.arange(len(found["labels"])),  # each in its own colour
-        "masks": masks.repeat_interleave(MAGNIFICATION, -1).repeat_interleave(MAGNIFICATION, -2),
-    }
-    scores = found["scores"].tolist() if "scores" in found else []
-    captions = [f"{score:.2f}" for score in scores] or ["shape"] * len(found["labels"])
-    return draw(photo.resize((side, side), Image.Resampling.BICUBIC), enlarged, captions)
+    objects = Detections.from_model(found, {1: "shape"})
+    captions = [f"{score:.2f}" for score in objects.scores.tolist()] if objects.scores is not None else True
+    return draw_detections(to_image(image), objects, captions=captions, by_object=True, scale=MAGNIFICATION)

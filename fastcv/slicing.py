@@ -1,0 +1,163 @@
+"""Detection in large images: tile by tile, so that small objects keep their size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastcv.ops.nms import batched_nms
+
+__all__ = ["predict_sliced", "tiles"]
+
+_CUT = 2.0  # pixels: a box that comes so near to a border of its tile is taken for cut off by it
+
+
+def tiles(height: int, width: int, size: int, overlap: float = 0.2) -> list[tuple[int, int, int, int]]:
+    """Return the tiles x1, y1, x2, y2 that cover an image, spread evenly, row by row.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the image.
+    size : int
+        Height and width of a tile; less where the image has less.
+    overlap : float
+        Least share of a tile that it has in common with the next, from 0 to 0.9.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    if not 0 <= overlap <= 0.9:
+        raise ValueError(f"overlap must be from 0 to 0.9, got {overlap}")
+
+    def starts(length: int) -> list[int]:
+        if length <= size:
+            return [0]
+        step = max(1, size - ceil(size * overlap))
+        count = ceil((length - size) / step) + 1
+        return [round(index * (length - size) / (count - 1)) for index in range(count)]
+
+    return [(x, y, min(x + size, width), min(y + size, height)) for y in starts(height) for x in starts(width)]
+
+
+def predict_sliced(
+    model: nn.Module,
+    image: Tensor,
+    size: int = 640,
+    overlap: float = 0.2,
+    *,
+    iou_threshold: float = 0.5,
+    batch: int = 1,
+    whole: bool = True,
+) -> dict[str, Tensor]:
+    """Detect objects in tiles of an image, and once in the whole of it, and merge what is found.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A detector: from a list of images to a list of dictionaries, as those of this package and of torchvision.
+    image : Tensor (3, H, W)
+        As the model expects it.
+    size, overlap
+        Of :func:`tiles`. Objects smaller than the overlap, ``size * overlap`` pixels, are whole in some tile.
+    iou_threshold : float
+        Of two boxes of a class that overlap by more, the one with the lower score is dropped.
+    batch : int
+        Tiles that go through the model together.
+    whole : bool
+        Whether to look at the whole image as well, for objects that are larger than a tile.
+
+    Returns
+    -------
+    dict of str to Tensor
+        What the model returns for one image, in pixels of the image, by descending score.
+
+    Notes
+    -----
+    A box that ends at a border of its tile inside the image is dropped where another box of its class holds most of
+    it: it is a part of that object. An image of a single tile goes through the model as it is.
+
+    References
+    ----------
+    Akyon, Altinuc, Temizel: Slicing Aided Hyper Inference (2022).
+
+    Examples
+    --------
+    >>> found = predict_sliced(model, image, size=640, batch=4)
+    >>> fastcv.Detections.from_model(found, model, image=image).save("found.png")
+    """
+    if not isinstance(image, Tensor) or image.dim() != 3:
+        got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"image must be a tensor (3, H, W), got {got}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    height, width = image.shape[-2:]
+    places = tiles(height, width, size, overlap)
+    with torch.no_grad():
+        if len(places) == 1:
+            alone: dict[str, Tensor] = model([image])[0]
+            return alone
+        found: list[dict[str, Tensor]] = []
+        for start in range(0, len(places), batch):
+            found += model([image[:, y1:y2, x1:x2] for x1, y1, x2, y2 in places[start : start + batch]])
+        if whole:
+            found += model([image])
+            places.append((0, 0, width, height))
+        return _merged(found, places, (height, width), iou_threshold)
+
+
+def _merged(
+    found: Sequence[dict[str, Tensor]],
+    places: Sequence[tuple[int, int, int, int]],
+    size: tuple[int, int],
+    iou_threshold: float,
+) -> dict[str, Tensor]:
+    moved = [part["boxes"] + part["boxes"].new_tensor(place[:2] * 2) for part, place in zip(found, places, strict=True)]
+    boxes = torch.cat(moved)
+    scores, labels = (torch.cat([part[name] for part in found]) for name in ("scores", "labels"))
+    cut = torch.cat([_is_cut(one, place, size) for one, place in zip(moved, places, strict=True)])
+    tile = torch.cat([torch.full_like(part["labels"], index) for index, part in enumerate(found)])
+    kept = (~(cut & _is_part(boxes, labels, cut))).nonzero()[:, 0]
+    kept = kept[batched_nms(boxes[kept], scores[kept], labels[kept], iou_threshold)]
+    first = torch.tensor([0, *(len(part["boxes"]) for part in found)], device=kept.device).cumsum(0)
+    result = {"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]}
+    rows = list(zip(tile[kept].tolist(), (kept - first[tile[kept]]).tolist(), strict=True))
+    if "masks" in found[0]:
+        example = found[0]["masks"]
+        masks = example.new_zeros((len(rows), *example.shape[1:-2], *size))
+        for out, (index, row) in enumerate(rows):
+            x1, y1, x2, y2 = places[index]
+            masks[out, ..., y1:y2, x1:x2] = found[index]["masks"][row]
+        result["masks"] = masks
+    if "keypoints" in found[0]:
+        points = [
+            part["keypoints"] + part["keypoints"].new_tensor((*place[:2], 0))
+            for part, place in zip(found, places, strict=True)
+        ]
+        result["keypoints"] = torch.cat(points)[kept]
+    for name in found[0]:
+        if name not in result:
+            result[name] = torch.cat([part[name] for part in found])[kept]
+    return result
+
+
+def _is_cut(boxes: Tensor, place: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    """Whether a box ends at a border of its tile that is none of the image."""
+    x1, y1, x2, y2 = place
+    low: list[Any] = [x1 + _CUT if x1 > 0 else -torch.inf, y1 + _CUT if y1 > 0 else -torch.inf]
+    high: list[Any] = [x2 - _CUT if x2 < size[1] else torch.inf, y2 - _CUT if y2 < size[0] else torch.inf]
+    return ((boxes[:, :2] <= boxes.new_tensor(low)) | (boxes[:, 2:] >= boxes.new_tensor(high))).any(1)
+
+
+def _is_part(boxes: Tensor, labels: Tensor, cut: Tensor) -> Tensor:
+    """Whether more than 0.7 of a box lies in a larger one of its class; of two that are cut, the larger is kept."""
+    areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
+    part = torch.zeros_like(cut)
+    for row in cut.nonzero()[:, 0].tolist():
+        low, high = torch.maximum(boxes[row, :2], boxes[:, :2]), torch.minimum(boxes[row, 2:], boxes[:, 2:])
+        shared = (high - low).clamp(min=0).prod(1)
+        part[row] = ((shared > 0.7 * areas[row]) & (areas > areas[row]) & (labels == labels[row])).any()
+    return part
