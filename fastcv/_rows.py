@@ -149,7 +149,11 @@ def image_size(size: Sequence[int] | None, image: Any, found: Tensor | None) -> 
 
 
 def _as_size(size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
+    if (
+        not isinstance(size, Sequence)
+        or len(size) != 2
+        or not all(isinstance(side, Integral) and side > 0 for side in size)
+    ):
         raise ValueError(f"image_size must be height and width, got {size!r}")
     return int(size[0]), int(size[1])
 

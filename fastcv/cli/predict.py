@@ -24,7 +24,6 @@ from fastcv.cli.errors import fail, reason
 from fastcv.cli.options import check_device, check_output
 from fastcv.cli.photo import save_png
 from fastcv.cli.results import Results, check_apart
-from fastcv.data.images import to_tensor
 from fastcv.data.sources import Frame, find_sources, read_ahead
 from fastcv.detections import Detections, names_of
 from fastcv.slicing import predict_sliced
@@ -141,10 +140,10 @@ class _Run:
         """Detect in a batch."""
         good = []
         for frame in frames:
-            if frame.error is not None:
+            if frame.pixels is None:
                 self._is_bad(_message(frame))
             else:
-                good.append((frame, to_tensor(frame.image).to(device)))  # type: ignore[arg-type]
+                good.append((frame, frame.pixels.to(device).float().div_(255)))
         start = time.perf_counter()
         found: list[Any] = []
         with torch.inference_mode():

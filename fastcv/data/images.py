@@ -17,7 +17,7 @@ from fastcv._optional import require
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ImageError", "as_picture", "open_image", "save_picture", "to_tensor"]
+__all__ = ["ImageError", "as_picture", "open_image", "save_picture", "to_planes", "to_tensor"]
 
 
 class ImageError(ValueError):
@@ -133,10 +133,14 @@ def as_picture(image: Any) -> Image.Image:
     return picture
 
 
+def to_planes(image: Image.Image) -> Tensor:
+    """Return an image as (3, H, W), uint8."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """Return an image as (3, H, W), float32, values 0 to 1."""
-    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    return pixels.contiguous().float().div_(255)
+    return to_planes(image).float().div_(255)
 
 
 def save_picture(picture: Image.Image, path: str | PathLike[str]) -> None:

@@ -13,8 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from fastcv._optional import require
-from fastcv.data.images import as_picture, open_image
+from fastcv.data.images import as_picture, open_image, to_planes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,12 +49,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Frame:
-    """One image of a source: either ``image`` or ``error`` is there."""
+    """One image of a source: either ``image`` and ``pixels`` or ``error`` are there."""
 
     source: Source
     index: int
     """Number of the frame in a video, from 0."""
     image: Image.Image | None = None
+    pixels: Tensor | None = None
+    """The image as (3, H, W), uint8."""
     error: Exception | None = None
 
     @property
@@ -102,8 +106,10 @@ def find_sources(names: Iterable[str | os.PathLike[str]]) -> tuple[list[Source],
                 errors.append(f"no image matches {name}")
         else:
             errors.append(f"there is no file {name}")
-    unique = {(source.kind, os.path.realpath(source.path)): source for source in reversed(sources)}
-    return list(reversed(unique.values())), errors
+    unique: dict[tuple[str, str], Source] = {}
+    for source in sources:
+        unique.setdefault((source.kind, os.path.realpath(source.path)), source)
+    return list(unique.values()), errors
 
 
 def read_ahead(
@@ -166,7 +172,8 @@ def _run_ahead(jobs: Iterable[Callable[[], Frame | None]], threads: int, ahead: 
 def _reading(source: Source, stretch: bool) -> Callable[[], Frame]:
     def read() -> Frame:
         try:
-            return Frame(source, 0, open_image(source.path, stretch))
+            image = open_image(source.path, stretch)
+            return Frame(source, 0, image, to_planes(image))
         except (ValueError, OSError) as error:
             return Frame(source, 0, error=error)
 
@@ -181,7 +188,7 @@ def _video(source: Source, ahead: int, frames: int | None) -> Generator[Frame, N
     except ImportError as error:
         yield Frame(source, 0, error=error)
         return
-    cv2.setLogLevel(0)  # it would write its own lines to the standard error
+    _silence(cv2)
     capture = cv2.VideoCapture(int(source.path) if source.kind == "camera" else source.path)
     try:
         if not capture.isOpened():
@@ -191,7 +198,10 @@ def _video(source: Source, ahead: int, frames: int | None) -> Generator[Frame, N
         def grabbing(index: int) -> Callable[[], Frame | None]:
             def grab() -> Frame | None:
                 read, pixels = capture.read()
-                return Frame(source, index, as_picture(pixels[:, :, ::-1])) if read else None
+                if not read:
+                    return None
+                image = as_picture(pixels[:, :, ::-1])  # BGR to RGB
+                return Frame(source, index, image, to_planes(image))
 
             return grab
 
@@ -203,6 +213,14 @@ def _video(source: Source, ahead: int, frames: int | None) -> Generator[Frame, N
             yield Frame(source, 0, error=ValueError(f"{name} has no frame that OpenCV can read"))
     finally:
         capture.release()
+
+
+def _silence(cv2: Any) -> None:
+    """Keep OpenCV, and FFmpeg in it, from writing their own lines to the standard error."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)
+    if logging is not None:
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
 
 
 def _of_file(path: str) -> Source:
