@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,10 +58,8 @@ def open_image(path: str | PathLike[str], stretch: bool = False) -> Image.Image:
     """
     pillow, ops = require("PIL.Image", "reading images"), require("PIL.ImageOps", "reading images")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images and odd metadata; what cannot be read raises
-            with pillow.open(path) as opened:
-                return _as_rgb(ops.exif_transpose(opened), opened.format, stretch, path)
+        with pillow.open(path) as opened:
+            return _as_rgb(ops.exif_transpose(opened), opened.format, stretch, path)
     except ImageError:
         raise
     except FileNotFoundError:
