@@ -198,8 +198,9 @@ def test_interrupted_nothing_is_half_written(
 
     def save(picture: Image.Image, path: Path, **options: Any) -> None:
         drawn.append(Path(path))
-        if len(drawn) == 2:
-            Path(path).write_bytes(b"half")
+        is_second = len(drawn) == 2
+        Path(path).write_bytes(b"half" if is_second else b"whole")
+        if is_second:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", save)
@@ -207,7 +208,8 @@ def test_interrupted_nothing_is_half_written(
     result = run(photos / "**", "--weights", weights, "--save-dir", output, "--json", tmp_path / "found.json")
     assert (result.exit_code, result.stderr) == (130, "fastcv predict: interrupted\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
-    assert [path.name for path in output.iterdir()] == ["a.png"]
+    assert all(path.read_bytes() == b"whole" for path in output.iterdir())
+    assert {path.name for path in output.iterdir()} < {"a.png", "a-2.png", "b.jpg"}
 
 
 def test_a_full_disk(weights: Path, photos: Path) -> None:
@@ -260,3 +262,23 @@ def test_without_classes_of_known_names(photos: Path, tmp_path: Path) -> None:
     arguments = ("--weights", tmp_path / "five.pth", "--model", "fasterrcnn_tiny_fpn", "--score", 0, "--size", 64)
     result = run(photos / "a.png", *arguments, "--output", tmp_path / "drawn.png")
     assert "class 4 " in result.stdout
+
+
+def test_json_is_replaced_completely_or_not_at_all(
+    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def half(path: Path, text: str, **options: Any) -> None:
+        write(path, text[: len(text) // 2], **options)
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "found.json").write_text("before")
+    monkeypatch.setattr(Path, "write_text", half)
+    result = run(photos, "--weights", weights, "--json", tmp_path / "found.json")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"fastcv predict: {tmp_path}/found.json: No space left on device\n",
+    )
+    assert (tmp_path / "found.json").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "photos"]

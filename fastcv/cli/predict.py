@@ -97,9 +97,10 @@ def predict(
             while taken := list(islice(reader, 1 if slice_size is not None else batch)):
                 run.look(detect, taken, place)
                 advance(len(taken))
+        results.finish(names)
     finally:
         reader.close()
-    results.finish(names)
+        results.writer.close()
     run.report()
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from fastcv._files import replaced_file
 from fastcv.cli.errors import fail, reason
@@ -15,6 +19,7 @@ from fastcv.data.images import save_picture
 from fastcv.data.sources import Frame, Source
 from fastcv.detections import Detections
 
+MOST_WAITING = 8  # pictures
 KEPT = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # formats in which pictures are written as they came
 
 
@@ -51,6 +56,29 @@ def stem_of(frame: Frame) -> str:
     return f"{name}-{frame.index:06d}"
 
 
+class Writer:
+    """Writes pictures in threads, so that the model need not wait for their compression."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(2, thread_name_prefix="fastcv-write")
+        self.waiting: deque[Future[None]] = deque()
+
+    def save(self, picture: Image.Image, path: Path) -> None:
+        """Write a picture soon. Errors come with a later call, at the latest with ``finish``."""
+        self.waiting.append(self.pool.submit(save_picture, picture, path))
+        while len(self.waiting) > MOST_WAITING:
+            self.waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until everything is written."""
+        while self.waiting:
+            self.waiting.popleft().result()
+
+    def close(self) -> None:
+        """End the threads; what they have not begun is not written."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
 class Results:
     """Everything that is written."""
 
@@ -59,6 +87,7 @@ class Results:
         self.pictures = None if save_dir is None else Folder(save_dir, "--save-dir", paths)
         self.crops = None if crop_dir is None else Folder(crop_dir, "--crop-dir", paths)
         self.json_file = json_file
+        self.writer = Writer()
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
@@ -68,11 +97,11 @@ class Results:
         if self.pictures is not None:
             suffix = Path(frame.source.path).suffix.lower()
             drawn = self.pictures.name(stem_of(frame), suffix if suffix in KEPT else ".png")
-            save_picture(found.plot(), drawn)
+            self.writer.save(found.plot(), drawn)
         if self.crops is not None:
             for one, picture in zip(found, found.crop(), strict=True):
                 name = re.sub(r"[^\w-]+", "_", one.class_names[0])
-                save_picture(picture, self.crops.name(f"{stem_of(frame)}-{name}", ".png"))
+                self.writer.save(picture, self.crops.name(f"{stem_of(frame)}-{name}", ".png"))
         if self.json_file is not None:
             self._keep(frame, found)
         return drawn
@@ -93,7 +122,8 @@ class Results:
             self.annotations.append({"id": len(self.annotations) + 1, **one, "area": round(area, 3), "iscrowd": 0})
 
     def finish(self, names: dict[int, str]) -> None:
-        """Write the JSON file."""
+        """Write what is left: pictures that wait, and the JSON file."""
+        self.writer.finish()
         if self.json_file is None:
             return
         labels = names.keys() | {one["category_id"] for one in self.annotations}
