@@ -237,6 +237,8 @@ def _table(found: Detections) -> Table:
 def _progress(length: int | None, is_off: bool) -> Iterator[Callable[[int], None]]:
     """Show a bar during the block, on a terminal, and yield a function to call with the number of images done."""
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=is_off or not console.is_terminal) as progress:
+    is_off = is_off or not console.is_terminal
+    redirect = sys.stderr.isatty()  # above the bar; a file gets its errors still
+    with Progress(*columns, console=console, transient=True, disable=is_off, redirect_stderr=redirect) as progress:
         task = progress.add_task("predicting", total=length)
         yield lambda count: progress.update(task, advance=count)
