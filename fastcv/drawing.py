@@ -76,7 +76,7 @@ def draw_detections(
     keypoints: bool = True,
     line_width: int | None = None,
     font_size: int | None = None,
-    opacity: float = 0.45,
+    opacity: float = 0.4,
     visible: float = 0.25,
     colours: Mapping[int, Colour] | None = None,
     by_object: bool = False,
@@ -304,7 +304,9 @@ class _Captions:
             left, top = max(0, min(x, self.size[0] - wide)), max(0, min(y, self.size[1] - high))
             place = (left, top, left + wide, top + high)
             moved = abs(left - x) + abs(top - y)
-            cost = sum(_shared(place, other) for other in self.placed) + wide * high * (0.02 * rank + moved / high)
+            hidden = _shared(place, (x1, y1, x2, y2)) / max(1, (x2 - x1) * (y2 - y1))  # of the object itself
+            cost = 4 * sum(_shared(place, other) for other in self.placed)  # captions must be read, above all
+            cost += wide * high * (0.02 * rank + moved / high + hidden / 2)
             if cost < least:
                 best, least = place, cost
         self.placed.append(best)
