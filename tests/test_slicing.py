@@ -88,6 +88,10 @@ def test_masks_and_keypoints_move_with_their_boxes() -> None:
         assert bool((image[0][mask[0] > 0] == label).all())
         assert points[0, :2].tolist() == [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]
     assert found["keypoints_scores"].shape == (len(found["boxes"]), 1)
+    for size in (80, 400):
+        smaller = predict_sliced(Finder(), image, size, 0.4, mask_threshold=0.5)
+        assert smaller["masks"].dtype == torch.bool
+        assert smaller["masks"].sum() == (image[0] > 0).sum()
 
 
 def test_an_object_larger_than_a_tile() -> None:

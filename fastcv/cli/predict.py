@@ -114,7 +114,9 @@ detect.__name__, detect.__doc__ = "detect", "The former name of predict."
 
 
 def _sliced(model: Any, size: int, overlap: float, batch: int) -> Detector:
-    return lambda images: [predict_sliced(model, image, size, overlap, batch=batch) for image in images]
+    return lambda images: [
+        predict_sliced(model, image, size, overlap, batch=batch, mask_threshold=0.5) for image in images
+    ]
 
 
 class _Run:
@@ -213,7 +215,8 @@ def _message(frame: Frame) -> str:
 
 def shown(text: str) -> str:
     """Return a name in one line that any terminal prints."""
-    printable = text.encode("utf-8", "backslashreplace").decode()
+    encoding = sys.stdout.encoding or "utf-8"
+    printable = text.encode(encoding, "backslashreplace").decode(encoding)
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in printable)
 
 
