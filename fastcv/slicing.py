@@ -13,7 +13,7 @@ from fastcv.ops.nms import batched_nms
 
 __all__ = ["predict_sliced", "tiles"]
 
-_CUT = 2.0  # pixels: a box that comes so near to a border of its tile is taken for cut off by it
+_PART = 0.7  # a box is a part of another if more of it than this lies inside
 
 
 def tiles(height: int, width: int, size: int, overlap: float = 0.2) -> list[tuple[int, int, int, int]]:
@@ -80,8 +80,9 @@ def predict_sliced(
 
     Notes
     -----
-    A box that ends at a border of its tile inside the image is dropped where another box of its class holds most of
-    it: it is a part of that object. An image of a single tile goes through the model as it is.
+    A box of which more than 0.7 lies in a larger box of its class from another tile is a part of that object, and
+    dropped, if its score is lower, or if it ends at a border of its own tile. It is not if its own tile has that larger
+    object as well: a tile that sees two objects is believed. An image of a single tile goes through the model as it is.
 
     References
     ----------
@@ -129,7 +130,8 @@ def _merged(
     scores, labels = (torch.cat([part[name] for part in found]) for name in ("scores", "labels"))
     cut = torch.cat([_is_cut(one, place, size) for one, place in zip(moved, places, strict=True)])
     tile = torch.cat([torch.full_like(part["labels"], index) for index, part in enumerate(found)])
-    kept = (~(cut & _is_part(boxes, labels, cut))).nonzero()[:, 0]
+    part = _is_part(*(rows.cpu() for rows in (boxes, scores, labels, tile, cut))).to(boxes.device)
+    kept = (~part).nonzero()[:, 0]
     kept = kept[batched_nms(boxes[kept], scores[kept], labels[kept], iou_threshold)]
     first = torch.tensor([0, *(len(part["boxes"]) for part in found)], device=kept.device).cumsum(0)
     result = {"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]}
@@ -156,17 +158,32 @@ def _merged(
 def _is_cut(boxes: Tensor, place: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
     """Whether a box ends at a border of its tile that is none of the image."""
     x1, y1, x2, y2 = place
-    low: list[Any] = [x1 + _CUT if x1 > 0 else -torch.inf, y1 + _CUT if y1 > 0 else -torch.inf]
-    high: list[Any] = [x2 - _CUT if x2 < size[1] else torch.inf, y2 - _CUT if y2 < size[0] else torch.inf]
+    near = max(2.0, 0.01 * max(x2 - x1, y2 - y1))  # pixels
+    low: list[Any] = [x1 + near if x1 > 0 else -torch.inf, y1 + near if y1 > 0 else -torch.inf]
+    high: list[Any] = [x2 - near if x2 < size[1] else torch.inf, y2 - near if y2 < size[0] else torch.inf]
     return ((boxes[:, :2] <= boxes.new_tensor(low)) | (boxes[:, 2:] >= boxes.new_tensor(high))).any(1)
 
 
-def _is_part(boxes: Tensor, labels: Tensor, cut: Tensor) -> Tensor:
-    """Whether more than 0.7 of a box lies in a larger one of its class; of two that are cut, the larger is kept."""
+def _is_part(boxes: Tensor, scores: Tensor, labels: Tensor, tile: Tensor, cut: Tensor) -> Tensor:
+    """Whether a box is a part of a larger one of its class that another tile has; see the notes."""
     areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
     part = torch.zeros_like(cut)
-    for row in cut.nonzero()[:, 0].tolist():
-        low, high = torch.maximum(boxes[row, :2], boxes[:, :2]), torch.minimum(boxes[row, 2:], boxes[:, 2:])
-        shared = (high - low).clamp(min=0).prod(1)
-        part[row] = ((shared > 0.7 * areas[row]) & (areas > areas[row]) & (labels == labels[row])).any()
+    for row in range(len(boxes)):
+        holds = (labels == labels[row]) & (tile != tile[row]) & (areas > areas[row])
+        holds &= _shared(boxes[row], boxes) > _PART * areas[row]
+        if not bool(cut[row]):
+            holds &= scores > scores[row]
+        own = ((tile == tile[row]) & (labels == labels[row])).nonzero()[:, 0]
+        own = own[own != row]
+        for other in holds.nonzero()[:, 0].tolist():
+            shared = _shared(boxes[other], boxes[own])
+            if not bool((shared > 0.5 * (areas[own] + areas[other] - shared)).any()):
+                part[row] = True
+                break
     return part
+
+
+def _shared(box: Tensor, boxes: Tensor) -> Tensor:
+    """Return the area that a box has in common with each of others."""
+    low, high = torch.maximum(box[:2], boxes[:, :2]), torch.minimum(box[2:], boxes[:, 2:])
+    return (high - low).clamp(min=0).prod(1)

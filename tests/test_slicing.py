@@ -153,3 +153,33 @@ def test_tiles_cover_the_image_and_overlap(height: int, width: int, size: int, o
 def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         predict_sliced(Finder(), **({"image": torch.zeros(3, 50, 50)} | options))
+
+
+LARGE, SMALL = (65, 10, 95, 90), (70, 20, 90, 40)
+
+
+@pytest.mark.parametrize(("first", "second", "kept"), [  # rows of a tile: box in the image, score, label
+    ([(LARGE, 0.9, 1)], [(SMALL, 0.5, 1)], [(LARGE, 0.9, 1)]),
+    ([(LARGE, 0.9, 1)], [(LARGE, 0.8, 1), (SMALL, 0.5, 1)], [(LARGE, 0.9, 1), (SMALL, 0.5, 1)]),
+    ([(LARGE, 0.9, 1)], [(SMALL, 0.95, 1)], [(SMALL, 0.95, 1), (LARGE, 0.9, 1)]),
+    ([(LARGE, 0.9, 1)], [(SMALL, 0.5, 2)], [(LARGE, 0.9, 1), (SMALL, 0.5, 2)]),
+    ([(LARGE, 0.9, 1), (SMALL, 0.5, 1)], [], [(LARGE, 0.9, 1), (SMALL, 0.5, 1)]),
+    ([((80, 30, 100, 60), 0.99, 1)], [((80, 28, 120, 62), 0.6, 1)], [((80, 28, 120, 62), 0.6, 1)]),
+    ([((80, 30, 98, 60), 0.99, 1)], [((110, 30, 130, 60), 0.6, 1)],
+     [((80, 30, 98, 60), 0.99, 1), ((110, 30, 130, 60), 0.6, 1)]),
+])  # fmt: skip
+def test_parts_of_objects(first: Any, second: Any, kept: Any) -> None:
+    """Two tiles, from 0 to 100 and from 60 to 160. A part is dropped unless its tile has the whole object, too."""
+
+    def find(rows: Any, left: int) -> dict[str, Tensor]:
+        boxes = torch.tensor([box for box, _, _ in rows], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 0::2] -= left
+        return {
+            "boxes": boxes, "scores": torch.tensor([score for _, score, _ in rows], dtype=torch.float32),
+            "labels": torch.tensor([label for _, _, label in rows], dtype=torch.int64),
+        }  # fmt: skip
+
+    replies = iter([[find(first, 0)], [find(second, 60)]])
+    found = predict_sliced(lambda images: next(replies), torch.zeros(3, 100, 160), 100, 0.4, whole=False)  # type: ignore[arg-type]
+    assert rows(found) == [(*box, label) for box, _, label in kept]
+    assert found["scores"].tolist() == pytest.approx([score for _, score, _ in kept])
