@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fastcv.cli import app as app_module
 from fastcv.data.images import open_image, to_tensor
 from fastcv.models.registry import create_model, load_model, save_model
 
+FOLDER = os.environ.get("FASTCV_YOLOV3_TINY")
 NAMES = ["circle", "square", "star"]
 
 
@@ -282,3 +284,17 @@ def test_json_is_replaced_completely_or_not_at_all(
     )
     assert (tmp_path / "found.json").read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "photos"]
+
+
+@pytest.mark.skipif(FOLDER is None, reason="FASTCV_YOLOV3_TINY names no folder with published weights")
+def test_the_tie_of_the_portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from fastcv.cli.demo import portrait
+
+    monkeypatch.chdir(tmp_path)
+    weights = Path(str(FOLDER)) / "yolov3-tiny.weights"
+    result = run(portrait(), "--model", "yolov3-tiny", "--weights", weights, "--classes", "tie")
+    assert result.exit_code == 0, result.output
+    x1, y1, x2, y2 = (int(word) for word in result.stdout.splitlines()[2].split()[2:])
+    assert x1 < 255 < x2, "the knot, as a person sees it"
+    assert y1 < 460 < y2
