@@ -109,7 +109,9 @@ def draw_detections(
     """
     pillow, pens = require("PIL.Image", "drawing"), require("PIL.ImageDraw", "drawing")
     size = image.size if scale == 1 else (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    drawing = image.convert("RGB") if size == image.size else image.convert("RGB").resize(size, 3)
+    drawing = (
+        image.convert("RGB") if size == image.size else image.convert("RGB").resize(size, pillow.Resampling.BICUBIC)
+    )
     if drawing is image:
         drawing = image.copy()
     side = (size[0] * size[1]) ** 0.5
@@ -153,7 +155,8 @@ def _sized(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return a mask in the size of the picture (width, height)."""
     if mask.shape == size[::-1]:
         return mask
-    image = require("PIL.Image", "drawing").fromarray(mask.astype(np.uint8) * 255).resize(size, 2)
+    pillow = require("PIL.Image", "drawing")
+    image = pillow.fromarray(mask.astype(np.uint8) * 255).resize(size, pillow.Resampling.BILINEAR)
     return np.asarray(image) > 127
 
 
@@ -223,7 +226,8 @@ def _limbs(
         return drawing
     times = 4 if (right - left) * (bottom - top) < 1 << 20 else 1
     part = drawing.crop((left, top, right, bottom))
-    part = part.resize((part.width * times, part.height * times), 0)
+    methods = require("PIL.Image", "drawing").Resampling
+    part = part.resize((part.width * times, part.height * times), methods.NEAREST)
     pen = require("PIL.ImageDraw", "drawing").Draw(part, "RGBA")
 
     def at(point: tuple[float, float]) -> tuple[float, float]:
@@ -238,7 +242,7 @@ def _limbs(
         x, y = at(point)
         for ink, size in (((0, 0, 0, 180), radius + 1), ((255, 255, 255, 255), radius), ((*colour, 255), radius * 0.6)):
             pen.ellipse((x - size * times, y - size * times, x + size * times, y + size * times), fill=ink)
-    drawing.paste(part.resize((right - left, bottom - top), 4), (left, top))
+    drawing.paste(part.resize((right - left, bottom - top), methods.BOX), (left, top))
     return drawing
 
 

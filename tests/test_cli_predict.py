@@ -214,6 +214,16 @@ def test_interrupted_nothing_is_half_written(
     assert {path.name for path in output.iterdir()} < {"a.png", "a-2.png", "b.jpg"}
 
 
+def test_a_model_that_finds_nonsense(weights: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"boxes": torch.full((1, 4), torch.nan), "scores": torch.ones(1), "labels": torch.ones(1).long()}
+    model = load_model(weights)
+    monkeypatch.setattr(model, "forward", lambda images: [found] * len(images))
+    monkeypatch.setattr("fastcv.cli.predict.load_detector", lambda *arguments: model)
+    result = run(photos, "--weights", weights)
+    assert result.exit_code == 1
+    assert f"fastcv: {photos}/a.png: boxes must have finite numbers" in result.stderr
+
+
 def test_a_full_disk(weights: Path, photos: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")

@@ -165,7 +165,11 @@ class _Run:
                 self._add(frame, one, seconds)
 
     def _add(self, frame: Frame, one: dict[str, Tensor], seconds: float) -> None:
-        found = Detections.from_model(one, self.names, score=self.least, image=frame.image).cpu()
+        try:
+            found = Detections.from_model(one, self.names, score=self.least, image=frame.image).cpu()
+        except ValueError as error:  # such as boxes of NaN, of a model whose training went wrong
+            self._is_bad(f"{frame.name}: {reason(error)}")
+            return
         if self.labels is not None:
             found = found.filter(labels=self.labels)
         drawn = self.results.add(frame, found)
