@@ -1,0 +1,135 @@
+"""``open_dataset``: a data set from a path, by recognising its format, or from a generator's name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from fastcv.data.coco import CocoDataset
+from fastcv.data.dataset import DetectionDataset
+from fastcv.data.scenes import SceneDataset, synthetic_scenes
+from fastcv.data.voc import VocDataset
+from fastcv.data.yolo_format import YoloDataset
+
+__all__ = ["open_dataset"]
+
+_HELD_OUT_SEED = 1_000_003  # added to the seed for every split but train
+
+
+def open_dataset(
+    path_or_name: str | PathLike[str], split: str = "train", first_label: int = 1, **options: Any
+) -> DetectionDataset:
+    """Open a data set for detection, segmentation or keypoints, in whichever of the usual formats it is.
+
+    Parameters
+    ----------
+    path_or_name : path or str
+        One of
+
+        - a json of COCO (which is one split: ``split`` does not count), or a folder with
+          ``annotations/instances_<split>.json`` and the like;
+        - a folder of Pascal VOC: ``Annotations``, ``JPEGImages``, ``ImageSets/Main/<split>.txt``;
+        - a ``data.yaml`` of YOLO, or a folder with one, or with ``images`` and ``labels``;
+        - "scenes" or "people": generated images, see :func:`synthetic_scenes`. (A folder of that name is
+          "./scenes".)
+    split : str
+        "train", "val", or what else there is.
+    first_label : int
+        1 for detectors whose label 0 is the background, 0 for YOLO.
+    **options
+        Of the format: see :class:`CocoDataset` (images, masks), :class:`VocDataset` (names, difficult),
+        :class:`YoloDataset` (names, masks), :func:`synthetic_scenes` (count, size, seed, classes, most).
+
+    Raises
+    ------
+    ValueError
+        For data that no format is recognised in, an entry that is wrong, or an option that there is not.
+    OSError
+        For a file that is not there or cannot be read.
+
+    Examples
+    --------
+    >>> data = open_dataset("coco", split="val")
+    >>> image, target = data[0]
+    """
+    name = fspath(path_or_name)
+    generators: dict[str, Callable[..., DetectionDataset]] = {"scenes": _scenes, "people": _people}
+    if name in generators:
+        return _open(generators[name], f'"{name}"', options, split, first_label=first_label)
+    path = Path(name)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {path}, and no generator of that name (scenes, people)")
+    if path.is_file():
+        if path.suffix.lower() == ".json":
+            return _open(CocoDataset, "a COCO json", options, path, first_label=first_label)
+        if path.suffix.lower() in (".yaml", ".yml"):
+            return _open(YoloDataset, "a YOLO data set", options, path, split, first_label=first_label)
+        raise ValueError(f"{path} must be a .json of COCO, a .yaml of YOLO or a folder")
+    if (path / "Annotations").is_dir():
+        return _open(VocDataset, "a VOC folder", options, path, split, first_label=first_label)
+    if any((path / part).exists() for part in ("data.yaml", "data.yml", "dataset.yaml")) or (
+        (path / "images").is_dir() and (path / "labels").is_dir()
+    ):
+        return _open(YoloDataset, "a YOLO data set", options, path, split, first_label=first_label)
+    if (file := _coco_json(path, split)) is not None:
+        return _open(CocoDataset, "a COCO folder", options, file, first_label=first_label)
+    raise ValueError(
+        f"{path} is not a data set that is known: looked for a json in {path / 'annotations'}, {path / split} and "
+        f"{path} itself (COCO), for {path / 'Annotations'} (VOC), for {path / 'data.yaml'} and for "
+        f"{path / 'images'} with {path / 'labels'} (YOLO)"
+    )
+
+
+def _open(
+    make: Callable[..., DetectionDataset], what: str, options: dict[str, Any], *args: Any, **more: Any
+) -> DetectionDataset:
+    """Call ``make``. Options that it does not have are named together with those it has."""
+    known = [
+        p.name for p in inspect.signature(make).parameters.values() if p.name not in _GIVEN and p.default is not p.empty
+    ]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise ValueError(f"the options of {what} are {', '.join(known)}, got {', '.join(unknown)}")
+    return make(*args, **more, **options)
+
+
+_GIVEN = ("split", "first_label")
+
+
+def _scenes(
+    split: str,
+    first_label: int,
+    count: int | None = None,
+    size: int = 128,
+    seed: int = 0,
+    classes: Any = 5,
+    most: int = 5,
+) -> SceneDataset:
+    held_out = split != "train"
+    if count is None:
+        count = 200 if held_out else 2000
+    return synthetic_scenes(count, size, seed + _HELD_OUT_SEED * held_out, classes, first_label, most)
+
+
+def _people(
+    split: str, first_label: int, count: int | None = None, size: int = 128, seed: int = 0, most: int = 3
+) -> SceneDataset:
+    return _scenes(split, first_label, count, size, seed, ("person",), most)
+
+
+def _coco_json(folder: Path, split: str) -> Path | None:
+    """Return the json of a split: its name ends in the split and perhaps a year, or it is in the split's folder."""
+    found = [file for place in ("annotations", ".") for file in sorted((folder / place).glob("*.json"))]
+    inside = sorted((folder / split).glob("*.json"))
+    if not found and not inside:
+        return None
+    fitting = [file for file in found if re.search(rf"(^|[_-]){re.escape(split)}(\d{{4}})?$", file.stem)]
+    fitting.sort(key=lambda file: (not file.stem.startswith("instances"), "keypoints" not in file.stem))
+    for file in (*fitting, *inside):
+        return file
+    known = ", ".join(str(file) for file in found[:20])
+    raise FileNotFoundError(f"there is no json of {split} in {folder}: {known}")
