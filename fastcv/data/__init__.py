@@ -1,5 +1,6 @@
 """Readers, writers and generators of data."""
 
+from fastcv.data.augmented import MixUp, Mosaic, Transformed
 from fastcv.data.coco import CocoDataset, coco_annotations, write_coco
 from fastcv.data.dataset import DetectionDataset, summary
 from fastcv.data.kitti import read_velodyne, write_velodyne
@@ -13,6 +14,9 @@ from fastcv.data.yolo_format import YoloDataset
 __all__ = [
     "CocoDataset",
     "DetectionDataset",
+    "MixUp",
+    "Mosaic",
+    "Transformed",
     "VocDataset",
     "YoloDataset",
     "coco_annotations",
