@@ -136,7 +136,7 @@ def test_values_of_torchvision() -> None:
         for name in ("boxes", "labels", "masks", "area"):
             assert torch.equal(ours[1][name], peer[1][name]), name
         torch.testing.assert_close(ours[1]["keypoints"], peer[1]["keypoints"])
-        # Without masks: torchvision takes other pixels of those ("nearest", not "nearest-exact"), and boxes follow them.
+        # Without masks: torchvision takes other pixels of those ("nearest", not "nearest-exact"); boxes follow them.
         target = {name: value for name, value in target.items() if name != "masks"}
         ours = Resize((50, 110))(image, target, generator())
         peer = TorchvisionTransform(v2.Resize((50, 110), antialias=True))(image, target, generator())
