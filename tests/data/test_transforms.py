@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -82,7 +84,9 @@ def test_boxes_masks_and_keypoints_stay_together(name: str) -> None:
         copy = [before[0].clone(), {key: torch.as_tensor(value).clone() for key, value in before[1].items()}]
         image, target = transform(*before, generator(index))
         check(image, target)
-        again = transform(*before, generator(index))
+        with torch.random.fork_rng():
+            torch.manual_seed(index + 5)
+            again = transform(*before, generator(index))
         assert torch.equal(image, again[0]), "the same generator, the same bits"
         assert all(torch.equal(target[key], again[1][key]) for key in target if key != "image_id")
         assert torch.equal(before[0], ITEMS[index][0]), "the input stays"
@@ -143,6 +147,15 @@ def test_values_of_torchvision() -> None:
         torch.testing.assert_close(ours[0], peer[0])
         torch.testing.assert_close(ours[1]["keypoints"], peer[1]["keypoints"])
         torch.testing.assert_close(ours[1]["boxes"], peer[1]["boxes"])
+
+
+def test_masks_are_scaled_as_pillow_does() -> None:
+    image, target = ITEMS[2]
+    _, scaled = Resize((48, 80))(image, target, generator())  # no centre of a pixel falls on an edge
+    assert len(scaled["masks"]) == len(target["masks"])
+    for mask, before in zip(scaled["masks"], target["masks"], strict=True):
+        expected = Image.fromarray(before.numpy()).resize((80, 48), Image.Resampling.NEAREST)
+        assert np.array_equal(mask.numpy(), np.array(expected))
 
 
 def test_crops_by_hand() -> None:
