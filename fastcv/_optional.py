@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_INSTALLED_AS = {"PIL": "pillow", "cv2": "opencv-python-headless"}
+_INSTALLED_AS = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
 
 
 def require(module: str, what: str) -> Any:

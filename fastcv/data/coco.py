@@ -12,14 +12,14 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from fastcv._rle import encode_mask
 from fastcv.data.checks import is_integer, is_number, numbers_of, read_json, shown
 from fastcv.data.dataset import Annotation, DetectionDataset, ImageRecord, RecordDataset, Target, clipped_box
 from fastcv.data.files import replaced_file
-from fastcv.data.segmentation import checked_segmentation, encode_mask
+from fastcv.data.images import as_picture
+from fastcv.data.segmentation import checked_segmentation
 
 __all__ = ["CocoDataset", "coco_annotations", "write_coco"]
 
@@ -286,8 +286,6 @@ def write_coco(dataset: DetectionDataset, folder: str | PathLike[str], split: st
     >>> write_coco(synthetic_scenes(100, seed=1), "scenes", split="val")
     PosixPath('scenes/annotations/instances_val.json')
     """
-    from PIL import Image
-
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise ValueError(f"split must be a name of letters and digits, got {split!r}")
     top = Path(folder)
@@ -304,8 +302,7 @@ def write_coco(dataset: DetectionDataset, folder: str | PathLike[str], split: st
         for index in range(len(dataset)):
             image, target = dataset[index]
             name = f"{index:08d}.png"
-            pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary / name)
+            as_picture(image).save(temporary / name)
             _append(content, dataset, image, target, name)
         with replaced_file(path) as file:
             file.write_text(json.dumps(content))

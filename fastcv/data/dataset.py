@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastcv.data.images import open_image, to_tensor
 from fastcv.data.segmentation import decode_segmentation
 
-__all__ = ["Annotation", "DetectionDataset", "ImageRecord", "RecordDataset", "Target", "open_rgb", "summary"]
+__all__ = ["Annotation", "DetectionDataset", "ImageRecord", "RecordDataset", "Target", "clipped_box", "summary"]
 
 Target = dict[str, Any]
 
@@ -129,7 +128,7 @@ class RecordDataset(DetectionDataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         record = self.records[index]
-        image = open_rgb(record.path)
+        image = to_tensor(open_image(record.path))
         height, width = image.shape[1:]
         if record.size is not None and record.size != (width, height):
             turned = ", turned as its EXIF orientation says" if record.size == (height, width) else ""
@@ -170,22 +169,6 @@ class RecordDataset(DetectionDataset):
             points[:, :, :2] *= scale
             target["keypoints"] = points.float()
         return target
-
-
-def open_rgb(path: str | PathLike[str]) -> Tensor:
-    """Return an image file's pixels, turned as its EXIF orientation says: float32 (3, H, W), RGB, 0 to 1."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise ImportError("reading images needs Pillow: pip install 'fastcv[demo]'") from None
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no image {path}")
-    try:
-        with Image.open(path) as file:
-            pixels: NDArray[np.uint8] = np.array(ImageOps.exif_transpose(file).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not an image that can be read: {error}") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
 def clipped_box(box: Sequence[float], width: float, height: float) -> tuple[float, float, float, float] | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcv._optional import require
 from fastcv.data.checks import is_integer, numbers_of, shown
 
-__all__ = ["checked_segmentation", "decode_segmentation", "encode_mask"]
+__all__ = ["checked_segmentation", "decode_segmentation"]
 
 _FARTHEST = 1e5  # pixels; who draws polygons needs memory for each pixel along an edge
 
@@ -75,7 +75,7 @@ def decode_segmentation(
     segmentation: list[list[float]] | dict[str, Any], height: int, width: int, fractions: bool = False
 ) -> NDArray[np.uint8]:
     """Return the mask (height, width) of a checked segmentation: 0 or 1."""
-    coder = _pycocotools_mask()
+    coder = require("pycocotools.mask", "decoding COCO's masks")
     if isinstance(segmentation, dict):
         runs = segmentation
         if isinstance(segmentation["counts"], list):
@@ -87,16 +87,3 @@ def decode_segmentation(
         runs = coder.merge(coder.frPyObjects(polygons, height, width))
     mask: NDArray[np.uint8] = coder.decode(runs)
     return mask
-
-
-def encode_mask(mask: NDArray[np.uint8]) -> dict[str, Any]:
-    """Return a mask (height, width) as compressed runs, ready for json."""
-    runs = _pycocotools_mask().encode(np.asfortranarray(mask))
-    return {"size": [int(side) for side in runs["size"]], "counts": runs["counts"].decode()}
-
-
-def _pycocotools_mask() -> Any:
-    try:
-        return import_module("pycocotools.mask")
-    except ImportError:
-        raise ImportError("masks of COCO need pycocotools: pip install pycocotools") from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastcv._optional import require
 from fastcv.data.dataset import Target
 from fastcv.data.objects import agreeing_boxes, box_area, inside, selected, swap_pairs
 
@@ -38,10 +38,7 @@ class TorchvisionTransform:
     """
 
     def __init__(self, transform: Callable[..., Any], keypoint_pairs: Sequence[tuple[int, int]] = ()) -> None:
-        try:
-            self._tensors: Any = import_module("torchvision.tv_tensors")
-        except ImportError:
-            raise ImportError("transforms of torchvision need torchvision: pip install torchvision") from None
+        self._tensors = require("torchvision.tv_tensors", "TorchvisionTransform")
         self.transform, self.keypoint_pairs = transform, list(keypoint_pairs)
 
     def __call__(self, image: Tensor, target: Target, generator: torch.Generator) -> tuple[Tensor, Target]:

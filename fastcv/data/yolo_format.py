@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from fastcv._optional import require
 from fastcv.data.checks import is_integer, numbers_of, read_text, shown
 from fastcv.data.dataset import Annotation, ImageRecord, RecordDataset, clipped_box
 
@@ -180,10 +180,7 @@ def _checked(read: Any, path: Path) -> Any:
 
 
 def _read_yaml(path: Path) -> Any:
-    try:
-        yaml = import_module("yaml")
-    except ImportError:
-        raise ImportError(f"reading {path} needs PyYAML: pip install pyyaml") from None
+    yaml = require("yaml", f"reading {path}")
     text = read_text(path)
     try:
         return yaml.safe_load(text)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from fastcv.data import CocoDataset, VocDataset, YoloDataset, coco_annotations, synthetic_scenes
 
+pytest.importorskip("yaml")
+pytest.importorskip("pycocotools")
 SEEDS = 300
 SPLICES = [
     b"", b"0", b"-1", b"1e999", b"NaN", b"null", b"true", b"[]", b"{}", b'""', b"\xff", b"\x00",

@@ -13,6 +13,7 @@ from fastcv.data import YoloDataset, open_dataset
 YAML = "path: {path}\ntrain: images/train\nval: [images/val, images/more]\nnames:\n  0: cat\n  1: dog\n"
 
 
+pytest.importorskip("yaml")
 SHAPE = "it must have a class and 4 numbers, or pairs for a polygon of at least 3 corners, got "
 
 
