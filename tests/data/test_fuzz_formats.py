@@ -14,7 +14,7 @@ from fastcv.data import CocoDataset, VocDataset, YoloDataset, coco_annotations, 
 
 pytest.importorskip("yaml")
 pytest.importorskip("pycocotools")
-SEEDS = 300
+SEEDS = 150
 SPLICES = [
     b"", b"0", b"-1", b"1e999", b"NaN", b"null", b"true", b"[]", b"{}", b'""', b"\xff", b"\x00",
     b"99999999999999999999", b"[[[[", b"&a;", b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"&x", b"*x",
