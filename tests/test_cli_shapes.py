@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("typer")
 pytest.importorskip("PIL")
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from fastcv.cli import app as app_module
 from fastcv.cli import shapes as shapes_module
+from fastcv.data import synthetic_instances
 
 
 def run(*arguments: Any) -> Any:
@@ -49,6 +51,18 @@ def test_trains_writes_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     result = run(*arguments)
     assert result.exit_code == 0, result.output
+
+
+def test_mirrored_boxes_are_those_of_mirrored_masks() -> None:
+    (image,), (target,) = synthetic_instances(1, size=40, seed=5)
+    generator = torch.Generator().manual_seed(0)
+    seen = [shapes_module.mirror(image, target, generator) for _ in range(20)]
+    turned = [truth for pixels, truth in seen if not torch.equal(pixels, image)]
+    assert 3 < len(turned) < 17
+    assert torch.equal(turned[0]["masks"], target["masks"].flip(-1))
+    for box, mask in zip(turned[0]["boxes"].tolist(), turned[0]["masks"], strict=True):
+        y, x = mask.nonzero().unbind(1)
+        assert box == [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
 def test_wrong_names(tmp_path: Path) -> None:

@@ -13,15 +13,25 @@ from fastcv.cli.lidar import lidar
 from fastcv.cli.predict import detect, predict
 from fastcv.cli.segment import segment
 from fastcv.cli.shapes import shapes
+from fastcv.cli.train import train
+from fastcv.cli.val import val
+
+HELP = "Computer vision for PyTorch: train models, evaluate them, and see what they find."
 
 app = typer.Typer(
-    help="Computer-vision operators for PyTorch: information about the installation, and demonstrations.",
+    help=HELP,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (info, demo, lidar, segment, shapes, predict, detect):
-    app.command()(command(function))
+PANELS = {
+    "Models": (predict, train, val),
+    "Demonstrations": (demo, segment, shapes, lidar),
+    "Installation": (info,),
+}
+for panel, functions in PANELS.items():
+    for function in functions:
+        app.command(rich_help_panel=panel)(command(function))
+app.command(hidden=True)(command(detect))
 
 
 def print_version(wanted: bool) -> None:
@@ -39,4 +49,4 @@ def frame(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Computer-vision operators for PyTorch: information about the installation, and demonstrations."""
+    """Computer vision for PyTorch: train models, evaluate them, and see what they find."""

@@ -41,8 +41,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             return
         except Failure as failure:
             message = str(failure)
-        except KeyboardInterrupt:
-            message, status = "interrupted", _interrupt.STATUS
+        except KeyboardInterrupt as error:
+            message, status = str(error) or "interrupted", _interrupt.STATUS
         except BrokenPipeError:  # the reader, such as ``head``, has closed its end
             raise
         except OSError as error:

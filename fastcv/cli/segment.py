@@ -15,10 +15,9 @@ from torch import Tensor
 from fastcv.cli.errors import fail
 from fastcv.cli.options import check_output, seed_option
 from fastcv.cli.photo import save_png
-from fastcv.cli.progress import training_bar
 from fastcv.cli.rows import draw_rows
 from fastcv.data import synthetic_shapes
-from fastcv.engine import evaluate_segmentation, train_segmentation
+from fastcv.engine import Progress, SegmentationTask, Trainer, TrainOptions, confusion_matrix, mean_iou
 from fastcv.models.segmentation import UNet
 
 TARGET = 0.95
@@ -44,15 +43,34 @@ def segment(
     torch.manual_seed(seed)
     model = UNet(3, 2, base_channels=base_channels, depth=3).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     start = time.perf_counter()
-    with training_bar(console, steps) as on_step:
-        train_segmentation(model, images, masks, steps=steps, seed=seed, on_step=on_step)
+    options = TrainOptions(
+        steps=steps, batch=8, learning_rate=1e-2, schedule="one-cycle", clip=0, seed=max(seed, 0), device="cpu"
+    )
+    data = list(zip(images, masks, strict=True))
+    Trainer(SegmentationTask(), model, data, options=options, callbacks=[Progress(lines=False)], transform=turn).train()
     seconds = time.perf_counter() - start
-    score, predicted = evaluate_segmentation(model, unseen, truth)
+    predicted = predict(model, unseen)
+    score = mean_iou(confusion_matrix(predicted, truth, 2))
     what = f"U-Net, {steps} steps of 8 images {size}x{size}: mean IoU {score:.3f} on {HELD_OUT_IMAGES} unseen images"
     sheet = draw_sheet(unseen[:SHOWN_IMAGES], truth[:SHOWN_IMAGES], predicted[:SHOWN_IMAGES], what)
     save_png(sheet, output)
     verdict = "reached" if score >= TARGET else "missed"
     console.print(f"{output}: {what}, trained in {seconds:.0f} s; {TARGET} {verdict}", soft_wrap=True)
+
+
+def turn(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rotate an image by 0, 90, 180 or 270 degrees, and flip half of them."""
+    turns, flip = int(torch.randint(4, (), generator=generator)), int(torch.randint(2, (), generator=generator))
+    image, mask = image.rot90(turns, (-2, -1)), mask.rot90(turns, (-2, -1))
+    return (image.flip(-1), mask.flip(-1)) if flip else (image, mask)
+
+
+@torch.no_grad()
+def predict(model: UNet, images: Tensor) -> Tensor:
+    """Return the class of each pixel, int64 (N, H, W)."""
+    model.eval()
+    batches = [batch.contiguous(memory_format=torch.channels_last) for batch in images.split(32)]
+    return torch.cat([model(batch).argmax(1) for batch in batches])
 
 
 def draw_sheet(images: Tensor, truth: Tensor, predicted: Tensor, note: str) -> Image.Image:

@@ -16,13 +16,12 @@ from torch import Tensor
 from fastcv.cli.errors import fail, reason
 from fastcv.cli.options import check_output, seed_option
 from fastcv.cli.photo import save_png, to_image
-from fastcv.cli.progress import training_bar
 from fastcv.cli.rows import draw_rows
 from fastcv.data import synthetic_instances
 from fastcv.data.files import replaced_file
 from fastcv.detections import Detections
 from fastcv.drawing import draw_detections
-from fastcv.engine import evaluate_detection, train_detection
+from fastcv.engine import DetectionTask, Progress, Trainer, TrainOptions, evaluate_detection
 from fastcv.models.detection import create
 
 MODEL = "maskrcnn_tiny_fpn"
@@ -49,8 +48,11 @@ def shapes(
         box_batch_size_per_image=64, rpn_batch_size_per_image=64, box_nms_thresh=0.3,
     )  # fmt: skip
     start = time.perf_counter()
-    with training_bar(console, steps) as on_step:
-        train_detection(model, images, targets, steps=steps, learning_rate=3e-3, seed=seed, on_step=on_step)
+    options = TrainOptions(
+        steps=steps, batch=4, learning_rate=3e-3, schedule="one-cycle", seed=max(seed, 0), device="cpu"
+    )
+    data = list(zip(images, targets, strict=True))
+    Trainer(DetectionTask(), model, data, options=options, callbacks=[Progress(lines=False)], transform=mirror).train()
     seconds = time.perf_counter() - start
     try:
         with replaced_file(weights) as file:
@@ -70,6 +72,16 @@ def shapes(
     )  # fmt: skip
     save_png(sheet, output)
     console.print(f"{output}, {weights}: {what}; trained in {seconds:.0f} s", soft_wrap=True)
+
+
+def mirror(image: Tensor, target: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """Flip half of the images horizontally."""
+    if float(torch.rand((), generator=generator)) < 0.5:
+        return image, target
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    width = image.shape[-1]
+    boxes = torch.stack([width - x2, y1, width - x1, y2], 1)
+    return image.flip(-1), {**target, "boxes": boxes, "masks": target["masks"].flip(-1)}
 
 
 def picture(image: Tensor, found: dict[str, Any]) -> Image.Image:

@@ -1,17 +1,16 @@
-"""Training and evaluation of detectors."""
+"""Precision, recall and confusion of detections at one score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastcv.engine.training import train
 from fastcv.ops import box_iou
 
-__all__ = ["DetectionScore", "evaluate_detection", "train_detection"]
+__all__ = ["DetectionScore", "detection_confusion", "evaluate_detection"]
 
 Targets = Sequence[dict[str, Tensor]]
 
@@ -21,76 +20,6 @@ class DetectionScore(NamedTuple):
 
     precision: float
     recall: float
-
-
-def train_detection(
-    model: nn.Module,
-    images: Sequence[Tensor],
-    targets: Targets,
-    *,
-    steps: int,
-    batch_size: int = 4,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    on_step: Callable[[int, float], None] | None = None,
-) -> list[float]:
-    """Train with AdamW and a one-cycle learning rate on the sum of the model's losses; flips images at random.
-
-    Parameters
-    ----------
-    model
-        Returns a dictionary of losses for a list of images and a list of targets, as the models of
-        :mod:`fastcv.models.detection` and torchvision's do. It is left in training mode.
-    images : list of Tensor (C, H, W)
-        Training images.
-    targets : list of dict
-        For each image "boxes" (N, 4), x1, y1, x2, y2; "labels" (N,); and "masks" (N, H, W) for models with masks.
-        Keypoints are not accepted, as flipping them would need their names.
-    steps, batch_size
-        Number of batches, and images per batch.
-    learning_rate
-        Maximum of the cycle.
-    seed
-        Seed for the order of the images and for the flips.
-    on_step
-        Called after each step with its number and its loss.
-
-    Returns
-    -------
-    list of float
-        The sum of the losses of each step.
-    """
-    if len(images) != len(targets) or not images:
-        raise ValueError(
-            f"images and targets must have the same length, at least 1, got {len(images)} and {len(targets)}"
-        )
-    for index, target in enumerate(targets):
-        if not target.keys() <= {"boxes", "labels", "masks"}:
-            raise ValueError(f"targets[{index}] must have only boxes, labels and masks, got {', '.join(target)}")
-
-    def batch_loss(generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(images), (batch_size,), generator=generator).tolist()
-        mirrored = torch.rand(batch_size, generator=generator) < 0.5
-        batch = [
-            _mirror(images[i], targets[i]) if mirror else (images[i], targets[i])
-            for i, mirror in zip(chosen, mirrored.tolist(), strict=True)
-        ]
-        losses: dict[str, Tensor] = model([image for image, _ in batch], [target for _, target in batch])
-        return torch.stack(list(losses.values())).sum()
-
-    return train(
-        model, batch_loss, steps=steps, learning_rate=learning_rate, seed=seed, on_step=on_step, max_gradient=5.0
-    )
-
-
-def _mirror(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return image and target flipped horizontally."""
-    x1, y1, x2, y2 = target["boxes"].unbind(1)
-    width = image.shape[-1]
-    mirrored = {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], 1)}
-    if "masks" in target:
-        mirrored["masks"] = target["masks"].flip(-1)
-    return image.flip(-1), mirrored
 
 
 @torch.no_grad()
@@ -126,3 +55,52 @@ def evaluate_detection(
     findings, objects = (sum(len(each["labels"]) for each in several) for several in (found, targets))
     share = [right / count if count else float("nan") for count in (findings, objects)]
     return DetectionScore(*share), found
+
+
+def detection_confusion(
+    images: Sequence[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]],
+    labels: Sequence[int],
+    *,
+    score: float = 0.5,
+    overlap: float = 0.5,
+) -> Tensor:
+    """Count objects by their label (row) and the label they are found as (column).
+
+    Parameters
+    ----------
+    images : sequence of tuples
+        For each image boxes (N, 4) and labels (N,) of the objects, and boxes (D, 4), labels (D,) and scores (D,) of the
+        detections. Those with a score below ``score`` are ignored.
+    labels : sequence of int
+        All labels, in the order of rows and columns; others are ignored.
+    overlap : float
+        Least IoU of an object and its detection. Pairs are made by descending IoU, whatever their labels.
+
+    Returns
+    -------
+    Tensor (L + 1, L + 1)
+        int64. The last column counts objects that are not found, the last row detections of nothing.
+    """
+    place = {label: index for index, label in enumerate(labels)}
+    nothing = len(labels)
+    confusion = torch.zeros(nothing + 1, nothing + 1, dtype=torch.int64)
+    for truth, truth_labels, boxes, found_labels, scores in images:
+        kept = scores >= score
+        rows = [place.get(int(label), -1) for label in truth_labels]
+        columns = [place.get(int(label), -1) for label in found_labels[kept]]
+        iou = box_iou(truth.float(), boxes[kept].float())
+        free_rows, free_columns = set(range(len(rows))), set(range(len(columns)))
+        pairs = (iou >= overlap).nonzero().tolist()
+        for row, column in sorted(pairs, key=lambda pair: -float(iou[pair[0], pair[1]])):
+            if row in free_rows and column in free_columns:
+                free_rows.remove(row)
+                free_columns.remove(column)
+                if rows[row] >= 0 and columns[column] >= 0:
+                    confusion[rows[row], columns[column]] += 1
+        for row in free_rows:
+            if rows[row] >= 0:
+                confusion[rows[row], nothing] += 1
+        for column in free_columns:
+            if columns[column] >= 0:
+                confusion[nothing, columns[column]] += 1
+    return confusion

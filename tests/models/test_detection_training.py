@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from fastcv.data import synthetic_instances, synthetic_shapes
 from fastcv.data.synthetic_shapes import _draw
-from fastcv.engine import evaluate_detection, train_detection
-from fastcv.engine.detection import _mirror
+from fastcv.engine import DetectionTask, Trainer, TrainOptions, evaluate_detection
 from fastcv.models.detection import create
 
 
@@ -49,20 +48,6 @@ def test_what_is_drawn_later_hides_what_was_there() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="size must be at least 16, got 8"):
         synthetic_instances(1, size=8)
-    with pytest.raises(ValueError, match="images and targets must have the same length, at least 1, got 1 and 0"):
-        train_detection(nn.Identity(), [torch.zeros(3, 8, 8)], [], steps=1)
-    with pytest.raises(ValueError, match=r"targets\[0\] must have only boxes, labels and masks, got keypoints"):
-        train_detection(nn.Identity(), [torch.zeros(3, 8, 8)], [{"keypoints": torch.zeros(0, 1, 3)}], steps=1)
-
-
-def test_mirrored_boxes_are_those_of_mirrored_masks() -> None:
-    (image,), (target,) = synthetic_instances(1, size=40, seed=5)
-    mirrored, truth = _mirror(image, target)
-    assert torch.equal(mirrored[:, :, 0], image[:, :, -1])
-    for box, mask in zip(truth["boxes"].tolist(), truth["masks"], strict=True):
-        y, x = mask.nonzero().unbind(1)
-        assert box == [x.min(), y.min(), x.max() + 1, y.max() + 1]
-    assert torch.equal(_mirror(mirrored, truth)[1]["boxes"], target["boxes"])
 
 
 class Fixed(nn.Module):
@@ -105,7 +90,13 @@ def test_training_lowers_the_loss() -> None:
     images, targets = synthetic_instances(4, size=64, seed=1)
     torch.manual_seed(0)
     model = create("maskrcnn_tiny_fpn", num_classes=2, min_size=64, max_size=64)
-    losses = train_detection(model, images, targets, steps=12, batch_size=2)
+    options = TrainOptions(steps=12, batch=2, schedule="one-cycle", learning_rate=2e-3, device="cpu")
+    trainer = Trainer(DetectionTask(), model, list(zip(images, targets, strict=True)), options=options)
+    trainer.train()
+    losses = trainer.losses["loss"]
     assert len(losses) == 12
+    assert trainer.losses.keys() == {
+        "loss", "loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"
+    }  # fmt: skip
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     assert model.training

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fastcv.data import synthetic_shapes
-from fastcv.engine import confusion_matrix, evaluate_segmentation, mean_iou, train_segmentation
+from fastcv.engine import SegmentationTask, Trainer, TrainOptions, confusion_matrix, mean_iou
 from fastcv.models.segmentation import UNet
 
 
@@ -83,10 +83,11 @@ def train(steps: int, base_channels: int, size: int) -> tuple[list[float], float
     images, masks = synthetic_shapes(64, size, seed=0)
     torch.manual_seed(0)
     model = UNet(3, 2, base_channels=base_channels, depth=2)
-    losses = train_segmentation(model, images, masks, steps=steps, batch_size=4)
-    score, predicted = evaluate_segmentation(model, *synthetic_shapes(16, size, seed=1))
-    assert predicted.shape == (16, size, size)
-    return losses, score
+    options = TrainOptions(steps=steps, schedule="one-cycle", learning_rate=1e-2, device="cpu")
+    held_out = list(zip(*synthetic_shapes(16, size, seed=1), strict=True))
+    trainer = Trainer(SegmentationTask(), model, list(zip(images, masks, strict=True)), held_out, options)
+    history = trainer.train()
+    return trainer.losses["loss"], history[-1]["mIoU"]
 
 
 def test_a_short_training_learns() -> None:
@@ -105,9 +106,11 @@ def test_training_is_repeatable() -> None:
     assert train(steps=3, base_channels=2, size=16) == train(steps=3, base_channels=2, size=16)
 
 
-def test_training_refuses_shapes() -> None:
-    with pytest.raises(ValueError, match="images and masks must have shapes"):
-        train_segmentation(UNet(3, 2, 2, 1), torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 9).long(), steps=1)
+def test_training_refuses_images_of_several_sizes() -> None:
+    data = [(torch.zeros(3, size, 8), torch.zeros(size, 8, dtype=torch.int64)) for size in (8, 16)]
+    trainer = Trainer(SegmentationTask(), UNet(3, 2, 2, 1), data, options=TrainOptions(device="cpu"))
+    with pytest.raises(ValueError, match="all images of a batch must have one size"):
+        trainer.train()
 
 
 @pytest.fixture

@@ -1,0 +1,211 @@
+"""``fastcv train``: trains a model on a data set, and writes weights, metrics and plots."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fastcv.cli.errors import fail, is_out_of_memory, reason
+from fastcv.cli.options import check_device
+from fastcv.cli.run_options import (
+    RunOptions,
+    first_label_of,
+    make_model,
+    make_task,
+    model_name,
+    open_data,
+    option_pairs,
+    read_options,
+)
+from fastcv.engine import Progress, Trainer, TrainingError, processes
+
+console = Console(highlight=False)
+
+DATA = "A data set: a folder or file of COCO, Pascal VOC or YOLO, or the name of a generator."
+PAIR = "NAME=VALUE"
+
+
+def what(help: str, *names: str, **more: Any) -> Any:
+    """Return an option about what is trained."""
+    return typer.Option(*names, help=help, rich_help_panel="What is trained", **more)
+
+
+def how(help: str, *names: str, **more: Any) -> Any:
+    """Return an option about how it is trained."""
+    return typer.Option(*names, help=help, rich_help_panel="How it is trained", **more)
+
+
+def where(help: str, *names: str, **more: Any) -> Any:
+    """Return an option about the run."""
+    return typer.Option(*names, help=help, rich_help_panel="The run", **more)
+
+
+def train(
+    data: Annotated[str | None, typer.Argument(help=DATA, show_default=False)] = None,
+    model: Annotated[str | None, what("Model, such as maskrcnn_tiny_fpn.")] = None,
+    weights: Annotated[Path | None, what("Weights to start from.")] = None,
+    new_head: Annotated[bool | None, what("Other classes than those of the weights.", "--new-head")] = None,
+    validation: Annotated[str | None, what("Data to evaluate on, or none. Default: the split val of DATA.")] = None,
+    size: Annotated[int | None, what("Length of the images' shorter side in the model.")] = None,
+    augment: Annotated[str | None, what("none, flip, strong or mosaic. Default: flip.")] = None,
+    data_option: Annotated[list[str] | None, what("For the reader of the data.", metavar=PAIR)] = None,
+    model_option: Annotated[list[str] | None, what("For the model's builder.", metavar=PAIR)] = None,
+    epochs: Annotated[int | None, how("How often each image is seen. Default: 20.")] = None,
+    steps: Annotated[int | None, how("Steps, in place of epochs.")] = None,
+    batch: Annotated[int | None, how("Images per pass. Default: 4.")] = None,
+    accumulate: Annotated[int | None, how("Passes per step. Default: 1.")] = None,
+    optimizer: Annotated[str | None, how("adamw or sgd. Default: adamw.")] = None,
+    lr: Annotated[float | None, how("Largest learning rate. Default: 0.001.")] = None,
+    rate: Annotated[list[str] | None, how("Lower rate of a part, such as backbone=0.1.", metavar="PART=FACTOR")] = None,
+    freeze: Annotated[list[str] | None, how("Part that is not trained, such as backbone.", metavar="PART")] = None,
+    schedule: Annotated[str | None, how("cosine, step, one-cycle or constant. Default: cosine.")] = None,
+    warmup: Annotated[float | None, how("Part of the steps in which the rate rises. Default: 0.05.")] = None,
+    weight_decay: Annotated[float | None, how("Default: 0.01.")] = None,
+    clip: Annotated[float | None, how("Largest norm of the gradient, 0 for any. Default: 5.")] = None,
+    amp: Annotated[bool | None, how("Half precision.", "--amp/--no-amp")] = None,
+    ema: Annotated[float | None, how("Decay of the average of the weights, such as 0.999. Default: 0, none.")] = None,
+    patience: Annotated[int | None, how("Stop after so many evaluations without a better one.")] = None,
+    seed: Annotated[int | None, how("Of all random numbers. Default: 0.")] = None,
+    output: Annotated[Path | None, where("Folder for what is written. Default: runs/MODEL.")] = None,
+    resume: Annotated[Path | None, where("Training to go on with: its folder.")] = None,
+    options: Annotated[Path | None, where("YAML with options, such as a run's options.yaml.")] = None,
+    device: Annotated[str | None, where("auto, cpu, cuda or cuda:1. Default: auto.")] = None,
+    workers: Annotated[int | None, where("Processes that load images. Default: 0.")] = None,
+    save_steps: Annotated[int | None, where("Steps between checkpoints, besides each epoch's.")] = None,
+    quiet: Annotated[bool, where("No progress.", "--quiet", "-q")] = False,
+) -> None:
+    """Train a model on a data set; --resume goes on after whatever has stopped it, to the same bits."""
+    given = {
+        "data": data, "validation": validation, "data_options": option_pairs(data_option, "--data-option"),
+        "model": model, "weights": None if weights is None else str(weights), "new_head": new_head, "size": size,
+        "model_options": option_pairs(model_option, "--model-option"), "augment": augment, "epochs": epochs,
+        "steps": steps, "batch": batch, "accumulate": accumulate, "optimizer": optimizer, "learning_rate": lr,
+        "learning_rates": option_pairs(rate, "--rate"), "freeze": freeze or None, "schedule": schedule,
+        "warmup": warmup, "weight_decay": weight_decay, "clip": clip, "amp": amp, "ema": ema, "patience": patience,
+        "seed": seed, "device": device, "workers": workers, "save_steps": save_steps,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    last = None if resume is None else _checkpoint(resume)
+    if last is not None and options is None:
+        options = last.with_name("options.yaml")
+    chosen: RunOptions = read_options(RunOptions, options, given)
+    if not chosen.data:
+        fail("DATA is missing: a data set to train on")
+    if chosen.device != "auto":
+        check_device(chosen.device)
+    name = model_name(chosen.model, chosen.weights)
+    folder = output or (last.parent if last is not None else _free_folder(name))
+    if last is None and (folder / "last.pt").exists():
+        fail(f"{folder} holds a training already: --resume {folder} goes on with it; or name another --output")
+    _check_folder(folder)
+    _run(_make_trainer(chosen, name, folder, quiet), last, folder)
+
+
+def _checkpoint(path: Path) -> Path:
+    file = path / "last.pt" if path.is_dir() else path
+    if not file.is_file():
+        fail(f"--resume: there is no checkpoint {file}")
+    return file
+
+
+def _free_folder(name: str) -> Path:
+    folder, number = Path("runs", name), 2
+    while folder.exists():
+        folder, number = Path("runs", f"{name}-{number}"), number + 1
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    """End the command unless files can be written into the folder."""
+    from fastcv.data.files import check_writable
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder / "last.pt")
+    except OSError as error:
+        fail(f"cannot write to {folder}: {reason(error)}")
+
+
+def _make_trainer(options: RunOptions, name: str, folder: Path, quiet: bool) -> Trainer:
+    """Open the data, make the model and the trainer, or end the command."""
+    import torch
+
+    label = first_label_of(name)
+    data = open_data(options.data, "train", label, options.data_options)
+    held_out = _validation_data(options, label, data)
+    torch.manual_seed(options.seed)  # of the initial weights
+    options.model = name
+    model = make_model(options, name, data.names, options.new_head)
+    data, transform = augmented(data, options.augment, options.size)
+    facts = {"command": " ".join(["fastcv", *sys.argv[1:]]), "options": asdict(options)}
+    try:
+        return Trainer(
+            make_task(model), model, data, held_out, options, folder, [Progress(quiet)], transform=transform,
+            facts=facts,
+        )  # fmt: skip
+    except ValueError as error:
+        fail(reason(error))
+
+
+def _validation_data(options: RunOptions, label: int, data: Any) -> Any:
+    if options.validation == "none":
+        return None
+    if options.validation is None and Path(options.data).suffix == ".json":
+        fail(f"{options.data} is one split: name data to evaluate on with --validation, or --validation none")
+    held_out = open_data(options.validation or options.data, "val", label, options.data_options)
+    if held_out.names != data.names:
+        fail(
+            f"the classes of the validation data differ: {_listed(held_out.names)}; to train on: {_listed(data.names)}"
+        )
+    return held_out
+
+
+def _listed(names: dict[int, str]) -> str:
+    return ", ".join(list(names.values())[:8]) + (", ..." if len(names) > 8 else "")
+
+
+def augmented(data: Any, augment: str, size: int | None) -> tuple[Any, Any]:
+    """Return the data set and the transform of an augmentation."""
+    if augment == "none":
+        return data, None
+    from fastcv.data import transforms as t
+
+    flip = t.HorizontalFlip(keypoint_pairs=data.keypoint_pairs)
+    if augment == "flip":
+        return data, flip
+    if augment == "mosaic":
+        from fastcv.data import Mosaic
+
+        return Mosaic(data, size or 416), t.Compose([flip, t.ColourJitter()])
+    return data, t.Compose([flip, t.ScaleJitter(0.6, 1.6), t.RandomCrop(size or 640), t.ColourJitter()])
+
+
+def _run(trainer: Trainer, last: Path | None, folder: Path) -> None:
+    """Train, and say what there is."""
+    try:
+        if last is not None:
+            trainer.resume(last)
+            if not trainer.remaining_steps:
+                trainer.note(f"{last} is finished: more --epochs go on with it")
+        trainer.train()
+    except KeyboardInterrupt:
+        kept = (folder / "last.pt").exists()
+        how = f"fastcv train --resume {folder} goes on" if kept else "nothing was written yet"
+        raise KeyboardInterrupt(f"interrupted after step {trainer.step}; {how}") from None
+    except (TrainingError, ValueError, FileNotFoundError, KeyError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
+        fail(reason(error))
+    if processes.rank() == 0:
+        best = next((row for row in reversed(trainer.history) if row["best"]), None)
+        if best is None:
+            console.print(f"{folder / 'last.safetensors'}: step {trainer.step}", soft_wrap=True)
+        else:
+            main = trainer.task.main(best)
+            when = f"after epoch {best['epoch']} of {trainer.total_epochs}"
+            console.print(f"{folder / 'best.safetensors'}: {main} {best[main]:.3f} {when}", soft_wrap=True)
