@@ -116,6 +116,16 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
+def test_segmentation(tmp_path: Path) -> None:
+    small = ("--model-option", "base_channels=4", "--model-option", "depth=2")
+    result = run("train", *SCENES, "--model", "unet", *small, "--epochs", 1, "--output", tmp_path, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "mIoU 0." in result.stdout
+    result = run("val", "--resume", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "background" in result.stdout
+
+
 def test_options_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "options.yaml"
     file.write_text(

@@ -28,6 +28,7 @@ __all__ = [
     "ValOptions",
     "make_model",
     "make_task",
+    "names_for",
     "open_data",
     "option_pairs",
     "read_options",
@@ -167,6 +168,11 @@ def _some_models() -> str:
 def first_label_of(name: str) -> int:
     """Return the least label of a model's classes."""
     return 0 if name.startswith("yolo") else 1
+
+
+def names_for(name: str, data: Any) -> dict[int, str]:
+    """Return the names of the classes that a model of that name tells apart in the data."""
+    return {0: "background", **data.names} if name in model_names("segmentation") else dict(data.names)
 
 
 def make_model(options: Any, name: str, names: Mapping[int, str] | None, new_head: bool = False) -> Any:

@@ -18,6 +18,7 @@ from fastcv.cli.run_options import (
     make_model,
     make_task,
     model_name,
+    names_for,
     open_data,
     option_pairs,
     read_options,
@@ -140,7 +141,7 @@ def _make_trainer(options: RunOptions, name: str, folder: Path, quiet: bool) -> 
     held_out = _validation_data(options, label, data)
     torch.manual_seed(options.seed)  # of the initial weights
     options.model = name
-    model = make_model(options, name, data.names, options.new_head)
+    model = make_model(options, name, names_for(name, data), options.new_head)
     data, transform = augmented(data, options.augment, options.size)
     facts = {"command": " ".join(["fastcv", *sys.argv[1:]]), "options": asdict(options)}
     try:

@@ -21,6 +21,7 @@ from fastcv.cli.run_options import (
     make_model,
     make_task,
     model_name,
+    names_for,
     open_data,
     option_pairs,
     read_options,
@@ -74,7 +75,7 @@ def val(
         _prepare(output, chosen)
     name = model_name(chosen.model, chosen.weights)
     held_out = open_data(chosen.data, chosen.split, first_label_of(name), chosen.data_options)
-    network = make_model(chosen, name, held_out.names)
+    network = make_model(chosen, name, names_for(name, held_out))
     task = make_task(network)
     try:
         with _progress() as on_batch:

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from fastcv.engine.trainer import Trainer
+from typing import Any
 
 __all__ = ["Callback", "Progress"]
 
 
 class Callback:
-    """Methods that :class:`fastcv.engine.Trainer` calls. To be subclassed; one that raises ends the training.
+    """Methods that a :class:`fastcv.engine.Trainer` calls with itself. To be subclassed; one that raises ends it.
 
     In several processes only those of process 0 are called.
     """
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, trainer: Any) -> None:
         """Before the first step."""
 
-    def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
+    def on_step(self, trainer: Any, losses: dict[str, float]) -> None:
         """After each step, of number ``trainer.step``. ``losses`` has "loss", its parts and "learning_rate"."""
 
-    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch(self, trainer: Any, row: dict[str, Any]) -> None:
         """After each epoch and its evaluation. ``row`` is the last of ``trainer.history``."""
 
-    def on_evaluate(self, trainer: Trainer, done: int, total: int) -> None:
+    def on_evaluate(self, trainer: Any, done: int, total: int) -> None:
         """After each batch of an evaluation."""
 
-    def on_note(self, trainer: Trainer, text: str) -> None:
+    def on_note(self, trainer: Any, text: str) -> None:
         """For what a user should read."""
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_end(self, trainer: Any) -> None:
         """After the last step, and after an error."""
 
 
@@ -56,7 +53,7 @@ class Progress(Callback):
         self._task: Any = None
         self._started = self._last = 0.0
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, trainer: Any) -> None:
         self._started = self._last = time.monotonic()
         if self.quiet:
             return
@@ -74,7 +71,7 @@ class Progress(Callback):
             self._task = self._bar.add_task("training", total=trainer.total_steps, completed=trainer.step, note="")
             self._bar.start()
 
-    def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
+    def on_step(self, trainer: Any, losses: dict[str, float]) -> None:
         if self._bar is not None:
             note = f"loss {losses['loss']:.3f}"
             self._bar.update(
@@ -84,11 +81,11 @@ class Progress(Callback):
             self._last = time.monotonic()
             self._print(f"step {trainer.step}/{trainer.total_steps}  loss {losses['loss']:.3f}")
 
-    def on_evaluate(self, trainer: Trainer, done: int, total: int) -> None:
+    def on_evaluate(self, trainer: Any, done: int, total: int) -> None:
         if self._bar is not None:
             self._bar.update(self._task, description="evaluating", note=f"batch {done}/{total}")
 
-    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch(self, trainer: Any, row: dict[str, Any]) -> None:
         if not self.lines:
             return
         self._last = time.monotonic()
@@ -98,10 +95,10 @@ class Progress(Callback):
         parts.append(f"{time.monotonic() - self._started:.0f} s")
         self._print("  ".join(parts) + ("  (best)" if row["best"] else ""))
 
-    def on_note(self, trainer: Trainer, text: str) -> None:
+    def on_note(self, trainer: Any, text: str) -> None:
         self._print(text)
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_end(self, trainer: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -7,7 +7,7 @@ import random
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ import torch
 from fastcv._files import replaced_file
 from fastcv.engine import processes
 from fastcv.models.detection.weights import load_state
-
-if TYPE_CHECKING:
-    from fastcv.engine.trainer import Trainer
 
 __all__ = [
     "random_states",
@@ -87,8 +84,8 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     return state
 
 
-def training_state(trainer: Trainer) -> dict[str, Any]:
-    """Return everything that a training needs to go on."""
+def training_state(trainer: Any) -> dict[str, Any]:
+    """Return everything that a :class:`fastcv.engine.Trainer` needs to go on."""
     card, average = getattr(trainer.model, "card", None), trainer.average
     return {
         "model": trainer.model.state_dict(),
@@ -108,7 +105,7 @@ def training_state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def restore_training(trainer: Trainer, path: Path) -> None:
+def restore_training(trainer: Any, path: Path) -> None:
     """Bring a trainer into the state of a checkpoint; errors as of :meth:`fastcv.engine.Trainer.resume`."""
     state = read_checkpoint(path)
     for name in _FIXED:

@@ -182,7 +182,8 @@ class _Counting(Task):
 class SegmentationTask(_Counting):
     """The class of each pixel: ``model(images)`` (B, C, H, W) returns logits (B, K, H, W).
 
-    Samples are an image (C, H, W) and int64 (H, W), -1 for pixels to ignore. All images of a batch have one size.
+    Samples are an image (C, H, W) and int64 (H, W), -1 for pixels to ignore; or the target of a detector, whose masks
+    are drawn onto class 0. All images of a batch have one size.
     Metrics: "mIoU", the main one, and "accuracy" of pixels.
     """
 
@@ -190,7 +191,7 @@ class SegmentationTask(_Counting):
         sizes = {tuple(image.shape) for image, _ in samples}
         if len(sizes) > 1:
             raise ValueError(f"all images of a batch must have one size, got {sorted(sizes)}")
-        return torch.stack([image for image, _ in samples]), torch.stack([mask for _, mask in samples])
+        return torch.stack([image for image, _ in samples]), torch.stack([_classes_of(*sample) for sample in samples])
 
     def to(self, batch: Any, device: torch.device) -> Any:
         images, masks = super().to(batch, device)
@@ -211,6 +212,19 @@ class SegmentationTask(_Counting):
 
     def main(self, metrics: Mapping[str, float]) -> str:
         return "mIoU"
+
+
+def _classes_of(image: Tensor, target: Any) -> Tensor:
+    """Return the class of each pixel: of the last mask there, 0 where there is none, -1 in a crowd."""
+    if isinstance(target, Tensor):
+        return target
+    if "masks" not in target:
+        raise ValueError("targets must have masks for a segmentation")
+    classes = torch.zeros(image.shape[1:], dtype=torch.int64)
+    crowds = target.get("iscrowd", torch.zeros_like(target["labels"]))
+    for mask, label, crowd in zip(target["masks"], target["labels"].tolist(), crowds.tolist(), strict=True):
+        classes[mask.bool()] = -1 if crowd else label
+    return classes
 
 
 class ClassificationTask(_Counting):

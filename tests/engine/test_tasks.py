@@ -55,6 +55,17 @@ def test_segmentation() -> None:
     torch.testing.assert_close(losses["cross_entropy"], expected)
 
 
+def test_segmentation_of_what_detectors_see() -> None:
+    masks = torch.zeros(3, 2, 3, dtype=torch.uint8)
+    masks[0, 0], masks[1, :, 1], masks[2, 1, 2] = 1, 1, 1
+    target = {"masks": masks, "labels": torch.tensor([2, 1, 1]), "iscrowd": torch.tensor([0, 0, 1])}
+    empty = {"masks": masks[:0], "labels": torch.zeros(0, dtype=torch.int64)}
+    _, classes = SegmentationTask().collate([(torch.zeros(3, 2, 3), target), (torch.zeros(3, 2, 3), empty)])
+    assert classes.tolist() == [[[2, 1, 2], [0, 1, -1]], [[0] * 3] * 2]
+    with pytest.raises(ValueError, match="targets must have masks for a segmentation"):
+        SegmentationTask().collate([(torch.zeros(3, 2, 3), {"boxes": torch.zeros(0, 4)})])
+
+
 def test_classification_of_clouds() -> None:
     data = [(torch.zeros(5, 3), 0), (torch.zeros(5, 3), 1), (torch.zeros(7, 3), 1), (torch.zeros(5, 3), 1)]
     task = ClassificationTask({0: "car", 1: "person"})
