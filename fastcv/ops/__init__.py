@@ -18,6 +18,7 @@ from fastcv.ops.box_iou_rotated import box_iou_rotated
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
 from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
+from fastcv.ops.decode_yolo import decode_yolo, decode_yolo_v1
 from fastcv.ops.deform_conv2d import deform_conv2d
 from fastcv.ops.devoxelize import devoxelize
 from fastcv.ops.drop_block import drop_block2d, drop_block3d
@@ -66,6 +67,8 @@ __all__ = [
     "conv_transpose_matrix",
     "decode_anchors",
     "decode_boxes",
+    "decode_yolo",
+    "decode_yolo_v1",
     "deform_conv2d",
     "devoxelize",
     "distance_box_iou",

@@ -7,6 +7,7 @@ from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_io
 from fastcv.reference.box_iou_rotated import box_iou_rotated
 from fastcv.reference.boxes import masks_to_boxes
 from fastcv.reference.conv_transpose import conv_transpose
+from fastcv.reference.decode_yolo import decode_yolo, decode_yolo_v1
 from fastcv.reference.deform_conv2d import deform_conv2d
 from fastcv.reference.devoxelize import devoxelize
 from fastcv.reference.match_boxes import match_boxes
@@ -50,6 +51,8 @@ __all__ = [
     "conv_transpose",
     "decode_anchors",
     "decode_boxes",
+    "decode_yolo",
+    "decode_yolo_v1",
     "deform_conv2d",
     "devoxelize",
     "distance_box_iou",
