@@ -26,7 +26,7 @@ def problem(variant: Variant) -> Problem:
 
 def call(op: Callable[..., Any], output: torch.Tensor) -> torch.Tensor:
     _, scores, _, count = op(output, ANCHORS, (416, 416), THRESHOLD, 512)
-    return torch.cat([scores.flatten(), count.to(scores)])
+    return torch.cat([scores.flatten().exp(), count.to(scores)])
 
 
 def in_torch() -> Callable[..., Any]:
@@ -42,7 +42,7 @@ def in_torch() -> Callable[..., Any]:
         boxes = torch.cat([centres - half, centres + half], -1).flatten(1, 3)
         table = (values[..., 4:5].sigmoid() * values[..., 5:].sigmoid()).flatten(1, 3)
         image, box, label = (table >= threshold).nonzero(as_tuple=True)
-        scores = table.new_full((images, capacity), -1.0)
+        scores = table.new_full((images, capacity), -torch.inf)
         scores[0, : len(box)] = table[image, box, label]
         return boxes[image, box], scores, label, image.bincount(minlength=images)
 

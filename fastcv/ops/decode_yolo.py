@@ -92,7 +92,7 @@ def decode_yolo(
     boxes : Tensor (N, M, 4)
         x1, y1, x2, y2 in pixels of the network's input: float64 for float64, else float32. 0 behind the last.
     scores : Tensor (N, M)
-        Confidence times class, in the dtype of ``boxes``. -1 behind the last.
+        Confidence times class, in the dtype of ``boxes``. Minus infinity behind the last.
     labels : Tensor (N, M)
         int64, from 0. -1 behind the last.
     count : Tensor (N,)

@@ -78,7 +78,7 @@ def _collect(output: Tensor, boxes: object, threshold: float, capacity: int) -> 
     size = (len(output), capacity)
     results = (
         torch.zeros(*size, 4, dtype=dtype),
-        torch.full(size, -1.0, dtype=dtype),
+        torch.full(size, -torch.inf, dtype=dtype),
         torch.full(size, -1),
         torch.zeros(len(output), dtype=torch.int64),
     )

@@ -79,7 +79,7 @@ def test_thresholds_and_numbers_at_the_edge(backend: Any) -> None:
         assert found[3].tolist() == [len(kept)]
         assert found[2][0, : len(kept)].tolist() == (kept % 2).tolist()
         torch.testing.assert_close(found[1][0, : len(kept)].cpu(), scores[kept])
-        assert (found[1][0, len(kept) :] == -1).all()
+        assert (found[1][0, len(kept) :] == -INF).all()
 
 
 def test_the_same_bits_on_any_number_of_threads() -> None:

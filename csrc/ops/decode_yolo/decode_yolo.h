@@ -4,7 +4,7 @@
 //            versions 2 and 3   (N, A (5 + K), H, W): per anchor x, y, w, h, confidence, K classes
 //            version 1          (N, S S (K + 5 B)): classes of all cells, confidences of all boxes, their x, y, w, h
 //   boxes    (N, M, 4)  x1, y1, x2, y2 in pixels; 0 behind the last candidate
-//   scores   (N, M)     confidence times class; -1 behind the last
+//   scores   (N, M)     confidence times class; minus infinity behind the last
 //   labels   (N, M)     int64, from 0; -1 behind the last
 //   count    (N,)       int64: how many candidates
 //
@@ -151,7 +151,7 @@ template <class A>
 FASTCV_HD void write_no_candidate(const DecodeYoloParams& p, int64_t i) {
   A* const corners = static_cast<A*>(p.boxes) + 4 * i;
   for (int k = 0; k < 4; ++k) corners[k] = A(0);
-  static_cast<A*>(p.scores)[i] = A(-1);
+  static_cast<A*>(p.scores)[i] = -static_cast<A>(__builtin_inf());
   p.labels[i] = -1;
 }
 

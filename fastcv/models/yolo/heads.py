@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from fastcv.models.yolo.config import Section
+from fastcv.ops.decode_yolo import decode_yolo, decode_yolo_v1
 
 __all__ = ["HEADS", "DetectionHead", "Head", "RegionHead", "YOLOHead", "make_head"]
+
+
+_MOST_ANCHORS = 32
 
 
 class Head(ABC):
@@ -21,6 +25,10 @@ class Head(ABC):
     @abstractmethod
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return boxes (N, K, 4), x1, y1, x2, y2 in pixels of the network's input, and scores (N, K, classes)."""
+
+    @abstractmethod
+    def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return those of :meth:`decode` with high enough scores, as :func:`fastcv.ops.decode_yolo` does."""
 
 
 class YOLOHead(Head):
@@ -57,6 +65,9 @@ class YOLOHead(Head):
         scores = values[..., 4:5].sigmoid() * values[..., 5:].sigmoid()
         return _corners(centres, sizes), scores.flatten(1, 3)
 
+    def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return decode_yolo(output, self.anchors, self.image, threshold, capacity, scale_xy=self.stretch)
+
 
 class RegionHead(Head):
     """[region], of version 2: as [yolo], but anchors are in cells, and classes have a softmax where asked for.
@@ -86,6 +97,11 @@ class RegionHead(Head):
         classes = values[..., 5:].softmax(-1) if self.softmax else values[..., 5:].sigmoid()
         return _corners(centres, sizes), (values[..., 4:5].sigmoid() * classes).flatten(1, 3)
 
+    def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        across, down = self.image[1] / output.shape[-1], self.image[0] / output.shape[-2]
+        anchors = [(width * across, height * down) for width, height in self.anchors]
+        return decode_yolo(output, anchors, self.image, threshold, capacity, softmax=self.softmax)
+
 
 class DetectionHead(Head):
     """[detection], of version 1.
@@ -103,7 +119,7 @@ class DetectionHead(Head):
         section.integer("coords", 1, 4, 4)
         self.classes = section.integer("classes", 1, 1)
         self.side = side = section.integer("side", 7, 1, 1 << 10)
-        self.count = section.integer("num", 1, 1)
+        self.count = section.integer("num", 1, 1, _MOST_ANCHORS)
         self.softmax = bool(section.integer("softmax", 0))
         self.root = bool(section.integer("sqrt", 0))
         self.image = image
@@ -127,6 +143,10 @@ class DetectionHead(Head):
         sizes = (boxes[..., 2:].square() if self.root else boxes[..., 2:].clamp(min=0)) * whole
         return _corners(centres, sizes), scores.flatten(1, 2)
 
+    def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        options = (self.side, self.count, self.image, threshold, capacity, self.softmax, self.root)
+        return decode_yolo_v1(output.flatten(1), *options)
+
 
 HEADS: dict[str, type[YOLOHead] | type[RegionHead] | type[DetectionHead]] = {
     "yolo": YOLOHead,
@@ -144,6 +164,8 @@ def _anchors(section: Section, count: int) -> list[tuple[float, float]]:
     anchors = section.numbers("anchors") or []
     if len(anchors) != 2 * count or min(anchors) <= 0:
         raise section.error(f"anchors must be {2 * count} positive numbers, two per num, got {anchors[:4]}", "anchors")
+    if len(anchors) > 2 * _MOST_ANCHORS:
+        raise section.error(f"anchors must be at most {_MOST_ANCHORS}, got {len(anchors) // 2}", "anchors")
     return list(zip(anchors[::2], anchors[1::2], strict=True))
 
 
