@@ -210,8 +210,6 @@ def test_bad_input() -> None:
         model(torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match=r"images\[0\] must have shape \(6, H, W\), got \(3, 4, 4\)"):
         model([torch.zeros(3, 4, 4)])
-    with pytest.raises(RuntimeError, match="cannot be trained yet"):
-        model.train()([torch.zeros(6, 4, 4)])
     with pytest.raises(ValueError, match="resize must be one of letterbox, stretch, got 'crop'"):
         YOLO(model.network, resize="crop")
     no_head = DarknetNetwork(make_config([("net", {}), ("maxpool", {"size": 2})]))

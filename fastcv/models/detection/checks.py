@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastcv.models.detection.roi_heads import RoIHeads
 
-__all__ = ["check_images", "check_targets"]
+__all__ = ["check_boxes_and_labels", "check_images", "check_targets"]
 
 
 def check_images(images: Any, channels: int, standard: bool) -> None:
@@ -49,17 +49,9 @@ def check_targets(targets: Any, images: Sequence[Tensor], heads: RoIHeads) -> No
 
     On a GPU this synchronises once per image, as torchvision's checks do.
     """
-    if not isinstance(targets, list | tuple):
-        raise TypeError(f"targets must be a list of dictionaries, got {type(targets).__name__}")
-    if len(targets) != len(images):
-        raise ValueError(f"targets must have one dictionary per image ({len(images)}), got {len(targets)}")
-    classes = _classes(heads)
+    check_boxes_and_labels(targets, images, 1, _classes(heads))
     for index, (target, image) in enumerate(zip(targets, images, strict=True)):
         name = f"targets[{index}]"
-        if not isinstance(target, dict):
-            raise TypeError(f"{name} must be a dictionary, got {type(target).__name__}")
-        _check_boxes(target, name, image)
-        _check_labels(target, name, classes)
         count = len(target["boxes"])
         if heads.has_mask():
             masks = _get(target, "masks", name)
@@ -69,6 +61,23 @@ def check_targets(targets: Any, images: Sequence[Tensor], heads: RoIHeads) -> No
                 )
         if heads.has_keypoint():
             _check_keypoints(target, name, count, heads.keypoint_predictor)
+
+
+def check_boxes_and_labels(targets: Any, images: Sequence[Tensor], first_label: int, classes: int | None) -> None:
+    """Raise TypeError, ValueError or KeyError unless each image has boxes that overlap it, with labels.
+
+    Labels are from ``first_label``, 1 where 0 is the background, to ``classes - 1``; of any number for None.
+    """
+    if not isinstance(targets, list | tuple):
+        raise TypeError(f"targets must be a list of dictionaries, got {type(targets).__name__}")
+    if len(targets) != len(images):
+        raise ValueError(f"targets must have one dictionary per image ({len(images)}), got {len(targets)}")
+    for index, (target, image) in enumerate(zip(targets, images, strict=True)):
+        name = f"targets[{index}]"
+        if not isinstance(target, dict):
+            raise TypeError(f"{name} must be a dictionary, got {type(target).__name__}")
+        _check_boxes(target, name, image)
+        _check_labels(target, name, first_label, classes)
 
 
 def _get(target: dict[str, Any], key: str, name: str) -> Tensor:
@@ -105,7 +114,7 @@ def _check_boxes(target: dict[str, Any], name: str, image: Tensor) -> None:
             )
 
 
-def _check_labels(target: dict[str, Any], name: str, classes: int | None) -> None:
+def _check_labels(target: dict[str, Any], name: str, first: int, classes: int | None) -> None:
     labels, count = _get(target, "labels", name), len(target["boxes"])
     if labels.dtype is not torch.int64:
         raise TypeError(f"{name}['labels'] must be int64, got {labels.dtype}")
@@ -113,9 +122,10 @@ def _check_labels(target: dict[str, Any], name: str, classes: int | None) -> Non
         raise ValueError(f"{name}['labels'] must have shape ({count},), one per box, got {tuple(labels.shape)}")
     if classes is not None and count:
         low, high = torch.stack(labels.aminmax()).tolist()
-        if low < 1 or high >= classes:
+        if low < first or high >= classes:
+            background = " (0 is the background)" if first else ""
             raise ValueError(
-                f"{name}['labels'] must be 1 to {classes - 1} (0 is the background), got {low if low < 1 else high}"
+                f"{name}['labels'] must be {first} to {classes - 1}{background}, got {low if low < first else high}"
             )
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fastcv.class_names import COCO_80, VOC_20
-from fastcv.models.detection.checks import check_images
+from fastcv.models.detection.checks import check_boxes_and_labels, check_images
 from fastcv.models.detection.fixed_size import drop_padding, gather_rows, rows_needed
+from fastcv.models.yolo.losses import Truth
 from fastcv.models.yolo.network import DarknetNetwork
 from fastcv.models.yolo.transform import Placement, boxes_in_images, letterbox, stretch
 from fastcv.models.yolo.weights import DarknetWeights
@@ -80,35 +81,45 @@ class YOLO(nn.Module):
         if names is None:
             names = {80: COCO_80, 20: VOC_20}.get(self.classes, {})
         self.names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
-        self.eval()  # there is no training yet
+        self.eval()  # most come with weights; training asks for train()
 
-    def forward(self, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
-        """Detect objects.
+    def forward(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
+        """Detect objects, or return the losses in training mode.
 
         Parameters
         ----------
         images : list of Tensor (3, H, W), or Tensor (N, 3, H, W)
             RGB, floating, values 0 to 1; in a list of any sizes.
+        targets : list of dict, for training
+            Per image: boxes (M, 4), x1, y1, x2, y2 in pixels of the image; labels (M,), int64, from 0.
 
         Returns
         -------
         list of dict
-            Per image: boxes (D, 4), x1, y1, x2, y2 in pixels of the image; labels (D,), int64, from 0 (there is no
-            background); scores (D,) by descending score.
+            In evaluation, per image: boxes (D, 4), x1, y1, x2, y2 in pixels of the image; labels (D,), int64, from 0
+            (there is no background); scores (D,) by descending score.
+        dict of str to Tensor ()
+            In training, the terms of the papers' losses over all heads: loss_coord, loss_object, loss_noobject and
+            loss_class. Sums over an image, means over images; their sum is to be minimised.
 
         Raises
         ------
         ValueError, TypeError
-            For images other than described.
-        RuntimeError
-            In training mode.
+            For images or targets other than described.
+        KeyError
+            For targets without boxes or labels.
         """
-        if self.training:
-            raise RuntimeError("a YOLO model cannot be trained yet: call eval() first")
         listed: Any = list(images.unbind()) if isinstance(images, Tensor) and images.dim() == 4 else images
         channels = self.network.input_shape[0]
         check_images(listed, channels, channels == 3)
+        if targets is not None or self.training:
+            check_boxes_and_labels(targets, listed, self.first_label, self.classes)
         batch, placements = self.preprocess(listed)
+        if self.training:
+            assert targets is not None
+            return self.losses(self.network(batch), make_truth(targets, placements))
         found = self.postprocess(self.network(batch), placements)
         counts = found.pop("count").tolist()  # the only synchronisation
         return [{name: value[i, :count] for name, value in found.items()} for i, count in enumerate(counts)]
@@ -203,6 +214,15 @@ class YOLO(nn.Module):
             "count": count,
         }
 
+    def losses(self, outputs: Sequence[Tensor], truth: Truth) -> dict[str, Tensor]:
+        """Return the losses of the heads' maps for objects in pixels of the network's input, summed over the heads."""
+        total: dict[str, Tensor] = {}
+        for head, output in zip(self.network.heads, outputs, strict=True):
+            precise = output if output.dtype is torch.float64 else output.float()
+            for name, loss in head.losses(precise, truth).items():
+                total[name] = total[name] + loss if name in total else loss
+        return total
+
     def load_weights(self, weights: str | Path | DarknetWeights) -> YOLO:
         """Load a ``.weights`` file, as :meth:`DarknetNetwork.load_weights` does, and return the model."""
         self.network.load_weights(weights)
@@ -210,6 +230,20 @@ class YOLO(nn.Module):
 
     def _dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.network.parameters()), torch.float32)
+
+
+def make_truth(targets: Sequence[dict[str, Tensor]], placements: Sequence[Placement]) -> Truth:
+    """Return the objects of the images, cut at their borders, in pixels of the network's input."""
+    most = max(1, *(len(target["boxes"]) for target in targets))
+    boxes = targets[0]["boxes"].new_zeros(len(targets), most, 4, dtype=torch.float32)
+    labels = targets[0]["labels"].new_zeros(len(targets), most)
+    valid = labels.new_zeros(labels.shape, dtype=torch.bool)
+    for index, (target, placement) in enumerate(zip(targets, placements, strict=True)):
+        count = len(target["boxes"])
+        boxes[index, :count] = placement.boxes_in_network(target["boxes"].float())
+        labels[index, :count] = target["labels"]
+        valid[index, :count] = True
+    return Truth(boxes, labels, valid)
 
 
 def _lengthened(rows: Tensor, by: int) -> Tensor:

@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 from fastcv.models.yolo.config import Section
+from fastcv.models.yolo.losses import (
+    DetectionScales,
+    RegionScales,
+    Truth,
+    detection_losses,
+    match_anchors,
+    region_losses,
+    yolo_losses,
+)
 from fastcv.ops.decode_yolo import decode_yolo, decode_yolo_v1
 
 __all__ = ["HEADS", "DetectionHead", "Head", "RegionHead", "YOLOHead", "make_head"]
@@ -29,6 +38,10 @@ class Head(ABC):
     @abstractmethod
     def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return those of :meth:`decode` with high enough scores, as :func:`fastcv.ops.decode_yolo` does."""
+
+    @abstractmethod
+    def losses(self, output: Tensor, truth: Truth) -> dict[str, Tensor]:
+        """Return loss_coord, loss_object, loss_noobject and loss_class of a map, for objects of the same images."""
 
 
 class YOLOHead(Head):
@@ -52,21 +65,32 @@ class YOLOHead(Head):
         if min(mask) < 0 or max(mask) >= count:
             raise section.error(f"mask must be from 0 to {count - 1}, got {section.text('mask', '')[:40]}", "mask")
         self.anchors = [anchors[index] for index in mask]
+        self.all_anchors, self.mask = anchors, mask
+        self.ignore = section.number("ignore_thresh", 0.5)
         self.stretch = section.number("scale_x_y", 1)
         self.image = image
         self.boxes = _check_channels(section, shape, len(mask), self.classes)
 
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        values, cells = _by_box(output, len(self.anchors))
-        step = _step(output, self.image)
+        values = _by_box(output, len(self.anchors))
+        scores = values[..., 4:5].sigmoid() * values[..., 5:].sigmoid()
+        return self._boxes(values), scores.flatten(1, 3)
+
+    def _boxes(self, values: Tensor) -> Tensor:
+        cells, step = _cells(values.shape[1], values.shape[2], values), _step(values, self.image)
         shift = (self.stretch - 1) / 2
         centres = (values[..., :2].sigmoid() * self.stretch - shift + cells) * step
-        sizes = values[..., 2:4].exp() * values.new_tensor(self.anchors)
-        scores = values[..., 4:5].sigmoid() * values[..., 5:].sigmoid()
-        return _corners(centres, sizes), scores.flatten(1, 3)
+        return _corners(centres, values[..., 2:4].exp() * values.new_tensor(self.anchors))
 
     def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return decode_yolo(output, self.anchors, self.image, threshold, capacity, scale_xy=self.stretch)
+
+    def losses(self, output: Tensor, truth: Truth) -> dict[str, Tensor]:
+        values = _by_box(output, len(self.anchors))
+        shape = (output.shape[-2], output.shape[-1])
+        matched = match_anchors(truth, self.all_anchors, self.mask, shape, self.image)
+        boxes = self._boxes(values.detach())
+        return yolo_losses(values.flatten(1, 3), boxes, truth, matched, self.ignore, self.stretch)
 
 
 class RegionHead(Head):
@@ -86,21 +110,37 @@ class RegionHead(Head):
         count = section.integer("num", 1, 1)
         self.anchors = _anchors(section, count)
         self.softmax = bool(section.integer("softmax", 0))
+        self.ignore = section.number("thresh", 0.5)
+        self.rescore = bool(section.integer("rescore", 0))
+        self.scales = RegionScales(*_scales(section))
         self.image = image
         self.boxes = _check_channels(section, shape, count, self.classes)
 
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        values, cells = _by_box(output, len(self.anchors))
-        step = _step(output, self.image)
-        centres = (values[..., :2].sigmoid() + cells) * step
-        sizes = values[..., 2:4].exp() * values.new_tensor(self.anchors) * step
+        values = _by_box(output, len(self.anchors))
         classes = values[..., 5:].softmax(-1) if self.softmax else values[..., 5:].sigmoid()
-        return _corners(centres, sizes), (values[..., 4:5].sigmoid() * classes).flatten(1, 3)
+        return self._boxes(values), (values[..., 4:5].sigmoid() * classes).flatten(1, 3)
+
+    def _boxes(self, values: Tensor) -> Tensor:
+        cells, step = _cells(values.shape[1], values.shape[2], values), _step(values, self.image)
+        centres = (values[..., :2].sigmoid() + cells) * step
+        return _corners(centres, values[..., 2:4].exp() * values.new_tensor(self.anchors) * step)
+
+    def _anchors_in_pixels(self, output: Tensor) -> list[tuple[float, float]]:
+        across, down = self.image[1] / output.shape[-1], self.image[0] / output.shape[-2]
+        return [(width * across, height * down) for width, height in self.anchors]
 
     def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        across, down = self.image[1] / output.shape[-1], self.image[0] / output.shape[-2]
-        anchors = [(width * across, height * down) for width, height in self.anchors]
+        anchors = self._anchors_in_pixels(output)
         return decode_yolo(output, anchors, self.image, threshold, capacity, softmax=self.softmax)
+
+    def losses(self, output: Tensor, truth: Truth) -> dict[str, Tensor]:
+        values = _by_box(output, len(self.anchors))
+        anchors, shape = self._anchors_in_pixels(output), (output.shape[-2], output.shape[-1])
+        matched = match_anchors(truth, anchors, range(len(anchors)), shape, self.image)
+        boxes = self._boxes(values.detach())
+        options = (self.ignore, self.scales, self.softmax, self.rescore)
+        return region_losses(values.flatten(1, 3), boxes, truth, matched, *options)
 
 
 class DetectionHead(Head):
@@ -122,6 +162,8 @@ class DetectionHead(Head):
         self.count = section.integer("num", 1, 1, _MOST_ANCHORS)
         self.softmax = bool(section.integer("softmax", 0))
         self.root = bool(section.integer("sqrt", 0))
+        self.rescore = bool(section.integer("rescore", 0))
+        self.scales = DetectionScales(*_scales(section))
         self.image = image
         self.boxes = side * side * self.count
         wanted, numbers = side * side * (self.classes + 5 * self.count), shape[0] * shape[1] * shape[2]
@@ -129,23 +171,29 @@ class DetectionHead(Head):
             raise section.error(f"must follow a layer of {wanted} numbers, got {numbers}")
 
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        images, side, cells = len(output), self.side, self.side * self.side
-        classes, confidences, boxes = output.flatten(1).split(
-            [cells * self.classes, cells * self.count, cells * self.count * 4], dim=1
-        )
-        classes = classes.reshape(images, cells, 1, self.classes)
+        classes, confidences, boxes = self._split(output)
+        scores = confidences[..., None] * classes[..., None, :]
+        whole = boxes.new_tensor([self.image[1], self.image[0]])
+        centres = (boxes[..., :2] + _cells(self.side, self.side, boxes)) / self.side * whole
+        sizes = (boxes[..., 2:].square() if self.root else boxes[..., 2:].clamp(min=0)) * whole
+        return _corners(centres, sizes), scores.flatten(1, 3)
+
+    def _split(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the classes (N, S, S, K), confidences (N, S, S, B) and boxes (N, S, S, B, 4)."""
+        side, cells = self.side, self.side * self.side
+        sizes = [cells * self.classes, cells * self.count, cells * self.count * 4]
+        classes, confidences, boxes = output.flatten(1).split(sizes, dim=1)
+        classes = classes.reshape(-1, side, side, self.classes)
         if self.softmax:
             classes = classes.softmax(-1)
-        scores = confidences.reshape(images, cells, self.count, 1) * classes
-        boxes = boxes.reshape(images, side, side, self.count, 4)
-        whole = boxes.new_tensor([self.image[1], self.image[0]])
-        centres = (boxes[..., :2] + _cells(side, side, boxes)) / side * whole
-        sizes = (boxes[..., 2:].square() if self.root else boxes[..., 2:].clamp(min=0)) * whole
-        return _corners(centres, sizes), scores.flatten(1, 2)
+        return classes, confidences.reshape(-1, side, side, self.count), boxes.reshape(-1, side, side, self.count, 4)
 
     def candidates(self, output: Tensor, threshold: float, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         options = (self.side, self.count, self.image, threshold, capacity, self.softmax, self.root)
         return decode_yolo_v1(output.flatten(1), *options)
+
+    def losses(self, output: Tensor, truth: Truth) -> dict[str, Tensor]:
+        return detection_losses(*self._split(output), truth, self.image, self.scales, self.root, self.rescore)
 
 
 HEADS: dict[str, type[YOLOHead] | type[RegionHead] | type[DetectionHead]] = {
@@ -177,22 +225,27 @@ def _check_channels(section: Section, shape: tuple[int, int, int], anchors: int,
     return anchors * shape[1] * shape[2]
 
 
-def _by_box(output: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
-    """Return the values (N, H, W, A, 5 + classes) of a map, and the columns and rows of its cells (H, W, 1, 2)."""
-    height, width = output.shape[-2:]
-    values = output.unflatten(1, (anchors, -1)).permute(0, 3, 4, 1, 2)
-    return values, _cells(height, width, values)
+def _scales(section: Section) -> list[float]:
+    """Return the weights of the losses."""
+    return [section.number(f"{name}_scale", 1) for name in ("coord", "object", "noobject", "class")]
+
+
+def _by_box(output: Tensor, anchors: int) -> Tensor:
+    """Return the values (N, H, W, A, 5 + classes) of a map."""
+    values: Tensor = output.unflatten(1, (anchors, -1))
+    return values.permute(0, 3, 4, 1, 2)
 
 
 def _cells(height: int, width: int, like: Tensor) -> Tensor:
+    """Return the columns and rows of cells (H, W, 1, 2)."""
     rows = torch.arange(height, device=like.device, dtype=like.dtype)
     columns = torch.arange(width, device=like.device, dtype=like.dtype)
     return torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)[:, :, None]
 
 
-def _step(output: Tensor, image: tuple[int, int]) -> Tensor:
+def _step(values: Tensor, image: tuple[int, int]) -> Tensor:
     """Return width and height of a cell in pixels."""
-    return output.new_tensor([image[1] / output.shape[-1], image[0] / output.shape[-2]])
+    return values.new_tensor([image[1] / values.shape[2], image[0] / values.shape[1]])
 
 
 def _corners(centres: Tensor, sizes: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Layer(nn.Module):
             raise section.error(f"the result must have at most {_MOST_NUMBERS} numbers, got the shape {shape}")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input: layers that act in training only."""
+        """Return the input, as [cost] does."""
         return x
 
     def stored(self) -> list[Tensor]:
@@ -89,6 +89,8 @@ class Convolutional(Layer):
         self.conv = nn.Conv2d(channels, filters, size, stride, padding, dilation, groups, bias=not normalised)
         self.norm = nn.BatchNorm2d(filters, eps=_EPS) if normalised else None
         self.activation = _activation(section, "logistic")
+        if self.activation is not _linear:
+            nn.init.kaiming_uniform_(self.conv.weight, 0.1)  # keeps the size of maps through many leaky layers
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -111,6 +113,8 @@ class Connected(Layer):
         self.linear = nn.Linear(inputs, outputs, bias=not normalised)
         self.norm = nn.BatchNorm1d(outputs, eps=_EPS) if normalised else None
         self.activation = _activation(section, "logistic")
+        if self.activation is not _linear:
+            nn.init.kaiming_uniform_(self.linear.weight, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x.flatten(1))
@@ -191,6 +195,19 @@ class Upsample(Layer):
         return x if self.scale == 1 else x * self.scale
 
 
+class Dropout(Layer):
+    """[dropout]: numbers at random to 0 in training, the others larger for it."""
+
+    def __init__(self, section: Section, sources: Sequence[int], shape: Shape) -> None:
+        super().__init__(section, sources, shape)
+        self.probability = section.number("probability", 0.5)
+        if not 0 <= self.probability <= 1:
+            raise section.error(f"probability must be from 0 to 1, got {self.probability}", "probability")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.probability, self.training)
+
+
 class Output(Layer):
     """[yolo], [region] or [detection]: the map before it goes out, to be decoded by ``head``."""
 
@@ -204,7 +221,7 @@ _PLAIN: dict[str, Callable[[Section, Sequence[int], Shape], Layer]] = {
     "connected": Connected,
     "maxpool": MaxPool,
     "upsample": Upsample,
-    "dropout": Layer,
+    "dropout": Dropout,
     "cost": Layer,
 }
 

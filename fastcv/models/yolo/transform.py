@@ -28,7 +28,9 @@ class Placement:
         return boxes_in_images(boxes[None], [self])[0]
 
     def boxes_in_network(self, boxes: Tensor) -> Tensor:
-        """Return boxes of the image in pixels of the network's input."""
+        """Return boxes of the image, cut at its borders, in pixels of the network's input."""
+        most = boxes.new_tensor([self.width, self.height, self.width, self.height])
+        boxes = torch.minimum(boxes.clamp(min=0), most)
         corner = boxes.new_tensor([self.left, self.top, self.left, self.top])
         return boxes * boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y]) + corner
 
