@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastcv.models.yolo.config import Section
 from fastcv.models.yolo.heads import HEADS, Head, make_head
 
-__all__ = ["Connected", "Convolutional", "Layer", "MaxPool", "Route", "Shape", "Shortcut", "Upsample", "make_layer"]
+__all__ = ["Connected", "Convolutional", "Layer", "Output", "Shape", "make_convolution", "make_layer"]
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -65,6 +65,13 @@ class Layer(nn.Module):
         return f"{self.section.name}, from {self.sources}, to {self.shape}"
 
 
+def make_convolution(
+    channels: int, filters: int, size: int, stride: int, padding: int, dilation: int, groups: int, bias: bool
+) -> nn.Conv2d:
+    """Return the convolution of a layer: the one place where all of them are made."""
+    return nn.Conv2d(channels, filters, size, stride, padding, dilation, groups, bias)
+
+
 class Convolutional(Layer):
     """[convolutional]: a convolution, batch normalisation where asked for, an activation."""
 
@@ -86,7 +93,7 @@ class Convolutional(Layer):
         super().__init__(section, sources, (filters, height, width))
         check_count(section, channels // groups * filters * size * size)
         normalised = bool(section.integer("batch_normalize", 0))
-        self.conv = nn.Conv2d(channels, filters, size, stride, padding, dilation, groups, bias=not normalised)
+        self.conv = make_convolution(channels, filters, size, stride, padding, dilation, groups, not normalised)
         self.norm = nn.BatchNorm2d(filters, eps=_EPS) if normalised else None
         self.activation = _activation(section, "logistic")
         if self.activation is not _linear:
@@ -100,6 +107,36 @@ class Convolutional(Layer):
         if self.norm is None:
             return [_given(self.conv.bias), self.conv.weight]
         return [*_normalisation(self.norm), self.conv.weight]
+
+
+class Local(Layer):
+    """[local]: a convolution that has weights of its own for every place of its result."""
+
+    def __init__(self, section: Section, sources: Sequence[int], shape: Shape) -> None:
+        channels, height, width = shape
+        filters, size = section.integer("filters", 1, 1), section.integer("size", 1, 1, 255)
+        self.size, self.stride = size, section.integer("stride", 1, 1, 255)
+        self.padding = section.integer("pad", 0, 0, 1)
+        if self.padding and size != 3:
+            raise section.error(f"pad must be 0 for a size other than 3, got size {size}", "pad")
+        if min(height, width) + 2 * self.padding < size:
+            raise section.error(f"size must be at most the padded map's, {shape[1:]}, got {size}", "size")
+        height, width = ((length + 2 * self.padding - size) // self.stride + 1 for length in (height, width))
+        super().__init__(section, sources, (filters, height, width))
+        inputs = channels * size * size
+        check_count(section, height * width * filters * inputs)
+        self.weight = nn.Parameter(torch.empty(height * width, filters, inputs))
+        self.bias = nn.Parameter(torch.zeros(filters, height, width))
+        self.activation = _activation(section, "logistic")
+        nn.init.uniform_(self.weight, -((6 / inputs) ** 0.5), (6 / inputs) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.unfold(x, self.size, padding=self.padding, stride=self.stride)  # (N, inputs, places)
+        result = torch.bmm(windows.permute(2, 0, 1), self.weight.mT).permute(1, 2, 0)
+        return self.activation(result.reshape(len(x), *self.shape) + self.bias)
+
+    def stored(self) -> list[Tensor]:
+        return [self.bias, self.weight]
 
 
 class Connected(Layer):
@@ -208,6 +245,27 @@ class Dropout(Layer):
         return F.dropout(x, self.probability, self.training)
 
 
+class Reorg(Layer):
+    """[reorg]: blocks of ``stride`` × ``stride`` pixels become channels.
+
+    Darknet reads the map (C, H, W) as (C / stride², stride × H, stride × W) for it, and so does this.
+    """
+
+    def __init__(self, section: Section, sources: Sequence[int], shape: Shape) -> None:
+        section.refuse("reverse", "flatten", "extra")
+        self.stride = stride = section.integer("stride", 1, 1, 255)
+        channels, height, width = shape
+        if channels % (stride * stride) or height % stride or width % stride:
+            raise section.error(f"stride must divide the map's size, and its square the channels of {shape}", "stride")
+        super().__init__(section, sources, (channels * stride * stride, height // stride, width // stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        s = self.stride
+        blocks = x.reshape(images, channels // (s * s), height, s, width, s)
+        return blocks.permute(0, 3, 5, 1, 2, 4).reshape(images, *self.shape)
+
+
 class Output(Layer):
     """[yolo], [region] or [detection]: the map before it goes out, to be decoded by ``head``."""
 
@@ -219,7 +277,9 @@ class Output(Layer):
 _PLAIN: dict[str, Callable[[Section, Sequence[int], Shape], Layer]] = {
     "convolutional": Convolutional,
     "connected": Connected,
+    "local": Local,
     "maxpool": MaxPool,
+    "reorg": Reorg,
     "upsample": Upsample,
     "dropout": Dropout,
     "cost": Layer,

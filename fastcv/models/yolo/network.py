@@ -18,8 +18,8 @@ __all__ = ["DarknetNetwork"]
 class DarknetNetwork(nn.Module):
     """The network of a ``.cfg`` file.
 
-    Sections: convolutional, connected, maxpool, route, shortcut, upsample, dropout, cost (which does nothing here), and
-    the heads yolo, region and detection.
+    Sections: convolutional, connected, local, maxpool, route, reorg, shortcut, upsample, dropout, cost (which does
+    nothing here), and the heads yolo, region and detection.
 
     Parameters
     ----------
