@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convolve"]
+__all__ = ["can_fuse", "convolve"]
 
 # torch's entry to oneDNN's convolution with an epilogue, made for its compiler. Without it the same is said in three
 # calls. On a CPU those two passes over each feature map are a quarter of a ResNet's time.
@@ -16,7 +16,8 @@ _binary: Any = getattr(getattr(torch.ops.mkldnn, "_convolution_pointwise_", None
 _is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
-def _can_fuse(x: Tensor, weight: Tensor) -> bool:
+def can_fuse(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's convolution with an epilogue may take these: on a CPU, in float32, for inference."""
     return bool(
         type(x) is Tensor
         and x.is_cpu
@@ -40,7 +41,7 @@ def convolve(
 
     ``add`` may be overwritten: it must be a tensor that nobody else needs.
     """
-    if conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and _can_fuse(x, weight):
+    if conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and can_fuse(x, weight):
         form = (conv.padding, conv.stride, conv.dilation, conv.groups)
         if add is None:
             if relu:

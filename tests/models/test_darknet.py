@@ -253,8 +253,9 @@ def test_route_shortcut_and_upsample() -> None:
 WORDS = """
 [net] [conv] [convolutional] [maxpool] [route] [shortcut] [upsample] [yolo] [region] [detection] [connected] [dropout]
 [local] [reorg] [lstm] [ width=8 height=8 channels=6 channels=1 filters=6 filters=99999 size=2 size=3 size=1e3
-stride=2 stride=-1 pad=1 padding=9 groups=2 group_id=1 activation=leaky activation=x batch_normalize=1 layers=-1 layers=0,1 from=-2 from=0
-anchors=1,2 anchors=1,2,3,4 mask=0 num=2 classes=1 output=294 output=6 coords=4 side=1 # = a=b 1e9
+stride=2 stride=-1 pad=1 padding=9 groups=2 group_id=1 activation=leaky activation=x batch_normalize=1 layers=-1
+layers=0,1 from=-2 from=0 anchors=1,2 anchors=1,2,3,4 mask=0 num=2 classes=1 output=294 output=6 coords=4 side=1
+# = a=b 1e9
 """
 TEXTS = st.lists(st.sampled_from(WORDS.split()), max_size=30).map(
     lambda words: "\n".join(["[net]", "width=8", "height=8", *words])

@@ -223,6 +223,29 @@ class YOLO(nn.Module):
                 total[name] = total[name] + loss if name in total else loss
         return total
 
+    @property
+    def optimized(self) -> bool:
+        """Whether :meth:`optimize` has been called."""
+        return self.network.optimized
+
+    def optimize(self, dtype: torch.dtype | None = None) -> YOLO:
+        """Prepare the model for fast inference, permanently and in place, and return it.
+
+        Folds batch normalisation into the convolutions and activations behind them, stores weights in channels_last and
+        sets evaluation mode. The names in ``state_dict()`` change: load weights before.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            bfloat16 or float16, for the network to compute in. Boxes are still decoded in float32.
+        """
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
+        self.network.optimize()
+        if dtype is not None:
+            self.to(dtype)
+        return self.eval()
+
     def load_weights(self, weights: str | Path | DarknetWeights) -> YOLO:
         """Load a ``.weights`` file, as :meth:`DarknetNetwork.load_weights` does, and return the model."""
         self.network.load_weights(weights)

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcv.models.yolo.config import Section
+from fastcv.models.yolo.fused import FusedConvolution
 from fastcv.models.yolo.heads import HEADS, Head, make_head
+from fastcv.nn.batch_norm import fold_batch_norm
 
 __all__ = ["Connected", "Convolutional", "Layer", "Output", "Shape", "make_convolution", "make_layer"]
 
@@ -72,6 +74,11 @@ def make_convolution(
     return nn.Conv2d(channels, filters, size, stride, padding, dilation, groups, bias)
 
 
+def make_inference_convolution(conv: nn.Conv2d, name: str, activation: Callable[[Tensor], Tensor]) -> nn.Conv2d:
+    """Return what computes ``activation(conv(x))`` in inference: the one place where all of them are made."""
+    return FusedConvolution(conv, name, activation)
+
+
 class Convolutional(Layer):
     """[convolutional]: a convolution, batch normalisation where asked for, an activation."""
 
@@ -102,6 +109,13 @@ class Convolutional(Layer):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return self.activation(x if self.norm is None else self.norm(x))
+
+    def optimize(self) -> None:
+        """Fold the normalisation into the convolution, and the activation behind it, for inference."""
+        if self.norm is not None:
+            fold_batch_norm(self.conv, self.norm)
+        self.conv = make_inference_convolution(self.conv, self.section.text("activation", "logistic"), self.activation)
+        self.norm, self.activation = None, _linear
 
     def stored(self) -> list[Tensor]:
         if self.norm is None:

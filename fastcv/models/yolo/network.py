@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastcv.models.yolo.config import DarknetConfig
 from fastcv.models.yolo.heads import Head
-from fastcv.models.yolo.layers import Connected, Layer, Output, Shape, make_layer
+from fastcv.models.yolo.layers import Connected, Convolutional, Layer, Output, Shape, make_layer
 from fastcv.models.yolo.weights import DarknetWeights, WeightsHeader, read_weights, write_weights
 
 __all__ = ["DarknetNetwork"]
@@ -63,6 +63,7 @@ class DarknetNetwork(nn.Module):
             raise net.error("must be followed by layers")
         self.layers = nn.ModuleList(layers)
         self.header = WeightsHeader()
+        self.optimized = False
         self._last_use = {source: index for index, layer in enumerate(layers) for source in layer.sources}
 
     @property
@@ -77,6 +78,8 @@ class DarknetNetwork(nn.Module):
         """(N, C, H, W) to the maps of the heads, not decoded; without a head to the result of the last layer."""
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
             raise ValueError(f"images must have shape (N, {str(self.input_shape)[1:]}, got {tuple(images.shape)}")
+        if self.optimized:
+            images = images.contiguous(memory_format=torch.channels_last)
         results: dict[int, Tensor] = {-1: images}
         outputs: list[Tensor] = []
         x = images
@@ -101,6 +104,7 @@ class DarknetNetwork(nn.Module):
             If it is no such file, or has more or fewer numbers than the network: one line, with the layer where they
             end.
         """
+        self._refuse_optimized()
         if not isinstance(weights, DarknetWeights):
             weights = read_weights(weights)
         if any(parameter.is_meta for parameter in self.parameters()):
@@ -131,6 +135,7 @@ class DarknetNetwork(nn.Module):
 
     def save_weights(self, path: str | Path) -> None:
         """Write a ``.weights`` file, completely or not at all. One that was loaded is written with the same bytes."""
+        self._refuse_optimized()
         parts = []
         for layer in self._layers():
             for tensor in layer.stored():
@@ -138,6 +143,27 @@ class DarknetNetwork(nn.Module):
                 parts.append((tensor.detach().t() if transposed else tensor.detach()).reshape(-1))
         values = torch.cat(parts) if parts else torch.empty(0)
         write_weights(path, DarknetWeights(values, self.header))
+
+    def optimize(self) -> DarknetNetwork:
+        """Fold normalisations into the convolutions and store weights in channels_last: for inference, permanently."""
+        self._refuse_optimized()
+        self.eval().requires_grad_(False)
+        for layer in self._layers():
+            if isinstance(layer, Convolutional):
+                layer.optimize()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+        self.optimized = True
+        return self
+
+    def train(self, mode: bool = True) -> DarknetNetwork:
+        """Set training or evaluation mode; an optimized network cannot train."""
+        if mode and self.optimized:
+            raise RuntimeError("an optimized network cannot be trained: its batch normalisation is gone")
+        return super().train(mode)
+
+    def _refuse_optimized(self) -> None:
+        if self.optimized:
+            raise RuntimeError("the network is optimized: load and save its weights before, and optimize it once")
 
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
