@@ -19,7 +19,7 @@ __all__ = ["SCENE_CLASSES", "SceneDataset", "synthetic_scenes"]
 
 SCENE_CLASSES = (*SHAPES, PERSON)
 # The part of an object's pixels in the image that stays visible; nothing is put where it would hide more.
-_LEAST_VISIBLE, _LEAST_VISIBLE_OF_PERSON = 0.5, 0.7
+_LEAST_VISIBLE, _LEAST_VISIBLE_OF_PERSON = 0.6, 0.7
 _TRIES = 8  # to find such a place
 
 
