@@ -139,6 +139,12 @@ def train_and_be_killed(folder: str, kills: int, seed: int) -> list[int]:
     return done
 
 
+# SGD, as AdamW does not see the scale of a gradient; a schedule that does not depend on the number of epochs.
+FOR_PROCESSES: Any = {
+    "noise": False, "freeze_norms": True, "schedule": "constant", "warmup": 0, "optimizer": "sgd", "learning_rate": 0.1
+}  # fmt: skip
+
+
 def train_in_processes(folder: str, count: int) -> None:
     """Train in processes that are told of each other as ``torchrun`` tells them; half of it after a resume."""
     children = []
@@ -149,9 +155,8 @@ def train_in_processes(folder: str, count: int) -> None:
             torch.set_num_threads(1)
             where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), **where}
-            options = {"noise": False, "freeze_norms": True, "schedule": "constant", "warmup": 0}
-            make_trainer(folder, epochs=2, **options).train()
-            make_trainer(folder, epochs=4, **options).resume().train()
+            make_trainer(folder, epochs=2, **FOR_PROCESSES).train()
+            make_trainer(folder, epochs=4, **FOR_PROCESSES).resume().train()
             torch.distributed.destroy_process_group()
             os._exit(0)
         children.append(child)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import training_problems
-from training_problems import make_trainer
+from training_problems import FOR_PROCESSES, make_trainer
 
 pytest.importorskip("safetensors")
 pytest.importorskip("yaml")
@@ -25,11 +25,11 @@ def test_two_processes(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-3000:]
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert len(state["random"]) == 2
-    alone = make_trainer(None, epochs=4, noise=False, freeze_norms=True, schedule="constant", warmup=0)
+    alone = make_trainer(None, epochs=4, **FOR_PROCESSES)
     history = alone.train()
     assert state["losses"]["loss"].tolist() == pytest.approx(alone.losses["loss"], rel=1e-5)
     for name, value in alone.model.state_dict().items():
         torch.testing.assert_close(state["model"][name], value, rtol=1e-4, atol=1e-6)
     assert [row["accuracy"] for row in state["history"]] == [row["accuracy"] for row in history]
     with pytest.raises(ValueError, match="needs 2 processes to go on, got 1"):
-        make_trainer(tmp_path, freeze_norms=True).resume()
+        make_trainer(tmp_path, **FOR_PROCESSES).resume()
