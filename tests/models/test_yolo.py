@@ -176,7 +176,7 @@ def test_letterbox_keeps_the_aspect_ratio(height: int, width: int, box: tuple[in
 
 def test_a_batch_equals_its_images_one_by_one() -> None:
     torch.manual_seed(0)
-    model = yolov3_tiny(classes=2, score_thresh=0.25)
+    model = yolov3_tiny(classes=2, width=0.5, size=256, score_thresh=0.25)
     images = [torch.rand(3, 60, 90), torch.rand(3, 100, 40)]
     for layer in model.network.layers:
         if layer.shape[0] == 21 and layer.stored():
@@ -194,7 +194,7 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_models_are_copied_saved_and_converted(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = yolov3_tiny(classes=1)
+    model = yolov3_tiny(classes=1, width=0.25, size=128)
     model.score_thresh = 0.0
     image = torch.rand(3, 32, 48)
     (found,) = pickle.loads(pickle.dumps(deepcopy(model)))([image])
