@@ -116,6 +116,16 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
+def test_yolo(tmp_path: Path) -> None:
+    small = ("--model-option", "width=0.125", "--size", 64, "--augment", "mosaic")
+    result = run(
+        "train", *SCENES, "--model", "yolov3-tiny", *small, "--steps", 1, "--output", tmp_path, "--device", "cpu"
+    )
+    assert result.exit_code == 0, result.output
+    assert load_model(tmp_path / "last.safetensors").card.names[0] == "circle"
+    assert "of 1" in result.stdout
+
+
 def test_segmentation(tmp_path: Path) -> None:
     small = ("--model-option", "base_channels=4", "--model-option", "depth=2")
     result = run("train", *SCENES, "--model", "unet", *small, "--epochs", 1, "--output", tmp_path, "--device", "cpu")

@@ -183,6 +183,8 @@ def make_model(options: Any, name: str, names: Mapping[int, str] | None, new_hea
     more = dict(options.model_options)
     if options.size is not None and "rcnn" in name:
         more = {"min_size": options.size, "max_size": options.size * 5 // 3, **more}
+    elif options.size is not None and name.startswith("yolo"):
+        more = {"size": options.size, **more}
     try:
         if options.weights is None:
             return create_model(name, names=names, **more)
