@@ -1,0 +1,175 @@
+"""A residual U-Net on sparse voxels: a label for each point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastcv.models.pointcloud.pointwise import check_at_least_one, check_clouds
+from fastcv.models.pointcloud.voxel_input import flattened, mean_voxels
+from fastcv.ops import devoxelize, voxel_grid_size
+from fastcv.sparse import (
+    SparseBatchNorm,
+    SparseConv3d,
+    SparseConvTensor,
+    SparseInverseConv3d,
+    SparseModule,
+    SparseReLU,
+    SparseSequential,
+    SubMConv3d,
+)
+
+__all__ = ["ResidualBlock", "SparseUNet"]
+
+
+class ResidualBlock(SparseModule):
+    """Two submanifold convolutions, each with batch norm, around which the input is added.
+
+    Parameters
+    ----------
+    before, after : int
+        Channels; where they differ, the input is projected.
+    key : str
+        Name of the kernel map that all blocks of a level share.
+    """
+
+    def __init__(self, before: int, after: int, key: str) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = SubMConv3d(before, after, 3, bias=False, indice_key=key), SparseBatchNorm(after)
+        self.conv2, self.bn2 = SubMConv3d(after, after, 3, bias=False, indice_key=key), SparseBatchNorm(after)
+        self.project = nn.Identity() if before == after else nn.Linear(before, after, bias=False)
+
+    def forward(self, x: SparseConvTensor) -> SparseConvTensor:
+        """Return features of ``after`` channels at the same sites."""
+        y = self.bn1(self.conv1(x))
+        y = self.bn2(self.conv2(y.replace_feature(y.features.relu())))
+        return x.replace_feature((y.features + self.project(x.features)).relu())
+
+
+class SparseUNet(nn.Module):
+    """Classify each point of a cloud by a U-Net on the voxels that hold points.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of logits per point.
+    voxel_size : float or (float, float, float)
+        Sides of a voxel along x, y, z, in the unit of the points.
+    point_cloud_range : six floats
+        x, y, z from which and x, y, z to which the grid goes. Points outside get logits of zero.
+    in_channels : int
+        Columns of the points: x, y, z, and others such as the reflectance.
+    channels : sequence of int
+        Channels of the levels, finest first; each has voxels twice as large as the one before.
+    blocks : int
+        Residual blocks per level, on either side.
+    height : float, optional
+        What z is divided by to become a feature; None: z is none. Where the ground is level, height tells much.
+
+    Notes
+    -----
+    Time and memory grow with the occupied voxels, not with the grid.
+
+    References
+    ----------
+    Graham, Engelcke, van der Maaten: 3D Semantic Segmentation with Submanifold Sparse Convolutional Networks (2018);
+    Choy, Gwak, Savarese: 4D Spatio-Temporal ConvNets: Minkowski Convolutional Neural Networks (2019), figure 4.
+
+    Examples
+    --------
+    >>> model = SparseUNet(5, voxel_size=0.1, point_cloud_range=[-1, -1, -1, 1, 1, 1], channels=(8, 16)).eval()
+    >>> model(2 * torch.rand(2, 300, 3) - 1).shape
+    torch.Size([2, 300, 5])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        voxel_size: float | Sequence[float],
+        point_cloud_range: Sequence[float],
+        in_channels: int = 3,
+        channels: Sequence[int] = (16, 32, 48, 64),
+        blocks: int = 1,
+        height: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_at_least_one(num_classes, "num_classes")
+        check_at_least_one(len(channels), "the number of channels")
+        check_at_least_one(blocks, "blocks")
+        if in_channels < 3:
+            raise ValueError(f"in_channels must be at least 3, for x, y and z, got {in_channels}")
+        if height is not None and not height > 0:
+            raise ValueError(f"height must be positive, got {height}")
+        cells = voxel_grid_size(point_cloud_range, voxel_size)
+        factor = 2 ** (len(channels) - 1)  # the grid is filled up, so that each level halves it
+        self.cells = [-(-size // factor) * factor for size in reversed(cells)]
+        self.voxel_size, self.range = voxel_size, list(point_cloud_range)
+        self.in_channels, self.height = in_channels, height
+        first = in_channels + (height is not None)
+        self.stem = SparseSequential(
+            SubMConv3d(first, channels[0], 3, bias=False, indice_key="level0"),
+            SparseBatchNorm(channels[0]),
+            SparseReLU(),
+        )
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(channels):
+            key = f"level{level}"
+            self.encoder.append(SparseSequential(*(ResidualBlock(width, width, key) for _ in range(blocks))))
+            if level + 1 == len(channels):
+                break
+            below, link = channels[level + 1], f"down{level}"
+            down = SparseConv3d(width, below, 2, stride=2, bias=False, indice_key=link)
+            self.down.append(SparseSequential(down, SparseBatchNorm(below), SparseReLU()))
+            up = SparseInverseConv3d(below, width, 2, indice_key=link, bias=False)
+            self.up.append(SparseSequential(up, SparseBatchNorm(width), SparseReLU()))
+            widths = [2 * width] + [width] * blocks
+            self.decoder.append(
+                SparseSequential(*(ResidualBlock(a, width, key) for a, _ in zip(widths, range(blocks), strict=False)))
+            )
+        self.head = nn.Linear(channels[0], num_classes)
+
+    def forward(self, points: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Return logits for each point.
+
+        Parameters
+        ----------
+        points : Tensor (B, N, in_channels) or (P, in_channels)
+            Clouds; or one, or with ``offsets`` several of different sizes behind each other.
+        offsets : Tensor (B + 1,), optional
+            int64: cloud b is the rows ``offsets[b]`` to ``offsets[b + 1]``.
+
+        Returns
+        -------
+        Tensor (B, N, num_classes) or (P, num_classes)
+        """
+        batched = isinstance(points, Tensor) and points.dim() == 3
+        check_clouds(points if batched or not isinstance(points, Tensor) else points[None], self.in_channels)
+        if batched:
+            rows, offsets = flattened(points)
+        else:
+            rows = points
+            offsets = torch.tensor([0, len(points)], device=points.device) if offsets is None else offsets
+        inputs = rows if self.height is None else torch.cat([rows, rows[:, 2:3] / self.height], 1)
+        features, sites = mean_voxels(inputs, self.voxel_size, self.range, offsets)
+        x = self.classify_voxels(SparseConvTensor(features, sites, self.cells, len(offsets) - 1))
+        logits = devoxelize(
+            x.features, sites, rows.detach(), self.voxel_size, self.range, mode="nearest", offsets=offsets
+        )
+        return logits.view(*points.shape[:-1], -1)
+
+    def classify_voxels(self, x: SparseConvTensor) -> SparseConvTensor:
+        """Return the logits of voxels."""
+        x = self.stem(x)
+        skipped = []
+        for level, blocks in enumerate(self.encoder):
+            x = blocks(x)
+            if level < len(self.down):
+                skipped.append(x)
+                x = self.down[level](x)
+        for level in reversed(range(len(self.up))):
+            x, skip = self.up[level](x), skipped[level]
+            x = self.decoder[level](x.replace_feature(torch.cat([x.features, skip.features], 1)))
+        return x.replace_feature(self.head(x.features))

@@ -1,0 +1,148 @@
+"""VoxNet: a 3-D convolutional network on the occupancy of a grid; dense, and on the occupied part alone."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastcv.models.pointcloud.pointwise import check_at_least_one, check_clouds
+from fastcv.models.pointcloud.voxel_input import cube, flattened
+from fastcv.ops import sparse_conv, sparse_max_pool, voxel_occupancy
+from fastcv.ops.sparse_kernel_map import KernelMap, layer_geometry
+from fastcv.sparse import SparseConvTensor
+
+__all__ = ["SparseVoxNet", "VoxNet"]
+
+_SLOPE = 0.1
+
+
+class VoxNet(nn.Module):
+    """Classify clouds by a grid of the places where there are points.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of logits.
+    grid : int
+        Voxels along each side; 32 in the paper.
+    extent : float
+        The grid goes from -extent to extent along each axis, in the unit of the points; those outside are not seen.
+    dropout : three floats
+        Probabilities behind the first convolution, the pooling and the first fully connected layer.
+
+    Notes
+    -----
+    921 736 parameters for 40 classes and 32 voxels. Clouds should lie around the origin, in the unit ball
+    (:func:`fastcv.data.to_unit_ball`).
+
+    References
+    ----------
+    Maturana, Scherer: VoxNet: A 3D Convolutional Neural Network for Real-Time Object Recognition (2015), section III.
+
+    Examples
+    --------
+    >>> model = VoxNet(num_classes=10).eval()
+    >>> model(torch.rand(2, 500, 3)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 40,
+        grid: int = 32,
+        extent: float = 1.1,
+        dropout: tuple[float, float, float] = (0.2, 0.3, 0.4),
+    ) -> None:
+        super().__init__()
+        check_at_least_one(num_classes, "num_classes")
+        if grid < 11:
+            raise ValueError(f"grid must be at least 11, so that pooling leaves a voxel, got {grid}")
+        self.grid, self.range = grid, cube(extent)
+        self.side = ((grid - 5) // 2 + 1 - 2) // 2
+        self.conv1, self.conv2 = nn.Conv3d(1, 32, 5, stride=2), nn.Conv3d(32, 32, 3)
+        self.fc1, self.fc2 = nn.Linear(32 * self.side**3, 128), nn.Linear(128, num_classes)
+        self.drop1, self.drop2, self.drop3 = (nn.Dropout(p) for p in dropout)
+
+    def occupancy(self, points: Tensor) -> Tensor:
+        """Return the grids (B, Z, Y, X) of clouds (B, N, 3 or more): 1 where there is a point, else 0."""
+        check_clouds(points, max(3, points.shape[-1]) if isinstance(points, Tensor) and points.dim() else 3)
+        rows, offsets = flattened(points.detach())
+        size = (self.range[3] - self.range[0]) / self.grid
+        return voxel_occupancy(rows, size, self.range, offsets=offsets).to(points.dtype)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of clouds (B, N, 3 or more)."""
+        return self.classify_grid(self.occupancy(points))
+
+    def classify_grid(self, grid: Tensor) -> Tensor:
+        """Return the logits of grids (B, Z, Y, X) as :meth:`occupancy` gives them."""
+        side = self.grid
+        if grid.dim() != 4 or grid.shape[1:] != (side, side, side):
+            raise ValueError(f"grid must have shape (B, {side}, {side}, {side}), got {tuple(grid.shape)}")
+        x = self.drop1(F.leaky_relu(self.conv1(grid[:, None]), _SLOPE))
+        x = F.max_pool3d(F.leaky_relu(self.conv2(x), _SLOPE), 2)
+        return self._classify(x)
+
+    def _classify(self, x: Tensor) -> Tensor:
+        x = self.drop3(F.relu(self.fc1(self.drop2(x).flatten(1))))
+        logits: Tensor = self.fc2(x)
+        return logits
+
+
+class SparseVoxNet(VoxNet):
+    """:class:`VoxNet` that computes only where points are near: the same weights, and the same answers.
+
+    A convolution's bias makes what is empty different from zero, but all of it alike. So features are kept as
+    differences from what empty space has, which are zero away from the points.
+
+    Parameters as of :class:`VoxNet`. In training, dropout behind the first convolution drops differences.
+
+    Examples
+    --------
+    >>> dense, sparse = VoxNet(10).eval(), SparseVoxNet(10).eval()
+    >>> _ = sparse.load_state_dict(dense.state_dict())
+    >>> points = torch.rand(2, 500, 3)
+    >>> torch.allclose(dense(points), sparse(points), atol=1e-5)
+    True
+    """
+
+    def classify_grid(self, grid: Tensor) -> Tensor:
+        """Return the logits of grids (B, Z, Y, X) as :meth:`occupancy` gives them."""
+        side = self.grid
+        if grid.dim() != 4 or grid.shape[1:] != (side, side, side):
+            raise ValueError(f"grid must have shape (B, {side}, {side}, {side}), got {tuple(grid.shape)}")
+        x = SparseConvTensor.from_dense(grid[..., None])
+        bias1, bias2 = self.conv1.bias, self.conv2.bias
+        assert bias1 is not None
+        assert bias2 is not None
+        empty = F.leaky_relu(bias1, _SLOPE)
+        x, _ = _convolve(x, self.conv1)
+        x = x.replace_feature(self.drop1(F.leaky_relu(x.features + bias1, _SLOPE) - empty))
+        before = self.conv2.weight.sum((2, 3, 4)) @ empty + bias2
+        x, _ = _convolve(x, self.conv2)
+        empty = F.leaky_relu(before, _SLOPE)
+        x = x.replace_feature(F.leaky_relu(x.features + before, _SLOPE) - empty)
+        links, wanted = _links(x, (2, 2, 2), (2, 2, 2))
+        largest = sparse_max_pool(x.features, links.neighbours, _reverse(links, wanted))
+        filled = (links.neighbours >= 0).all(0)[:, None]  # no empty voxel among the eight
+        x = x._output(torch.where(filled, largest, largest.relu()), links, None)
+        return self._classify(x.dense() + empty[:, None, None, None])
+
+
+def _links(x: SparseConvTensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[KernelMap, bool]:
+    """Return the kernel map of a layer without padding, and whether its reverse will be wanted."""
+    wanted = x._wants_gradient()
+    return x._map_for(layer_geometry(3, kernel, stride, 0, 1), None, wanted), wanted
+
+
+def _reverse(links: KernelMap, wanted: bool) -> Tensor:
+    return links.reverse if wanted else links.neighbours.new_empty((0, links.indices.shape[0]))
+
+
+def _convolve(x: SparseConvTensor, conv: nn.Conv3d) -> tuple[SparseConvTensor, KernelMap]:
+    """Apply a dense layer's weight, without its bias, to a sparse tensor."""
+    links, wanted = _links(x, conv.kernel_size, conv.stride)
+    weight = conv.weight.permute(0, 2, 3, 4, 1)
+    output = sparse_conv(x.features, weight, None, links.neighbours, _reverse(links, wanted))
+    return x._output(output, links, None), links
