@@ -5,13 +5,18 @@ from fastcv.data.coco import CocoDataset, coco_annotations, write_coco
 from fastcv.data.dataset import DetectionDataset, summary
 from fastcv.data.kitti import read_velodyne, write_velodyne
 from fastcv.data.opening import open_dataset
+from fastcv.data.point_files import POINT_FORMATS, read_points
 from fastcv.data.scenes import synthetic_scenes
+from fastcv.data.solids import SOLIDS, synthetic_solids
 from fastcv.data.street import street_scan
+from fastcv.data.surfaces import sample_surface, to_unit_ball
 from fastcv.data.synthetic_shapes import synthetic_instances, synthetic_shapes
 from fastcv.data.voc import VocDataset
 from fastcv.data.yolo_format import YoloDataset
 
 __all__ = [
+    "POINT_FORMATS",
+    "SOLIDS",
     "CocoDataset",
     "DetectionDataset",
     "MixUp",
@@ -21,12 +26,16 @@ __all__ = [
     "YoloDataset",
     "coco_annotations",
     "open_dataset",
+    "read_points",
     "read_velodyne",
+    "sample_surface",
     "street_scan",
     "summary",
     "synthetic_instances",
     "synthetic_scenes",
     "synthetic_shapes",
+    "synthetic_solids",
+    "to_unit_ball",
     "write_coco",
     "write_velodyne",
 ]
