@@ -17,14 +17,14 @@ from fastcv.cli.errors import fail, reason
 from fastcv.cli.options import check_output, seed_option
 from fastcv.data import read_velodyne, street_scan, write_velodyne
 from fastcv.data.files import replaced_file
-from fastcv.ops import voxelize
+from fastcv.ops import voxel_grid_size, voxelize
 
 if TYPE_CHECKING:
     from fastcv.sparse import SparseConvTensor
 
 RANGE = (-51.2, -25.6, -3.0, 51.2, 25.6, 3.4)  # metres: x forward, y left, z up
 VOXEL = (0.1, 0.1, 0.2)
-CELLS = (32, 512, 1024)  # z, y, x
+CELLS = voxel_grid_size(RANGE, VOXEL)[::-1]  # z, y, x
 MAX_POINTS, MAX_VOXELS = 5, 60_000
 console = Console(highlight=False)
 

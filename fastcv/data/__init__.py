@@ -8,7 +8,7 @@ from fastcv.data.opening import open_dataset
 from fastcv.data.point_files import POINT_FORMATS, read_points
 from fastcv.data.scenes import synthetic_scenes
 from fastcv.data.solids import SOLIDS, synthetic_solids
-from fastcv.data.street import street_scan
+from fastcv.data.street import STREET_CLASSES, labelled_street_scan, street_scan, synthetic_streets
 from fastcv.data.surfaces import sample_surface, to_unit_ball
 from fastcv.data.synthetic_shapes import synthetic_instances, synthetic_shapes
 from fastcv.data.voc import VocDataset
@@ -26,6 +26,8 @@ __all__ = [
     "YoloDataset",
     "coco_annotations",
     "open_dataset",
+    "STREET_CLASSES",
+    "labelled_street_scan",
     "read_points",
     "read_velodyne",
     "sample_surface",
@@ -35,6 +37,7 @@ __all__ = [
     "synthetic_scenes",
     "synthetic_shapes",
     "synthetic_solids",
+    "synthetic_streets",
     "to_unit_ball",
     "write_coco",
     "write_velodyne",

@@ -1,21 +1,25 @@
-"""A synthetic LiDAR scan of a street: rays cast against boxes, cylinders, spheres and the ground."""
+"""Synthetic LiDAR scans of streets: rays cast against boxes, cylinders, spheres and the ground."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+__all__ = ["STREET_CLASSES", "SyntheticStreets", "labelled_street_scan", "street_scan", "synthetic_streets"]
+
 Array = NDArray[np.float64]
 
+STREET_CLASSES = ("ground", "building", "car", "person", "pole", "vegetation")
+GROUND, BUILDING, CAR, PERSON, POLE, VEGETATION = range(len(STREET_CLASSES))
 SCANNER_HEIGHT = 1.73  # metres above the road, as on KITTI's car
 FARTHEST = 120.0
 TOP, BOTTOM = np.radians(2.0), np.radians(-24.8)  # elevations of an HDL-64E
 KERB, ROAD = 0.12, 4.5  # height of the pavement, half of the road's width
-RANGE_NOISE = 0.015
+RANGE_NOISE, LEAF_NOISE = 0.015, 0.12
 _NEVER = np.inf
 
 
@@ -26,13 +30,14 @@ class Scene:
     boxes: Array  # (N, 7): low x, y, z, high x, y, z, reflectance
     cylinders: Array  # (N, 6): centre x, y, radius, low z, high z, reflectance
     spheres: Array  # (N, 5): centre x, y, z, radius, reflectance
+    labels: dict[str, Array] = field(default_factory=dict)  # of each, by the names above; else ground
 
 
 def make_scene(generator: np.random.Generator) -> Scene:
-    """Build a street: house fronts on both sides, parked and driving cars, poles and people."""
+    """Build a street: house fronts on both sides, parked and driving cars, poles, people, trees and bushes."""
     ground = -SCANNER_HEIGHT
     pavement = ground + KERB
-    boxes, cylinders, spheres = [], [], []
+    boxes, cylinders, spheres = [], [], []  # each with its class behind
     for side in (-1.0, 1.0):
         x = -110.0
         while x < 110:  # houses, now and then with an alley between them
@@ -40,10 +45,12 @@ def make_scene(generator: np.random.Generator) -> Scene:
             front = side * generator.uniform(8.0, 10.5)
             low, high = sorted((front, front + side * 12))
             reflectance = generator.uniform(0.15, 0.5)
-            boxes.append([x, low, ground, x + width, high, ground + height, reflectance])
+            boxes.append([x, low, ground, x + width, high, ground + height, reflectance, BUILDING])
             for door in np.arange(x + 2, x + width - 2, 3.2):  # bays that stand out a little
                 bay_low, bay_high = sorted((front, front - side * 0.35))
-                boxes.append([door, bay_low, pavement, door + 1.1, bay_high, pavement + 2.3, reflectance * 0.6])
+                boxes.append(
+                    [door, bay_low, pavement, door + 1.1, bay_high, pavement + 2.3, reflectance * 0.6, BUILDING]
+                )
             x += width + (generator.uniform(3, 6) if generator.random() < 0.3 else 0.0)
         x = -60 + generator.uniform(0, 4)
         while x < 70:  # cars along the kerb
@@ -51,31 +58,64 @@ def make_scene(generator: np.random.Generator) -> Scene:
                 boxes += make_car(generator, x, side * generator.uniform(3.3, 3.6))
             x += generator.uniform(5.5, 8.5)
         for x in np.arange(-90, 91, 22.5) + generator.uniform(-3, 3):
-            cylinders.append([x, side * (ROAD + 0.6), 0.09, ground, ground + 6.5, 0.55])
+            cylinders.append([x, side * (ROAD + 0.6), 0.09, ground, ground + 6.5, 0.55, POLE])
     for x in (-27.0, 14.0, 41.0):
         boxes += make_car(generator, x + generator.uniform(-4, 4), generator.choice([-1.4, 1.4]))
     for _ in range(14):  # people on the pavement
         x, y = generator.uniform(-35, 45), generator.choice([-1, 1]) * generator.uniform(5.2, 7.4)
         height, reflectance = generator.uniform(1.3, 1.65), generator.uniform(0.2, 0.6)
         for leg in (-0.1, 0.1):
-            cylinders.append([x + leg, y, 0.08, pavement, pavement + 0.5 * height, reflectance])
-        cylinders.append([x, y, 0.21, pavement + 0.5 * height, pavement + height, reflectance])
-        spheres.append([x, y, pavement + height + 0.1, 0.12, 0.4])
-    return Scene(np.array(boxes), np.array(cylinders), np.array(spheres))
+            cylinders.append([x + leg, y, 0.08, pavement, pavement + 0.5 * height, reflectance, PERSON])
+        cylinders.append([x, y, 0.21, pavement + 0.5 * height, pavement + height, reflectance, PERSON])
+        spheres.append([x, y, pavement + height + 0.1, 0.12, 0.4, PERSON])
+    for side in (-1.0, 1.0):
+        for x in np.arange(-78, 79, 26.0) + generator.uniform(-5, 5):
+            if generator.random() < 0.8:
+                trunk, leaves = make_tree(generator, x, side * generator.uniform(5.6, 6.6))
+                cylinders.append(trunk)
+                spheres += leaves
+        for x in generator.uniform(-60, 60, 5):  # bushes before the houses
+            for _ in range(4):
+                place = [x + generator.uniform(-0.8, 0.8), side * generator.uniform(7.2, 7.9), pavement + 0.35]
+                spheres.append([*place, generator.uniform(0.3, 0.6), generator.uniform(0.2, 0.45), VEGETATION])
+    rows = {"boxes": np.array(boxes), "cylinders": np.array(cylinders), "spheres": np.array(spheres)}
+    shapes = {name: values[:, :-1] for name, values in rows.items()}
+    return Scene(**shapes, labels={name: values[:, -1] for name, values in rows.items()})
+
+
+def make_tree(generator: np.random.Generator, x: float, y: float) -> tuple[list[float], list[list[float]]]:
+    """Return a trunk, and the balls of leaves that are its crown."""
+    ground = KERB - SCANNER_HEIGHT
+    height, spread = generator.uniform(2.2, 3.2), generator.uniform(0.9, 1.4)
+    crown = []
+    for _ in range(12):
+        away = generator.normal(0, 0.45 * spread, 3)
+        centre = [x + away[0], y + away[1], ground + height + spread + away[2]]
+        crown.append([*centre, generator.uniform(0.3, 0.7), generator.uniform(0.2, 0.45), VEGETATION])
+    return [x, y, generator.uniform(0.12, 0.2), ground, ground + height + spread, 0.3, VEGETATION], crown
 
 
 def make_car(generator: np.random.Generator, x: float, y: float) -> list[list[float]]:
-    """Return the boxes of a car: body, cabin and four wheels."""
+    """Return the boxes of a car, each with its class behind: body, cabin and four wheels."""
     ground = -SCANNER_HEIGHT
     length, width = generator.uniform(3.8, 4.7), generator.uniform(1.7, 1.85)
     paint = generator.uniform(0.1, 0.8)
     parts = [
-        [x - length / 2, y - width / 2, ground + 0.3, x + length / 2, y + width / 2, ground + 0.85, paint],
-        [x - 0.3 * length, y - 0.45 * width, ground + 0.85, x + 0.2 * length, y + 0.45 * width, ground + 1.45, 0.1],
+        [x - length / 2, y - width / 2, ground + 0.3, x + length / 2, y + width / 2, ground + 0.85, paint, CAR],
+        [
+            x - 0.3 * length,
+            y - 0.45 * width,
+            ground + 0.85,
+            x + 0.2 * length,
+            y + 0.45 * width,
+            ground + 1.45,
+            0.1,
+            CAR,
+        ],
     ]
     for dx in (-0.32 * length, 0.32 * length):
         for dy in (-width / 2, width / 2 - 0.2):
-            parts.append([x + dx - 0.3, y + dy, ground, x + dx + 0.3, y + dy + 0.2, ground + 0.6, 0.05])
+            parts.append([x + dx - 0.3, y + dy, ground, x + dx + 0.3, y + dy + 0.2, ground + 0.6, 0.05, CAR])
     return parts
 
 
@@ -121,20 +161,28 @@ def _hit_ground(rays: Array) -> Array:
 
 def cast(rays: Array, scene: Scene) -> tuple[Array, Array]:
     """Return the distance to the first hit of each ray (3, R) of length one, and its reflectance."""
+    return cast_labelled(rays, scene)[:2]
+
+
+def cast_labelled(rays: Array, scene: Scene) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Return what :func:`cast` does, and the number of the class in :data:`STREET_CLASSES`."""
     distance = _hit_ground(rays)
     with np.errstate(invalid="ignore"):
         on_road = np.abs(distance * rays[1]) < ROAD
     reflectance = np.where(on_road, 0.12, 0.25)
     azimuth = np.arctan2(rays[1], rays[0])
-    for shapes, hit in ((scene.boxes, _hit_box), (scene.cylinders, _hit_cylinder), (scene.spheres, _hit_sphere)):
-        for shape in shapes:
+    labels = np.full(distance.shape, GROUND, dtype=np.int64)
+    for name, hit in (("boxes", _hit_box), ("cylinders", _hit_cylinder), ("spheres", _hit_sphere)):
+        shapes: Array = getattr(scene, name)
+        for shape, label in zip(shapes, scene.labels.get(name, np.zeros(len(shapes))), strict=True):
             chosen = _towards(azimuth, shape, hit is _hit_box)
             found = hit(rays[:, chosen], shape)
             closer = found < distance[chosen]
             where = np.flatnonzero(chosen)[closer]
             distance[where] = found[closer]
             reflectance[where] = shape[-1]
-    return distance, reflectance
+            labels[where] = int(label)
+    return distance, reflectance, labels
 
 
 def _towards(azimuth: Array, shape: Array, is_box: bool) -> NDArray[np.bool_]:
@@ -172,6 +220,24 @@ def street_scan(seed: int = 0, rings: int = 64, columns: int = 1920) -> Tensor:
         each counter-clockwise. Rays without a hit within 120 m give no point, and one in fifty is dropped: the
         defaults give about 120 000 points.
     """
+    return labelled_street_scan(seed, rings, columns)[0]
+
+
+def labelled_street_scan(seed: int = 0, rings: int = 64, columns: int = 1920) -> tuple[Tensor, Tensor]:
+    """Generate the scan of :func:`street_scan`, and the class of each point.
+
+    Parameters
+    ----------
+    seed, rings, columns
+        As in :func:`street_scan`.
+
+    Returns
+    -------
+    points : Tensor (P, 4)
+        As :func:`street_scan` gives them.
+    labels : Tensor (P,)
+        int64: the place in :data:`STREET_CLASSES`: ground, building, car, person, pole, vegetation.
+    """
     if rings < 1 or columns < 1:
         raise ValueError(f"rings and columns must be positive, got {rings} and {columns}")
     generator = np.random.default_rng(seed)
@@ -185,8 +251,71 @@ def street_scan(seed: int = 0, rings: int = 64, columns: int = 1920) -> Tensor:
             np.broadcast_to(np.sin(elevation), (rings, columns)).ravel(),
         ]
     )
-    distance, reflectance = cast(rays, scene)
+    distance, reflectance, labels = cast_labelled(rays, scene)
     kept = (distance < FARTHEST) & (generator.random(distance.shape) > 0.02)
-    noisy = distance[kept] + generator.normal(0, RANGE_NOISE, int(kept.sum()))
+    labels = labels[kept]
+    deviation = np.where(labels == VEGETATION, LEAF_NOISE, RANGE_NOISE)  # leaves let a ray in
+    noisy = distance[kept] + deviation * generator.normal(0, 1, len(labels))
     reflectance = np.clip(reflectance[kept] + generator.normal(0, 0.03, noisy.shape), 0, 1)
-    return torch.from_numpy(np.column_stack([(rays[:, kept] * noisy).T, reflectance]).astype(np.float32))
+    points = np.column_stack([(rays[:, kept] * noisy).T, reflectance]).astype(np.float32)
+    return torch.from_numpy(points), torch.from_numpy(labels)
+
+
+class SyntheticStreets(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """The data set that :func:`synthetic_streets` returns: ``data[i]`` is a scan (P, 4) and its labels (P,)."""
+
+    def __init__(self, count: int, seed: int, rings: int, columns: int, first_label: int) -> None:
+        for name, value, least in (
+            ("count", count, 0),
+            ("seed", seed, 0),
+            ("rings", rings, 1),
+            ("columns", columns, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.count, self.seed, self.rings, self.columns = count, seed, rings, columns
+        self.first_label = first_label
+        self.names = dict(enumerate(STREET_CLASSES, first_label))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not -self.count <= index < self.count:
+            raise IndexError(f"index {index} is out of range for {self.count} scans")
+        seed = np.random.SeedSequence([self.seed, index % self.count]).generate_state(1)[0]
+        points, labels = labelled_street_scan(int(seed), self.rings, self.columns)
+        return points, labels + self.first_label
+
+
+def synthetic_streets(
+    count: int, seed: int = 0, rings: int = 32, columns: int = 720, first_label: int = 0
+) -> SyntheticStreets:
+    """Generate labelled scans of streets: a data set for networks that label points, without a download.
+
+    The same arguments give the same scans, and a scan depends on its index alone, not on ``count``.
+
+    Parameters
+    ----------
+    count : int
+        Number of scans, each of another street.
+    seed : int
+        Random seed.
+    rings, columns : int
+        As in :func:`street_scan`; the defaults give about 21 000 points.
+    first_label : int
+        Label of the ground, the first of :data:`STREET_CLASSES`.
+
+    Returns
+    -------
+    Dataset
+        ``data[i]`` is (points (P, 4) float32, labels (P,) int64); ``data.names`` the name of each label.
+
+    Examples
+    --------
+    >>> data = synthetic_streets(2, rings=16, columns=180)
+    >>> points, labels = data[0]
+    >>> points.shape[1], labels.shape == points.shape[:1], data.names[2]
+    (4, True, 'car')
+    """
+    return SyntheticStreets(count, seed, rings, columns, first_label)
