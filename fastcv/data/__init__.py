@@ -17,6 +17,7 @@ from fastcv.data.yolo_format import YoloDataset
 __all__ = [
     "POINT_FORMATS",
     "SOLIDS",
+    "STREET_CLASSES",
     "CocoDataset",
     "DetectionDataset",
     "MixUp",
@@ -25,9 +26,8 @@ __all__ = [
     "VocDataset",
     "YoloDataset",
     "coco_annotations",
-    "open_dataset",
-    "STREET_CLASSES",
     "labelled_street_scan",
+    "open_dataset",
     "read_points",
     "read_velodyne",
     "sample_surface",
