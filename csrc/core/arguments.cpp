@@ -301,6 +301,15 @@ NewTensor new_workspace(const TensorView& like, int64_t bytes) {
   return new_contiguous(like, DType::kUInt8, {bytes});
 }
 
+bool is_channels_last(const TensorView& view) {
+  TensorView other = view;
+  set_dense_strides(view.shape, view.rank, true, other.strides);
+  for (int i = 0; i < view.rank; ++i) {
+    if (view.shape[i] != 1 && view.strides[i] != other.strides[i]) return view.elements() == 0;
+  }
+  return true;
+}
+
 bool gives_channels_last(const TensorView& like) {
   return like.strides[1] == 1 && !like.is_contiguous();
 }

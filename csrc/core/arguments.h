@@ -87,6 +87,8 @@ NewTensor new_dense(const TensorView& like, DType dtype, int64_t n, int64_t c, i
 // Bytes for a kernel, which owns them for the call.
 NewTensor new_workspace(const TensorView& like, int64_t bytes);
 
+// Whether the channels of a dense tensor lie innermost; of tensors where that could be said of either layout, they do.
+bool is_channels_last(const TensorView& view);
 // Whether new_dense gives a result like it channels_last.
 bool gives_channels_last(const TensorView& like);
 // Writes the strides of a dense tensor; throws ValueError for sizes whose product is too large for an int64.

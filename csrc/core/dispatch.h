@@ -52,6 +52,18 @@ inline bool may_use_tf32(const TensorView& tensor) {
 #define FASTCV_RUN_CPU(name, params) baseline::name##_cpu(params)
 #endif
 
+// FASTCV_RUN_ON_CPU(name, params): the same for kernels that there are on the CPU alone; of no effect in the test build.
+// The binding has found that runs_on_cpu.
+#if defined(FASTCV_EMULATED)
+#define FASTCV_RUN_ON_CPU(name, params) static_cast<void>(params)
+#else
+#define FASTCV_RUN_ON_CPU(name, params)   \
+  do {                                    \
+    pybind11::gil_scoped_release release; \
+    FASTCV_RUN_CPU(name, params);         \
+  } while (false)
+#endif
+
 #if defined(FASTCV_WITH_CUDA)
 #define FASTCV_RUN_CUDA(name, params, stream) name##_cuda(params, stream)
 #else

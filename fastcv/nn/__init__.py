@@ -11,6 +11,7 @@ from fastcv.nn.blocks import (
     Permute,
     SqueezeExcitation,
 )
+from fastcv.nn.conv2d import Conv2d
 from fastcv.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastcv.nn.deform_conv2d import DeformConv2d
 from fastcv.nn.drop_block import DropBlock2d, DropBlock3d
@@ -29,6 +30,7 @@ from fastcv.ops._scripting import refuse_to_script
 
 __all__ = [
     "MLP",
+    "Conv2d",
     "Conv2dNormActivation",
     "Conv3dNormActivation",
     "ConvNormActivation",
@@ -62,6 +64,7 @@ __all__ = [
 
 refuse_to_script(
     (
+        Conv2d,
         ConvTranspose1d,
         ConvTranspose2d,
         ConvTranspose3d,

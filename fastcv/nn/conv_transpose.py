@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fastcv.nn._packed_weight import PackedWeight
 from fastcv.ops.conv_transpose import apply, pack_weight
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
@@ -15,35 +16,10 @@ __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 fx.wrap("apply")
 
 
-class _Packed:
-    """A packed weight, and the tensor that it was made of as it was then.
-
-    It holds that tensor: no other can take its address. Copies of a module pack for themselves, since the layout
-    depends on the processor.
-    """
-
-    __slots__ = ("dtype", "packed", "version", "weight")
-
-    def __init__(self, weight: Tensor | None = None, packed: Tensor | None = None) -> None:
-        self.weight = weight
-        self.packed = packed
-        self.version = None if weight is None else weight._version
-        self.dtype = None if weight is None else weight.dtype
-
-    def is_of(self, weight: Tensor) -> bool:
-        return self.weight is weight and self.version == weight._version and self.dtype is weight.dtype
-
-    def __deepcopy__(self, memo: Any) -> _Packed:
-        return _Packed()
-
-    def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
-        return _Packed, ()
-
-
 class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
     """What the three modules share. Nothing is kept between calls, unless :meth:`optimize` was called."""
 
-    _packed: _Packed | None
+    _packed: PackedWeight | None
 
     def __init__(self, *arguments: Any, activation: str | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -72,7 +48,7 @@ class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
         written through ``weight.data`` is not: load such values before.
         """
         self.eval().requires_grad_(False)
-        self._packed = _Packed()
+        self._packed = PackedWeight()
         return self
 
     def _weight_packed(self, weight: Tensor) -> Tensor | None:
@@ -84,14 +60,14 @@ class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
         kept = self._packed
         assert kept is not None
         if weight.requires_grad or weight.is_inference():  # someone trains it after all, or nobody counts its versions
-            self._packed = _Packed()
+            self._packed = PackedWeight()
             return None
         if not kept.is_of(weight):
             packed = pack_weight(weight, self.groups)
             if packed is None:
                 return None
-            kept = self._packed = _Packed(weight, packed)
-        return kept.packed
+            kept = self._packed = PackedWeight(weight, packed)
+        return kept.packed  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> Any:
         """Set training or evaluation mode; an optimized module cannot train."""
@@ -101,7 +77,7 @@ class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
 
     def _apply(self, *arguments: Any, **options: Any) -> Any:
         if self._packed is not None:  # the weight stays the same tensor when its memory is replaced
-            self._packed = _Packed()
+            self._packed = PackedWeight()
         return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
 
 

@@ -16,6 +16,7 @@ from fastcv.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, gene
 from fastcv.ops.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.ops.box_iou_rotated import box_iou_rotated
 from fastcv.ops.boxes import box_area, box_convert, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
+from fastcv.ops.conv2d import conv2d
 from fastcv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastcv.ops.conv_transpose_matrix import conv_transpose_matrix
 from fastcv.ops.decode_yolo import decode_yolo, decode_yolo_v1
@@ -61,6 +62,7 @@ __all__ = [
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",

@@ -6,6 +6,7 @@ from fastcv.reference.box_iou import box_iou, complete_box_iou, distance_box_iou
 from fastcv.reference.box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from fastcv.reference.box_iou_rotated import box_iou_rotated
 from fastcv.reference.boxes import masks_to_boxes
+from fastcv.reference.conv2d import conv2d
 from fastcv.reference.conv_transpose import conv_transpose
 from fastcv.reference.decode_yolo import decode_yolo, decode_yolo_v1
 from fastcv.reference.deform_conv2d import deform_conv2d
@@ -48,6 +49,7 @@ __all__ = [
     "box_iou_rotated",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "conv2d",
     "conv_transpose",
     "decode_anchors",
     "decode_boxes",

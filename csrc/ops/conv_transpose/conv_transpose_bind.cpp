@@ -118,16 +118,6 @@ void check_output(const TensorView& grad_output, const ConvTransposeParams& para
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
-// Whether the channels lie innermost; of tensors where that could be said of either layout, it is.
-bool is_channels_last(const TensorView& view) {
-  TensorView other = view;
-  set_dense_strides(view.shape, view.rank, true, other.strides);
-  for (int i = 0; i < view.rank; ++i) {
-    if (view.shape[i] != 1 && view.strides[i] != other.strides[i]) return view.elements() == 0;
-  }
-  return true;
-}
-
 // What a kernel reads. Tensor cores read only sources that have channels innermost.
 TensorView as_source(const TensorView& view, int64_t groups, bool tf32) {
   TensorView source = dense(view);

@@ -1,0 +1,103 @@
+// Convolution in two dimensions, for inference: with bias, an addition and an activation on the way out.
+//
+//   input     (N, C, H, W)             contiguous, or channels innermost
+//   weight    (O, C / groups, KH, KW)  contiguous
+//   bias      (O,)                     in the dtype that sums are kept in
+//   residual  (N, O, H', W')           in the layout of output, which it may be
+//   output    (N, O, H', W')           contiguous, or channels innermost
+//
+//   output[o, i] = activation(bias[o] + sum over c, k of weight[o, c, k] * input[c, i * stride - padding + k * dilation]
+//                             + residual[o, i])
+//
+// with zeros for what lies outside input. Products are taken in one of these ways ("tile"):
+//
+//   0  directly: tap by tap, channels ascending
+//   2, 4  kernels of 3 x 3, stride and dilation 1, one group, float32 sums: Winograd's minimal filtering F(tile x tile,
+//         3 x 3) (Winograd 1980; Lavin and Gray 2016, "Fast algorithms for convolutional neural networks"), which takes
+//         (tile + 2)^2 products for tile^2 results where the direct sum takes 9 tile^2: 2.25 and 4 times fewer
+//
+// conv2d_pack writes the weight as conv2d_forward reads it for a tile: panels of columns of the instruction set in use.
+// On CUDA the binding asks torch for everything: there is no kernel.
+#pragma once
+
+#include "core/cpu_variants.h"
+#include "core/types.h"
+
+namespace fastcv {
+
+struct Conv2dAxis {
+  int64_t input, output, kernel;      // sizes
+  int64_t stride, padding, dilation;  // padding: before the first pixel
+};
+
+enum class Activation { kNone, kRelu, kLeakyRelu, kSilu };
+
+struct Conv2dParams {
+  const void* input;
+  const void* weight;
+  const void* bias;      // null: none
+  const void* residual;  // null: none
+  const void* packed;    // the weight as conv2d_pack writes it; null: pack it on the way
+  void* output;          // of conv2d_pack: the packed weight
+  DType dtype;
+  int tile;
+  int64_t batch, groups;
+  int64_t in_channels, out_channels;  // of one group
+  Conv2dAxis axes[2];                 // y, x
+  bool input_channels_last, output_channels_last;
+  Activation activation;
+  double negative_slope;
+};
+
+// Elements of a packed weight of any instruction set: columns rounded up to the widest vector.
+inline int64_t conv2d_packed_elements(const Conv2dParams& p, int tile) {
+  const int64_t taps = tile == 0 ? p.axes[0].kernel * p.axes[1].kernel : (tile + 2) * (tile + 2);
+  const int64_t columns =
+      (p.groups > 1 && p.in_channels == 1 && p.out_channels == 1 ? 1 : (p.out_channels + 15) / 16 * 16);
+  return p.groups * taps * p.in_channels * columns;
+}
+
+// Whether Winograd's filtering serves at all.
+inline bool conv2d_may_tile(const Conv2dParams& p) {
+  bool fits = p.groups == 1 && p.dtype != DType::kFloat64;
+  for (const Conv2dAxis& axis : p.axes) fits = fits && axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1;
+  return fits;
+}
+
+// What a convolution costs with a tile, in cycles of a core that takes 16 products per cycle and reads packed weights
+// with 6 bytes per cycle from memory. Measured constants: transforms take about so many cycles per vector of channels
+// of a tile; see winograd_cpu.h.
+inline double conv2d_cost(const Conv2dParams& p, int tile, bool is_packed) {
+  const double lanes = 16, bytes_per_cycle = 6;
+  const double depth = static_cast<double>(p.in_channels), columns = static_cast<double>((p.out_channels + 15) / 16);
+  if (tile == 0) {
+    const double pixels = static_cast<double>(p.batch * p.axes[0].output * p.axes[1].output);
+    const double products = pixels * 9 * depth * columns, bytes = 9 * depth * columns * lanes * 4;
+    return products > bytes / bytes_per_cycle ? products : bytes / bytes_per_cycle;
+  }
+  const double tiles =
+      static_cast<double>(p.batch * ((p.axes[0].output + tile - 1) / tile) * ((p.axes[1].output + tile - 1) / tile));
+  const double places = (tile + 2) * (tile + 2), vectors = static_cast<double>((p.in_channels + 15) / 16);
+  const double rows = tiles < 6 ? 6 : tiles;  // of a matrix product: not fewer than one block
+  const double products = rows * places * depth * columns, bytes = places * depth * columns * lanes * 4;
+  const double transforms = tiles * places * (6 * vectors + 5 * columns);
+  const double packing = is_packed ? 0 : 8 * places * depth * columns;
+  return (products > bytes / bytes_per_cycle ? products : bytes / bytes_per_cycle) + transforms + packing;
+}
+
+// The cheapest tile.
+inline int conv2d_choose_tile(const Conv2dParams& p, bool exact, bool is_packed) {
+  if (exact || !conv2d_may_tile(p)) return 0;
+  int best = 0;
+  double least_cost = conv2d_cost(p, 0, is_packed);
+  for (int tile = 2; tile <= 4; tile += 2) {
+    const double cost = conv2d_cost(p, tile, is_packed);
+    if (cost < least_cost) best = tile, least_cost = cost;
+  }
+  return best;
+}
+
+FASTCV_DECLARE_KERNEL(conv2d_pack, Conv2dParams);
+FASTCV_DECLARE_KERNEL(conv2d_forward, Conv2dParams);
+
+}  // namespace fastcv

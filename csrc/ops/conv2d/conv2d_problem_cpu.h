@@ -1,0 +1,83 @@
+// A convolution as the CPU kernels see it: everything in the type of the sums, channels innermost. CPU translation units
+// only.
+#pragma once
+
+#include "core/gemm_cpu.h"
+#include "core/layout_cpu.h"
+#include "core/memory.h"
+#include "core/parallel.h"
+#include "ops/conv2d/conv2d_epilogue_cpu.h"
+
+namespace fastcv::FASTCV_VARIANT {
+
+template <class S>
+struct Conv2dProblem {
+  Conv2dAxis axes[2];
+  int64_t batch, groups, channels, columns;  // channels and columns of one group
+  const S* source;                           // [n][y][x][group][channel]
+  const S* packed;
+  const S* bias;
+  const S* residual;  // like target
+  S* target;          // [n][y][x][group][column]
+  Epilogue<S> epilogue;
+};
+
+// A map with channels innermost, in the type of the sums: the tensor itself where it is that already, else scratch.
+template <class T>
+class ChannelsInnermost {
+  using S = Accumulate<T>;
+  static constexpr int64_t kPiece = 256;
+
+ public:
+  ChannelsInnermost(void* data, int64_t batch, int64_t channels, int64_t pixels, bool channels_last)
+      : map_(static_cast<T*>(data)),
+        batch_(batch),
+        channels_(channels),
+        pixels_(pixels),
+        channels_last_(channels_last),
+        is_copy_(data != nullptr && (!channels_last || sizeof(T) != sizeof(S))),
+        memory_(is_copy_ ? bytes_of<S>(batch, channels, pixels) : 0) {}
+
+  S* data() const { return is_copy_ ? memory_.template as<S>() : static_cast<S*>(static_cast<void*>(map_)); }
+
+  void read() const {
+    each_piece([this](T* map, S* pixels, int64_t count) {
+      if (channels_last_) {
+        convert_run(map, count * channels_, pixels);
+      } else {
+        transpose(map, pixels_, pixels, channels_, channels_, count);
+      }
+    });
+  }
+  void write() const {
+    each_piece([this](T* map, S* pixels, int64_t count) {
+      if (channels_last_) {
+        convert_run(pixels, count * channels_, map);
+      } else {
+        transpose(pixels, channels_, map, pixels_, count, channels_);
+      }
+    });
+  }
+
+ private:
+  template <class Body>
+  void each_piece(const Body& body) const {
+    if (!is_copy_) return;
+    const int64_t pieces = ceil_div(pixels_, kPiece);
+    parallel_for(batch_ * pieces, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / pieces, first = i % pieces * kPiece;
+        T* image = map_ + n * channels_ * pixels_;
+        body(image + (channels_last_ ? first * channels_ : first), data() + (n * pixels_ + first) * channels_,
+             least(pixels_ - first, kPiece));
+      }
+    });
+  }
+
+  T* map_;
+  int64_t batch_, channels_, pixels_;
+  bool channels_last_, is_copy_;
+  Scratch memory_;
+};
+
+}  // namespace fastcv::FASTCV_VARIANT

@@ -1,0 +1,149 @@
+"""Convolution for inference as a module, with the constructor and the state of torch.nn's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from fastcv.nn._packed_weight import PackedWeight
+from fastcv.nn.batch_norm import fold_batch_norm
+from fastcv.ops.conv2d import apply
+
+__all__ = ["Conv2d"]
+
+# Symbolic traces record the call, as those of torchvision do.
+fx.wrap("apply")
+
+
+class Conv2d(nn.Conv2d):
+    """:func:`fastcv.ops.conv2d` with weights: a convolution for inference.
+
+    Constructor, attributes, initial values and ``state_dict`` are those of ``torch.nn.Conv2d``. The weight is read at
+    each call as it is then; after :meth:`optimize` the kernels' form of it is kept: packed, or transformed and packed,
+    which for kernels of 3 x 3 takes up to four times the memory of the weight.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+        As in ``torch.nn.Conv2d``.
+    activation : None, 'relu', 'leaky_relu' or 'silu'
+        Fused into the convolution.
+    negative_slope : float
+        Of 'leaky_relu'.
+    exact : bool
+        Whether to do without Winograd's filtering; see :func:`fastcv.ops.conv2d`.
+    """
+
+    _packed: PackedWeight | None
+
+    def __init__(
+        self,
+        *arguments: Any,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        exact: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.activation = activation
+        self.negative_slope = negative_slope
+        self.exact = exact
+        self._packed = None
+
+    @classmethod
+    def from_conv(
+        cls,
+        conv: nn.Conv2d,
+        norm: nn.Module | None = None,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        exact: bool = False,
+    ) -> Conv2d:
+        """Return an optimized module that computes ``activation(norm(conv(x)))``.
+
+        Parameters
+        ----------
+        conv : torch.nn.Conv2d
+            It stays as it is. Without ``norm`` the new module shares its weight's memory.
+        norm : BatchNorm2d or FrozenBatchNorm2d, optional
+            In evaluation mode; multiplied into the weight.
+        activation, negative_slope, exact
+            As in the constructor.
+        """
+        made = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
+            device="meta",
+            activation=activation,
+            negative_slope=negative_slope,
+            exact=exact,
+        )
+        made.weight = nn.Parameter(conv.weight.detach(), requires_grad=False)
+        if conv.bias is not None:
+            made.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+        if norm is not None:
+            fold_batch_norm(made, norm)
+        return made.optimize()
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Convolve (N, C, H, W) or (C, H, W), add ``residual``, which is like the result, and activate."""
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        weight = self.weight
+        packed = None if self._packed is None else self._weight_packed(weight)
+        options = (self.activation, self.negative_slope, self.exact, packed)
+        return apply(input, weight, self.bias, self.stride, padding, self.dilation, self.groups, residual, *options)
+
+    def optimize(self) -> Conv2d:
+        """Make the module ready for fast inference, permanently, and return it: its weight is packed once.
+
+        Sets evaluation mode and turns gradients off. From then on :meth:`train` raises RuntimeError. Which form the
+        weight takes depends on the sizes of the input, so the first call with sizes of a kind packs. Another weight, a
+        checkpoint, another dtype or device, operations in place: all that is seen, and packed anew. Only what is
+        written through ``weight.data`` is not: load such values before.
+        """
+        self.eval().requires_grad_(False)
+        self._packed = PackedWeight()
+        return self
+
+    def _weight_packed(self, weight: Tensor) -> dict[int, Tensor] | None:
+        """The packed forms of the weight, by tile, or None where this call has to do without: it packs for itself."""
+        if torch.compiler.is_compiling() or not weight.is_cpu or torch.is_autocast_enabled("cpu"):
+            return None
+        kept = self._packed
+        assert kept is not None
+        if weight.requires_grad or weight.is_inference():  # someone trains it after all, or nobody counts its versions
+            self._packed = PackedWeight()
+            return None
+        if not kept.is_of(weight):
+            kept = self._packed = PackedWeight(weight, {})
+        forms: dict[int, Tensor] = kept.packed
+        return forms
+
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode; an optimized module cannot train."""
+        if mode and self._packed is not None:
+            raise RuntimeError("an optimized convolution cannot be trained: it keeps its packed weight")
+        return super().train(mode)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        if self._packed is not None:  # the weight stays the same tensor when its memory is replaced
+            self._packed = PackedWeight()
+        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    def extra_repr(self) -> str:
+        """As torch.nn.Conv2d, and the activation."""
+        text: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return text if self.activation is None else f"{text}, activation={self.activation!r}"
