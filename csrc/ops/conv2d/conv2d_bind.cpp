@@ -105,7 +105,7 @@ Activation activation_of(const std::optional<std::string>& name) {
 }
 
 int64_t conv2d_packed_bytes(const Conv2dParams& p, int tile) {
-  return conv2d_packed_elements(p, tile) * size_of(accumulate_dtype(p.dtype));
+  return FASTCV_VARIANT::conv2d_packed_elements(p, tile) * size_of(accumulate_dtype(p.dtype));
 }
 
 // The tile that a packed weight was made for.
@@ -113,7 +113,7 @@ int tile_of_packed(const Conv2dParams& p, const TensorView& packed, Argument inp
   check_dtype({packed, "packed"}, DType::kUInt8);
   check_same_device({packed, "packed"}, input);
   if (packed.rank == 1 && packed.shape[0] == conv2d_packed_bytes(p, 0)) return 0;
-  for (int tile = 2; tile <= 4 && conv2d_may_tile(p); tile += 2) {
+  for (int tile = 2; tile <= 4 && FASTCV_VARIANT::conv2d_may_tile(p); tile += 2) {
     if (packed.rank == 1 && packed.shape[0] == conv2d_packed_bytes(p, tile)) return tile;
   }
   refuse("packed", "be what conv2d_pack makes of weight", "shape " + describe_shape(packed));
@@ -163,7 +163,7 @@ py::object conv2d(const TensorView& input, const TensorView& weight, const Optio
     check_same_dtype({residual, "residual"}, first);
     check_same_device({residual, "residual"}, first);
   }
-  p.tile = packed ? tile_of_packed(p, packed, first) : conv2d_choose_tile(p, exact, false);
+  p.tile = packed ? tile_of_packed(p, packed, first) : FASTCV_VARIANT::conv2d_choose_tile(p, exact, false);
   if (!runs_on_cpu(input) && !input.is_description && shape[0] != 0 && shape[1] != 0) {
     return convolve_with_torch(input, weight, bias, options, residual, p.activation, negative_slope);
   }
@@ -196,7 +196,8 @@ py::object conv2d(const TensorView& input, const TensorView& weight, const Optio
 // The tile that conv2d takes for these sizes where the weight is packed.
 int conv2d_tile(const TensorView& input, const TensorView& weight, const Ints& stride, const Ints& padding,
                 const Ints& dilation, int64_t groups, bool exact) {
-  return conv2d_choose_tile(conv2d_params(input, weight, {stride, padding, dilation, groups}), exact, true);
+  return FASTCV_VARIANT::conv2d_choose_tile(conv2d_params(input, weight, {stride, padding, dilation, groups}), exact,
+                                            true);
 }
 
 // The weight as the kernel reads it for a tile, for calls to come. None on CUDA.
@@ -208,7 +209,7 @@ py::object conv2d_pack(const TensorView& weight, int64_t groups, int tile) {
            std::to_string(groups));
   }
   Conv2dParams p = weight_params(weight, groups);
-  if (tile != 0 && ((tile != 2 && tile != 4) || !conv2d_may_tile(p))) {
+  if (tile != 0 && ((tile != 2 && tile != 4) || !FASTCV_VARIANT::conv2d_may_tile(p))) {
     refuse("tile", "be 0, or 2 or 4 for a kernel of 3 x 3 in one group, not float64", std::to_string(tile));
   }
   if (!runs_on_cpu(weight)) return py::none();

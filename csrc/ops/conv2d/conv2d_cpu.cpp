@@ -1,6 +1,7 @@
 // Convolution on the CPU. See conv2d.h for the meaning; conv2d_direct_cpu.h and conv2d_winograd_cpu.h for the design.
 #include "ops/conv2d/conv2d_depthwise_cpu.h"
 #include "ops/conv2d/conv2d_direct_cpu.h"
+#include "ops/conv2d/conv2d_narrow_cpu.h"
 #include "ops/conv2d/conv2d_pack_cpu.h"
 #include "ops/conv2d/conv2d_winograd_cpu.h"
 
@@ -48,6 +49,8 @@ void forward(const Conv2dParams& p) {
   }
   if (!done && is_depthwise(p)) {
     convolve_depthwise(problem);
+  } else if (!done && is_narrow(problem)) {
+    convolve_narrow(problem);
   } else if (!done) {
     convolve_directly(problem);
   }
@@ -59,13 +62,18 @@ void forward(const Conv2dParams& p) {
 void conv2d_pack_cpu(const Conv2dParams& params) {
   dispatch_floating(params.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
+    advise_huge_pages(params.output, conv2d_packed_elements(params, params.tile) * sizeof(Accumulate<T>));
     pack<T>(params, static_cast<Accumulate<T>*>(params.output));
   });
 }
 
 void conv2d_forward_cpu(const Conv2dParams& params) {
-  advise_huge_pages(params.output, 0);
-  dispatch_floating(params.dtype, [&](auto tag) { forward<typename decltype(tag)::type>(params); });
+  dispatch_floating(params.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const int64_t pixels = params.batch * params.axes[0].output * params.axes[1].output;
+    advise_huge_pages(params.output, pixels * params.groups * params.out_channels * sizeof(T));
+    forward<T>(params);
+  });
 }
 
 }  // namespace fastcv::FASTCV_VARIANT

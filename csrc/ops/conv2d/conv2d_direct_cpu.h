@@ -186,24 +186,9 @@ void convolve_directly(const Conv2dProblem<S>& p) {
       const int64_t end_panel = least(panels, (cut + 1) * panels_per_cut);
       for (int64_t panel = cut * panels_per_cut; panel < end_panel; ++panel) {
         const int64_t first = panel * kPanelColumns<S>;
-        const auto run = [&](auto vectors) {
+        dispatch_panel<S>(first, p.columns, [&](auto vectors) {
           convolve_panel<decltype(vectors)::value>(p, segments, rows.pointers(), group, first_pixel, count, first);
-        };
-        switch (panel_width<S>(first, p.columns) / kLanes<S>) {
-          case 1:
-            run(VectorCount<1>{});
-            break;
-          case 2:
-            run(VectorCount<2>{});
-            break;
-#if defined(__AVX512F__)
-          case 3:
-            run(VectorCount<3>{});
-            break;
-          default:
-            run(VectorCount<4>{});
-#endif
-        }
+        });
       }
     }
   });

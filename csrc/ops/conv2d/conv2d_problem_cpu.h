@@ -22,6 +22,23 @@ struct Conv2dProblem {
   Epilogue<S> epilogue;
 };
 
+// Calls body(VectorCount<...>{}) with the vectors of the panel that starts at column `first`.
+template <class S, class Body>
+FASTCV_INLINE void dispatch_panel(int64_t first, int64_t columns, const Body& body) {
+  switch (panel_width<S>(first, columns) / kLanes<S>) {
+    case 1:
+      return body(VectorCount<1>{});
+    case 2:
+      return body(VectorCount<2>{});
+#if defined(__AVX512F__)
+    case 3:
+      return body(VectorCount<3>{});
+    default:
+      return body(VectorCount<4>{});
+#endif
+  }
+}
+
 // A map with channels innermost, in the type of the sums: the tensor itself where it is that already, else scratch.
 template <class T>
 class ChannelsInnermost {
