@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcv.nn.convolution import convolve
-
-__all__ = ["FrozenBatchNorm2d", "convolve_normalized", "fold_batch_norm"]
+__all__ = ["FrozenBatchNorm2d", "fold_batch_norm", "has_fixed_statistics", "scale_and_shift"]
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -67,27 +65,6 @@ def has_fixed_statistics(norm: nn.Module) -> bool:
     if isinstance(norm, FrozenBatchNorm2d):
         return True
     return type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None
-
-
-def convolve_normalized(
-    conv: nn.Conv2d, norm: nn.Module, x: Tensor, relu: bool = False, add: Tensor | None = None
-) -> Tensor:
-    """Return ``relu(norm(conv(x)) + add)``.
-
-    A normalisation with fixed statistics is multiplied into the weight, anew in each call: that costs a pass over the
-    weight and saves one over the feature map, and there is no cached copy to become stale. ``add`` may be overwritten.
-    """
-    weight, bias = conv.weight, conv.bias
-    if isinstance(norm, nn.Identity):
-        return convolve(conv, x, weight, bias, relu, add)
-    if has_fixed_statistics(norm):
-        scale, shift = scale_and_shift(norm)  # type: ignore[arg-type]
-        return convolve(
-            conv, x, weight * scale[:, None, None, None], shift + (0 if bias is None else bias * scale), relu, add
-        )
-    x = norm(convolve(conv, x, weight, bias))
-    x = x if add is None else x + add
-    return x.relu_() if relu else x
 
 
 @torch.no_grad()

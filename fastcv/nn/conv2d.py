@@ -6,16 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fastcv.nn._packed_weight import PackedWeight
 from fastcv.nn.batch_norm import fold_batch_norm
+from fastcv.ops._call import is_plain
 from fastcv.ops.conv2d import apply
 
-__all__ = ["Conv2d"]
-
-# Symbolic traces record the call, as those of torchvision do.
-fx.wrap("apply")
+__all__ = ["Conv2d", "has_hooks", "replace_convolutions"]
 
 
 class Conv2d(nn.Conv2d):
@@ -35,6 +33,8 @@ class Conv2d(nn.Conv2d):
         Of 'leaky_relu'.
     exact : bool
         Whether to do without Winograd's filtering; see :func:`fastcv.ops.conv2d`.
+    channels_last : bool
+        Whether the input is brought into channels_last where it is not, so that the result is.
     """
 
     _packed: PackedWeight | None
@@ -45,12 +45,14 @@ class Conv2d(nn.Conv2d):
         activation: str | None = None,
         negative_slope: float = 0.01,
         exact: bool = False,
+        channels_last: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.activation = activation
         self.negative_slope = negative_slope
         self.exact = exact
+        self.channels_last = channels_last
         self._packed = None
 
     @classmethod
@@ -61,6 +63,7 @@ class Conv2d(nn.Conv2d):
         activation: str | None = None,
         negative_slope: float = 0.01,
         exact: bool = False,
+        channels_last: bool = False,
     ) -> Conv2d:
         """Return an optimized module that computes ``activation(norm(conv(x)))``.
 
@@ -70,7 +73,7 @@ class Conv2d(nn.Conv2d):
             It stays as it is. Without ``norm`` the new module shares its weight's memory.
         norm : BatchNorm2d or FrozenBatchNorm2d, optional
             In evaluation mode; multiplied into the weight.
-        activation, negative_slope, exact
+        activation, negative_slope, exact, channels_last
             As in the constructor.
         """
         made = cls(
@@ -87,6 +90,7 @@ class Conv2d(nn.Conv2d):
             activation=activation,
             negative_slope=negative_slope,
             exact=exact,
+            channels_last=channels_last,
         )
         made.weight = nn.Parameter(conv.weight.detach(), requires_grad=False)
         if conv.bias is not None:
@@ -96,15 +100,51 @@ class Conv2d(nn.Conv2d):
         return made.optimize()
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Convolve (N, C, H, W) or (C, H, W), add ``residual``, which is like the result, and activate."""
+        """Convolve (N, C, H, W) or (C, H, W), add ``residual``, and activate.
+
+        Where a gradient is wanted, under autocast, in traces and on other devices torch's own operations do it.
+        """
+        if self.is_served(input, residual):
+            return self.convolve(input, residual, self.activation)
+        output = self._conv_forward(input, self.weight, self.bias)
+        if residual is not None:
+            output = output + residual
+        if self.activation == "leaky_relu":
+            return F.leaky_relu(output, self.negative_slope)
+        return output if self.activation is None else getattr(F, self.activation)(output)  # type: ignore[no-any-return]
+
+    def is_served(self, input: Tensor, residual: Tensor | None = None) -> bool:
+        """Whether :meth:`convolve` takes these tensors."""
+        weight = self.weight
+        tensors = (input, weight) if residual is None else (input, weight, residual)
+        return (
+            isinstance(input, Tensor)
+            and all(is_plain(tensor) and tensor.is_cpu and tensor.dtype is weight.dtype for tensor in tensors)
+            and not torch.is_autocast_enabled("cpu")
+            and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+            and (residual is None or tuple(residual.shape) == self._output_shape(input))
+        )
+
+    def convolve(self, input: Tensor, residual: Tensor | None, activation: str | None) -> Tensor:
+        """Convolve, add and activate in one pass; ``activation`` takes the place of the module's own."""
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
+        if self.channels_last and input.dim() == 4:
+            input = input.contiguous(memory_format=torch.channels_last)
         weight = self.weight
         packed = None if self._packed is None else self._weight_packed(weight)
-        options = (self.activation, self.negative_slope, self.exact, packed)
+        options = (activation, self.negative_slope, self.exact, packed)
         return apply(input, weight, self.bias, self.stride, padding, self.dilation, self.groups, residual, *options)
+
+    def _output_shape(self, input: Tensor) -> tuple[int, ...]:
+        def size(axis: int) -> int:
+            around = self._reversed_padding_repeated_twice[2 - 2 * axis : 4 - 2 * axis]
+            reach: int = self.dilation[axis] * (self.kernel_size[axis] - 1)
+            return (input.shape[axis - 2] + sum(around) - reach - 1) // self.stride[axis] + 1
+
+        return (*input.shape[:-3], self.out_channels, size(0), size(1))
 
     def optimize(self) -> Conv2d:
         """Make the module ready for fast inference, permanently, and return it: its weight is packed once.
@@ -120,8 +160,6 @@ class Conv2d(nn.Conv2d):
 
     def _weight_packed(self, weight: Tensor) -> dict[int, Tensor] | None:
         """The packed forms of the weight, by tile, or None where this call has to do without: it packs for itself."""
-        if torch.compiler.is_compiling() or not weight.is_cpu or torch.is_autocast_enabled("cpu"):
-            return None
         kept = self._packed
         assert kept is not None
         if weight.requires_grad or weight.is_inference():  # someone trains it after all, or nobody counts its versions
@@ -147,3 +185,21 @@ class Conv2d(nn.Conv2d):
         """As torch.nn.Conv2d, and the activation."""
         text: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return text if self.activation is None else f"{text}, activation={self.activation!r}"
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody has put hooks on a module."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def replace_convolutions(module: nn.Module) -> None:
+    """Replace every torch.nn.Conv2d below a module by an optimized :class:`Conv2d`, in place."""
+    made: dict[nn.Conv2d, Conv2d] = {}
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Conv2d and not has_hooks(child):
+                if child not in made:
+                    made[child] = Conv2d.from_conv(child)
+                setattr(parent, name, made[child])

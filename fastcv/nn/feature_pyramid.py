@@ -8,9 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcv.nn.batch_norm import convolve_normalized
 from fastcv.nn.blocks import Conv2dNormActivation
-from fastcv.nn.convolution import convolve
+from fastcv.nn.conv2d import Conv2d
+from fastcv.nn.convolution import convolve, convolve_normalized
 
 __all__ = ["ExtraFPNBlock", "FeaturePyramidNetwork", "LastLevelMaxPool", "LastLevelP6P7", "rename_keys"]
 
@@ -26,7 +26,8 @@ def rename_keys(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) 
 def _apply(block: nn.Module, x: Tensor, add: Tensor | None = None) -> Tensor:
     layers = list(block.children())
     conv = layers[0] if layers else block
-    if type(block) is not Conv2dNormActivation or type(conv) is not nn.Conv2d or len(layers) > 2:
+    is_known = type(block) is Conv2dNormActivation and type(conv) in (nn.Conv2d, Conv2d) and len(layers) <= 2
+    if not is_known or not isinstance(conv, nn.Conv2d):
         x = block(x)  # somebody put another layer there
         return x if add is None else x + add
     if len(layers) == 2:

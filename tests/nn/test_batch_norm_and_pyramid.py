@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from fastcv import ops
-from fastcv.nn.batch_norm import FrozenBatchNorm2d, convolve_normalized, fold_batch_norm
+from fastcv.nn.batch_norm import FrozenBatchNorm2d, fold_batch_norm
+from fastcv.nn.convolution import convolve_normalized
 from fastcv.nn.feature_pyramid import FeaturePyramidNetwork
 
 torchvision = pytest.importorskip("torchvision")

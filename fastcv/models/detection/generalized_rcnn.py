@@ -22,6 +22,7 @@ from fastcv.models.detection.transform import (
     resize_images,
 )
 from fastcv.nn.blocks import ConvNormActivation
+from fastcv.nn.conv2d import replace_convolutions
 from fastcv.nn.conv_transpose import ConvTranspose2d
 from fastcv.ops._scripting import refuse_to_script
 
@@ -140,8 +141,9 @@ class GeneralizedRCNN(nn.Module):
     def optimize(self, dtype: torch.dtype | None = None) -> GeneralizedRCNN:
         """Prepare the model for fast inference, permanently and in place, and return it.
 
-        Folds batch normalisation into the convolutions, stores weights in channels_last and sets evaluation mode. The
-        names in ``state_dict()`` change: load weights before.
+        Folds batch normalisation into the convolutions, stores weights in channels_last, replaces convolutions by
+        :class:`fastcv.nn.Conv2d`, which keep their weights packed, and sets evaluation mode. The names in
+        ``state_dict()`` change: load weights before.
 
         Parameters
         ----------
@@ -165,6 +167,7 @@ class GeneralizedRCNN(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         if dtype is not None:
             self.to(dtype)
+        replace_convolutions(self)
         self.optimized = True
         return self
 

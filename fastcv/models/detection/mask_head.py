@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcv.nn.batch_norm import convolve_normalized
 from fastcv.nn.blocks import Conv2dNormActivation
 from fastcv.nn.conv_transpose import ConvTranspose2d
+from fastcv.nn.convolution import convolve_normalized
 from fastcv.nn.feature_pyramid import rename_keys
 from fastcv.ops.roi_align import roi_align
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from fastcv.nn.batch_norm import convolve_normalized, fold_batch_norm
+from fastcv.nn.batch_norm import fold_batch_norm
+from fastcv.nn.convolution import convolve_normalized
 from fastcv.ops.max_pool2d import max_pool2d_with_indices
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet", "resnet"]
