@@ -35,6 +35,7 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
 
 from fastcv import nn, ops, sparse
 from fastcv.accelerate import accelerate_torchvision
+from fastcv.optimize import optimize
 
 if TYPE_CHECKING:
     from fastcv.detections import Detections
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Detections", "__version__", "accelerate_torchvision", "nn", "ops", "predict_sliced", "sparse"]
+__all__ = ["Detections", "__version__", "accelerate_torchvision", "nn", "ops", "optimize", "predict_sliced", "sparse"]
 
 _LAZY = {"Detections": "fastcv.detections", "predict_sliced": "fastcv.slicing"}
 

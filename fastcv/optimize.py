@@ -1,0 +1,323 @@
+"""Any network made ready for inference on the CPU: normalisations folded, convolutions fused with what follows them."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from fastcv.nn.batch_norm import FrozenBatchNorm2d, has_fixed_statistics
+from fastcv.nn.conv2d import Conv2d, has_hooks
+
+__all__ = ["Report", "optimize"]
+
+_ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+# By what a graph calls: the name of an activation. Modules and functions say its slope themselves.
+_ACTIVATIONS: dict[Any, str] = {
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.SiLU: "silu",
+    F.relu: "relu",
+    F.relu_: "relu",
+    torch.relu: "relu",
+    torch.relu_: "relu",
+    "relu": "relu",
+    "relu_": "relu",
+    F.leaky_relu: "leaky_relu",
+    F.leaky_relu_: "leaky_relu",
+    F.silu: "silu",
+}
+
+# Those of Python that write to their first argument: iadd, imul ...
+_IN_PLACE = {getattr(operator, f"i{name}") for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod")}
+
+
+@dataclass
+class Report:
+    """What :func:`optimize` did to a module.
+
+    Attributes
+    ----------
+    replaced
+        Name of each convolution that was replaced, and what was fused into it.
+    left
+        Name of each part that was left as it is, and why.
+    """
+
+    replaced: list[tuple[str, str]] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        width = max((len(name) for name, _ in self.replaced + self.left), default=0)
+        lines = [f"replaced {len(self.replaced)} convolutions"]
+        lines += [f"  {name:<{width}}  {what}" for name, what in self.replaced]
+        if self.left:
+            lines.append("left as they are")
+            lines += [f"  {name:<{width}}  {why}" for name, why in self.left]
+        return "\n".join(lines)
+
+
+def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
+    """Return a copy of a module made ready for fast inference, with what was done to it as ``.report``.
+
+    Convolutions become :class:`fastcv.nn.Conv2d`, which keep their weights packed. Batch normalisation, additions and
+    the activations ReLU, leaky ReLU and SiLU behind a convolution are fused into it.
+
+    Parameters
+    ----------
+    module : nn.Module
+        It stays as it is. The copy shares the memory of weights that do not change.
+    exact : bool
+        Whether to do without Winograd's filtering; see :func:`fastcv.ops.conv2d`.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode, without gradients. What ``torch.fx`` can trace becomes a ``torch.fx.GraphModule``, which has
+        the ``forward`` of the module but no other method of it; its feature maps are channels_last. What cannot be
+        traced keeps its class, and its parts are optimized one by one. ``print(optimized.report)`` says which is which.
+
+    Notes
+    -----
+    Results are the same to rounding. The kernels serve all floating dtypes on the CPU. On other devices, under autocast
+    and ``torch.compile``, and where a gradient to the input is wanted, torch's convolution computes the fused layers.
+
+    A trace takes one way through ``forward``: what depends on Python values other than tensors is fixed, and ``x += y``
+    makes a new tensor.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+    >>> optimized = optimize(network)
+    >>> print(optimized.report)
+    replaced 1 convolutions
+      0  batch normalisation, relu
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    report = Report()
+    # Tensors are not copied: nothing writes to them.
+    shared = {id(t): t for t in [*module.parameters(), *module.buffers()]}
+    copied = copy.deepcopy(module, dict(shared)).eval()
+    optimized = _optimized(copied, "", exact, report)
+    for part in optimized.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and parameter.requires_grad:
+                part._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
+    optimized.report = report  # type: ignore[assignment]
+    return optimized
+
+
+# ---- modules ---------------------------------------------------------------------------------------------------------
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Torch's layers, ours, and what has hooks, which a trace would lose."""
+        ours = type(m).__module__.startswith("fastcv.nn.")
+        return ours or has_hooks(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _optimized(module: nn.Module, name: str, exact: bool, report: Report) -> nn.Module:
+    """Return the module, or what takes its place."""
+    if type(module) is nn.Conv2d and not has_hooks(module):
+        report.replaced.append((name or "(itself)", ""))
+        return Conv2d.from_conv(module, exact=exact)
+    children = list(module.named_children())
+    if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
+        return module
+    if not has_hooks(module) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+        _unfreeze_names(module)
+        try:
+            tracer = _Tracer()
+            graph = tracer.trace(module)
+        except Exception as error:  # whatever the module's code says to a stand-in for a tensor
+            why = str(error).strip().splitlines() or [type(error).__name__]
+            report.left.append((name or "(itself)", f"torch.fx cannot trace {type(module).__name__}: {why[0][:90]}"))
+        else:
+            traced = fx.GraphModule(module, graph, type(module).__name__)
+            _Fusion(traced, f"{name}." if name else "", exact, report).run()
+            return traced.eval()
+    made: dict[nn.Module, nn.Module] = {}
+    for child_name, child in children:
+        if child not in made:
+            made[child] = _optimized(child, f"{name}.{child_name}" if name else child_name, exact, report)
+        setattr(module, child_name, made[child])
+    return module
+
+
+def _unfreeze_names(module: nn.Module) -> None:
+    """Put ours in the place of torchvision's FrozenBatchNorm2d, which is made of plain operations."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            kind = type(child)
+            if kind.__name__ == "FrozenBatchNorm2d" and kind.__module__.startswith("torchvision."):
+                buffers = dict(child.named_buffers())
+                norm = FrozenBatchNorm2d(buffers["weight"].shape[0], child.eps)  # type: ignore[arg-type]
+                for buffer, value in buffers.items():
+                    setattr(norm, buffer, value)
+                setattr(parent, name, norm.eval())
+
+
+# ---- graphs ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Chain:
+    """A convolution and the nodes behind it that it takes over."""
+
+    conv: fx.Node
+    norm: nn.Module | None = None
+    norm_name: str = ""
+    residual: fx.Node | None = None
+    activation: str | None = None
+    slope: float = 0.01
+    behind: list[fx.Node] = field(default_factory=list)
+
+    @property
+    def last(self) -> fx.Node:
+        return self.behind[-1] if self.behind else self.conv
+
+    def describe(self) -> str:
+        parts = ["batch normalisation"] if self.norm is not None else []
+        parts += ["addition"] if self.residual is not None else []
+        return ", ".join(parts + ([self.activation] if self.activation else []))
+
+
+class _Fusion:
+    """Replaces the chains of one graph, in place."""
+
+    def __init__(self, traced: fx.GraphModule, prefix: str, exact: bool, report: Report) -> None:
+        self.traced = traced
+        self.prefix = prefix
+        self.exact = exact
+        self.report = report
+        self.modules: dict[str, nn.Module] = dict(traced.named_modules(remove_duplicate=False))
+        self.made: dict[Any, str] = {}  # a convolution that is called twice is packed once
+
+    def run(self) -> None:
+        self._remove_identities()
+        self.order = {node: i for i, node in enumerate(self.traced.graph.nodes)}
+        taken: set[str] = set()
+        for node in list(self.traced.graph.nodes):
+            module = self._module(node)
+            if type(module) is nn.Conv2d and not has_hooks(module):
+                chain = self._chain(node)
+                self._replace(chain)
+                taken.add(chain.norm_name)
+            elif node.op == "call_function" and node.target in (F.conv2d, torch.conv2d):
+                self.report.left.append((self.prefix + node.name, "a convolution without a module of its own"))
+            elif isinstance(module, nn.Conv2d) and not isinstance(module, Conv2d):
+                why = "it has hooks" if has_hooks(module) else f"its class is {type(module).__name__}"
+                self.report.left.append((self.prefix + str(node.target), why))
+            elif isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d) and str(node.target) not in taken:
+                self.report.left.append((self.prefix + str(node.target), "no convolution of its own before it"))
+            elif node.op == "call_method" and node.target == "view":
+                node.target = "reshape"  # channels_last maps have other views
+        self.traced.graph.lint()
+        self.traced.recompile()
+        self.traced.delete_all_unused_submodules()
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules.get(str(node.target)) if node.op == "call_module" else None
+
+    def _remove_identities(self) -> None:
+        for node in list(self.traced.graph.nodes):
+            module = self._module(node)
+            if type(module) is nn.Identity and not has_hooks(module) and node.args and not node.kwargs:
+                node.replace_all_uses_with(node.args[0])
+                self.traced.graph.erase_node(node)
+
+    def _chain(self, conv: fx.Node) -> _Chain:
+        chain = _Chain(conv)
+        while len(chain.last.users) == 1:
+            user = next(iter(chain.last.users))
+            if self._is_disturbed(conv, user) or not self._takes(chain, user):
+                break
+            chain.behind.append(user)
+        return chain
+
+    def _takes(self, chain: _Chain, user: fx.Node) -> bool:
+        """Whether a chain takes over the only user of its last node, which is then noted in it."""
+        module = self._module(user)
+        if chain.activation is not None or (module is not None and has_hooks(module)):
+            return False
+        if module is not None and has_fixed_statistics(module):
+            if chain.behind or user.args != (chain.last,):
+                return False
+            chain.norm, chain.norm_name = module, str(user.target)
+            return True
+        if user.op != "call_module" and user.target in _ADDITIONS:
+            return chain.residual is None and self._takes_addition(chain, user)
+        name = _ACTIVATIONS.get(type(module) if module is not None else user.target)
+        if name is None or not user.args or user.args[0] is not chain.last:
+            return False
+        slope: Any = 0.01
+        if name == "leaky_relu":
+            given = user.args[1] if len(user.args) > 1 else user.kwargs.get("negative_slope", 0.01)
+            slope = module.negative_slope if isinstance(module, nn.LeakyReLU) else given
+        if not isinstance(slope, int | float):
+            return False
+        chain.activation, chain.slope = name, float(slope)
+        return True
+
+    def _takes_addition(self, chain: _Chain, user: fx.Node) -> bool:
+        if len(user.args) != 2 or user.kwargs:
+            return False
+        first, second = user.args
+        if not isinstance(first, fx.Node) or not isinstance(second, fx.Node) or first is second:
+            return False
+        if user.target in (operator.iadd, "add_") and first is not chain.last:
+            return False  # it writes into another tensor
+        other = second if first is chain.last else first
+        if other.op == "get_attr":
+            return False
+        chain.residual = other
+        return True
+
+    def _is_disturbed(self, first: fx.Node, last: fx.Node) -> bool:
+        """Whether what runs between two nodes may write to the convolution's input, which is read later now."""
+        between = [node for node, place in self.order.items() if self.order[first] < place < self.order[last]]
+        return any(self._writes(node) and node.args and node.args[0] is not first for node in between)
+
+    def _writes(self, node: fx.Node) -> bool:
+        module = self._module(node)
+        if module is not None:
+            return bool(getattr(module, "inplace", False))
+        if node.op == "call_method":
+            return str(node.target).endswith("_")
+        name = getattr(node.target, "__name__", "")
+        written = name.endswith("_") and not name.endswith("__")
+        return written or bool(node.kwargs.get("inplace")) or node.target in _IN_PLACE
+
+    def _replace(self, chain: _Chain) -> None:
+        graph, conv = self.traced.graph, self.modules[str(chain.conv.target)]
+        assert isinstance(conv, nn.Conv2d)
+        name = str(chain.conv.target)
+        key = (conv, chain.norm, chain.activation, chain.slope)
+        if key not in self.made:
+            fused = Conv2d.from_conv(
+                conv, chain.norm, chain.activation, chain.slope, exact=self.exact, channels_last=True
+            )
+            target = name
+            if any(made == target for made in self.made.values()):  # the same weight with something else behind it
+                target = f"{name.replace('.', '_')}_{len(self.made)}"
+                self.traced.add_submodule(target, fused)
+            else:
+                parent, _, last = name.rpartition(".")
+                setattr(self.traced.get_submodule(parent), last, fused)
+            self.made[key] = target
+            self.report.replaced.append((self.prefix + name, chain.describe()))
+        inputs = chain.conv.args if chain.conv.args else tuple(chain.conv.kwargs.values())
+        with graph.inserting_after(chain.last):
+            arguments = inputs if chain.residual is None else (*inputs, chain.residual)
+            fused_node = graph.call_module(self.made[key], arguments)
+        chain.last.replace_all_uses_with(fused_node)
+        for node in [*reversed(chain.behind), chain.conv]:
+            graph.erase_node(node)
+        self.order = {n: i for i, n in enumerate(graph.nodes)}
