@@ -13,6 +13,7 @@ from fastcv.models.yolo.config import Section
 from fastcv.models.yolo.fused import FusedConvolution
 from fastcv.models.yolo.heads import HEADS, Head, make_head
 from fastcv.nn.batch_norm import fold_batch_norm
+from fastcv.nn.conv2d import Conv2d
 
 __all__ = ["Connected", "Convolutional", "Layer", "Output", "Shape", "make_convolution", "make_layer"]
 
@@ -42,6 +43,10 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mish": F.mish,
     "swish": F.silu,
 }
+
+
+# Activations that conv2d has, and what it calls them.
+_KERNELS = {"linear": None, "leaky": "leaky_relu", "relu": "relu", "swish": "silu"}
 
 
 class Layer(nn.Module):
@@ -76,6 +81,8 @@ def make_convolution(
 
 def make_inference_convolution(conv: nn.Conv2d, name: str, activation: Callable[[Tensor], Tensor]) -> nn.Conv2d:
     """Return what computes ``activation(conv(x))`` in inference: the one place where all of them are made."""
+    if name in _KERNELS:
+        return Conv2d.from_conv(conv, activation=_KERNELS[name], negative_slope=0.1)
     return FusedConvolution(conv, name, activation)
 
 
