@@ -199,9 +199,11 @@ def _run(trainer: Trainer, last: Path | None, folder: Path) -> None:
         how = f"fastcv train --resume {folder} goes on" if kept else "nothing was written yet"
         raise KeyboardInterrupt(f"interrupted after step {trainer.step}; {how}") from None
     except (TrainingError, ValueError, FileNotFoundError, KeyError, ImportError) as error:
-        if is_out_of_memory(error):
-            raise
         fail(reason(error))
+    except RuntimeError as error:
+        if is_out_of_memory(error) or "DataLoader worker" not in str(error):
+            raise
+        fail(f"{reason(error)} The system may lack memory: fewer --workers need less")
     if processes.rank() == 0:
         best = next((row for row in reversed(trainer.history) if row["best"]), None)
         if best is None:

@@ -143,6 +143,7 @@ class Trainer:
         self.losses: dict[str, list[float]] = {}
         self._interrupt = DelayedInterrupt()
         self.saved = (time.monotonic(), 0)
+        self._save_now = False
         self._plotted = time.monotonic()
 
     @property
@@ -198,7 +199,8 @@ class Trainer:
             if interrupted:
                 self._save()
                 raise KeyboardInterrupt
-            if self._save_is_due():
+            steps = self.options.save_steps
+            if self._save_now or (steps and self.step % steps == 0):
                 self._save()
 
     def _set_training_mode(self) -> None:
@@ -226,7 +228,9 @@ class Trainer:
             parts = torch.stack([loss.detach(), *(part.detach().float() for part in losses.values())]).tolist()
             for name, value in zip(("loss", *losses), parts, strict=True):
                 sums[name] = sums.get(name, 0.0) + value / opt.accumulate
-        *values, stop = processes.means([*sums.values(), float(self._interrupt.wanted)], self.device)
+        flags = [float(self._interrupt.wanted), float(self._is_overdue())]  # what all processes have to agree on
+        *values, stop, overdue = processes.means([*sums.values(), *flags], self.device)
+        self._save_now = overdue > 0
         sums = dict(zip(sums, values, strict=True))
         if not math.isfinite(sums["loss"]):
             parts_text = ", ".join(f"{name} {value:.4g}" for name, value in sums.items() if name != "loss")
@@ -314,11 +318,8 @@ class Trainer:
             for callback in self.callbacks:
                 getattr(callback, event)(self, *values)
 
-    def _save_is_due(self) -> bool:
-        steps, minutes = self.options.save_steps, self.options.save_minutes
-        due = bool(steps) and self.step % steps == 0
-        due = due or (minutes > 0 and time.monotonic() - self.saved[0] > 60 * minutes)
-        return bool(processes.broadcast(due)) and self.folder is not None
+    def _is_overdue(self) -> bool:
+        return 0 < 60 * self.options.save_minutes < time.monotonic() - self.saved[0]
 
     def _save(self, row: dict[str, Any] | None = None, records: list[Any] | None = None) -> None:
         """Write ``last.pt`` and, at the end of an epoch (``row``), everything else."""

@@ -198,3 +198,18 @@ def test_steps_in_place_of_epochs() -> None:
 def test_empty_data() -> None:
     with pytest.raises(ValueError, match="data must hold at least one sample, got none"):
         plain(Noisy(), [])
+
+
+def test_checkpoints_by_steps_and_by_time(tmp_path: Path) -> None:
+    class Look(Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
+            self.steps.append(trainer.saved[1])
+
+    by_steps, by_time = Look(), Look()
+    make_trainer(tmp_path / "steps", [by_steps], epochs=2, save_steps=2).train()
+    assert by_steps.steps == [0, 0, 2, 2, 4, 5, 6, 6, 8, 8]
+    make_trainer(tmp_path / "time", [by_time], epochs=2, save_minutes=1e-9).train()
+    assert by_time.steps == list(range(10))
