@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import zipfile
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -73,6 +74,9 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load passes on the errors of its many readers
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

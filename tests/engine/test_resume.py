@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from training_problems import Blobs, Noisy, assert_same, make_trainer
 
 from fastcv.engine import Callback, ClassificationTask, Trainer, TrainingError, TrainOptions
-from fastcv.engine.checkpoint import random_states
+from fastcv.engine.checkpoint import random_states, read_checkpoint
 from fastcv.engine.loader import epoch_order, sample_generator
 
 pytest.importorskip("safetensors")
@@ -143,6 +144,26 @@ def test_resume_refuses_files(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="is not a checkpoint of a training"):
         make_trainer(tmp_path).resume()
+
+
+def test_damaged_bytes_are_noticed(tmp_path: Path) -> None:
+    """All of them: a checkpoint that is read is the one that was written."""
+    make_trainer(tmp_path, epochs=1).train()
+    whole, drawn = (tmp_path / "last.pt").read_bytes(), random.Random(0)
+    state, refused, harmless = checkpoint(tmp_path), 0, 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(drawn.randint(1, 4)):
+            damaged[drawn.randrange(len(whole))] ^= 1 << drawn.randrange(8)
+        (tmp_path / "last.pt").write_bytes(damaged[: drawn.randint(1, 4) * len(whole) // 2])
+        try:
+            assert_same(read_checkpoint(tmp_path / "last.pt"), state)
+        except ValueError as error:
+            refused += "last.pt cannot be read as a checkpoint" in str(error)
+        else:
+            harmless += 1
+    assert refused + harmless == 60
+    assert refused > 30
 
 
 class FullDisk(Callback):
