@@ -132,16 +132,33 @@ FASTCV_HD V clipped_integral(V x, V y, V dx, V dy, V inverse, V width, V height)
   return (x1 - x0) * (S(0.5) * mean);
 }
 
-// Whether a side of either box separates the two: the distance of centres along an axis is not below half the extents.
+// The distance along an axis by which two intervals of half lengths a and b overlap, their centres `distance` apart.
 template <class V>
-FASTCV_HD V sides_overlap(V u, V v, V s, V c, const RotatedBox<V>& a, const RotatedBox<V>& b) {
-  const V abs_s = magnitude_of(s), abs_c = magnitude_of(c);
-  const V in_a_x = a.half_width + (abs_c * b.half_width + abs_s * b.half_height) - magnitude_of(u);
-  const V in_a_y = a.half_height + (abs_s * b.half_width + abs_c * b.half_height) - magnitude_of(v);
-  const V in_b_x = b.half_width + (abs_c * a.half_width + abs_s * a.half_height) - magnitude_of(u * c - v * s);
-  const V in_b_y = b.half_height + (abs_s * a.half_width + abs_c * a.half_height) - magnitude_of(u * s + v * c);
-  return least(least(in_a_x, in_a_y), least(in_b_x, in_b_y));
+FASTCV_HD V overlap_along(V a, V b, V distance) {
+  return a + b - magnitude_of(distance);
 }
+
+// How much two boxes overlap along the axes of each; not positive where a side of either separates them. (u, v) is the
+// centre of b in the frame of a, (s, c) the turn of b against it; half_x and half_y are half the extents of the one box in
+// the frame of the other.
+template <class V>
+struct SideOverlaps {
+  V half_x_in_a, half_y_in_a, half_x_in_b, half_y_in_b;
+  V in_a_x, in_a_y, in_b_x, in_b_y;
+
+  FASTCV_HD SideOverlaps(V u, V v, V s, V c, const RotatedBox<V>& a, const RotatedBox<V>& b) {
+    const V abs_s = magnitude_of(s), abs_c = magnitude_of(c);
+    half_x_in_a = abs_c * b.half_width + abs_s * b.half_height;
+    half_y_in_a = abs_s * b.half_width + abs_c * b.half_height;
+    half_x_in_b = abs_c * a.half_width + abs_s * a.half_height;
+    half_y_in_b = abs_s * a.half_width + abs_c * a.half_height;
+    in_a_x = overlap_along(a.half_width, half_x_in_a, u);
+    in_a_y = overlap_along(a.half_height, half_y_in_a, v);
+    in_b_x = overlap_along(b.half_width, half_x_in_b, u * c - v * s);
+    in_b_y = overlap_along(b.half_height, half_y_in_b, u * s + v * c);
+  }
+  FASTCV_HD V smallest() const { return least(least(in_a_x, in_a_y), least(in_b_x, in_b_y)); }
+};
 
 // Intersection over union. In the frame of `a` the intersection is that of an upright box with b: for every x the
 // length of b's upright section, cut off at a's sides; so the sum of four integrals along the sides of b. Nothing is
@@ -163,8 +180,24 @@ FASTCV_HD V rotated_iou(const RotatedBox<V>& a, const RotatedBox<V>& b) {
   const V sum = -((first + third) + (second + fourth));
   const V intersection = least(sum, least(a.area, b.area));
   const V iou = intersection / (a.area + b.area - intersection);
-  const V apart = least(circles_overlap(a, b), sides_overlap(u, v, s, c, a, b));
+  const V apart = least(circles_overlap(a, b), SideOverlaps<V>(u, v, s, c, a, b).smallest());
   return apart > zero ? (iou > zero ? iou : zero) : zero;
+}
+
+// What the intersection is at most, for a fifth of the price: in the frame of either box that box and the upright one
+// around the other meet in a rectangle. -2 times the sum of the areas where a side separates them. Rounding apart.
+template <class V>
+FASTCV_HD V most_intersection(const RotatedBox<V>& a, const RotatedBox<V>& b) {
+  const V zero{}, dx = b.x - a.x, dy = b.y - a.y;
+  const V u = dx * a.cosine - dy * a.sine, v = dx * a.sine + dy * a.cosine;
+  const V c = b.cosine * a.cosine + b.sine * a.sine, s = b.sine * a.cosine - b.cosine * a.sine;
+  const SideOverlaps<V> sides(u, v, s, c, a, b);
+  const V a_x = least(sides.in_a_x, least(a.half_width, sides.half_x_in_a) * 2);
+  const V a_y = least(sides.in_a_y, least(a.half_height, sides.half_y_in_a) * 2);
+  const V b_x = least(sides.in_b_x, least(b.half_width, sides.half_x_in_b) * 2);
+  const V b_y = least(sides.in_b_y, least(b.half_height, sides.half_y_in_b) * 2);
+  const V most = least(least(a_x * a_y, b_x * b_y), least(a.area, b.area));
+  return sides.smallest() > zero ? most : (a.area + b.area) * -2;
 }
 
 }  // namespace fastcv::FASTCV_VARIANT

@@ -14,6 +14,7 @@ struct KeptBlock {
   static constexpr int kSize = 64 / static_cast<int>(sizeof(A));
   A x1[kSize], y1[kSize], x2[kSize], y2[kSize];  // the area is worked out again: less memory to wait for
 
+  void clear() { __builtin_memset(this, 0, sizeof(*this)); }
   void set(int place, const Box<A>& box) {
     x1[place] = box.x1;
     y1[place] = box.y1;
@@ -42,7 +43,7 @@ FASTCV_INLINE bool any_at_least(V a, V b, V positive) {
 }
 #endif
 
-// A box under test, spread over vectors.
+// An upright box under test, spread over vectors.
 template <class A>
 struct Candidate {
   Vector<A> x1, y1, x2, y2, area;

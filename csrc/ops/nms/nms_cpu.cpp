@@ -12,16 +12,14 @@
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "core/radix_sort_cpu.h"
-#include "ops/nms/nms_grid_cpu.h"
+#include "ops/nms/kept_boxes_cpu.h"
 #include "ops/nms/nms_rotated_cpu.h"
+#include "ops/nms/nms_suppress_cpu.h"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
 
-constexpr int64_t kListBoxes = 640;  // up to here the plain list is quicker than the grid
 constexpr int64_t kClassesAtOnce = 4;
-constexpr int64_t kBoxesAhead = 8;  // so many boxes have their cells and blocks fetched before the first is tested
-constexpr int kRunsAhead = 256;
 constexpr double kWorthThreads = 2e6;  // nanoseconds; for less, waking threads that share a busy machine costs more
 
 template <class T>
@@ -43,151 +41,45 @@ struct Members {
   uint32_t operator[](int64_t i) const { return ranks != nullptr ? ranks[i] : static_cast<uint32_t>(i); }
 };
 
-template <class T>
-void suppress_with_list(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
-  using A = Accumulate<T>;
-  using Block = KeptBlock<A>;
-  const Scratch memory(bytes_of<Block>(members.count / Block::kSize + 1));
-  Block* const blocks = memory.as<Block>();
-  const A limit = round_down<A>(threshold);
-  int64_t places = 0;
-  for (int64_t i = 0; i < members.count; ++i) {
-    const uint32_t rank = members[i];
-    const Box<A> box = image.at_rank(rank);
-    const A area = box_area(box);
-    keep[rank] = 1;
-    if (!is_active(box, area)) continue;
-    const int64_t used = ceil_div(places, Block::kSize);
-    if (Candidate<A>(box, area, limit).is_suppressed(blocks, blocks + used)) {
-      keep[rank] = 0;
-      continue;
-    }
-    if (places % Block::kSize == 0) __builtin_memset(blocks + used, 0, sizeof(Block));
-    blocks[places / Block::kSize].set(static_cast<int>(places % Block::kSize), box);
-    ++places;
-  }
-}
-
-// The boxes kept so far, in the cells of a grid.
+// Upright boxes, for suppress_boxes.
 template <class A>
-struct KeptCells {
+struct UprightBoxes {
+  using Grid = NmsGrid<A>;
   using Block = KeptBlock<A>;
-  const NmsGrid<A>& grid;
-  Cell* cells;
-  Block* blocks;
+  static constexpr int64_t kListBoxes = 640;
+  Box<A>* boxes;
+  A threshold;
+  double grid_threshold;
 
-  void add(const Box<A>& box) const {
-    const uint32_t place = cells[grid.cell_of(box)].next++;
-    blocks[place / Block::kSize].set(static_cast<int>(place % Block::kSize), box);
-  }
-
-  // Whether a kept box of these cells suppresses the candidate.
-  bool suppress(const Candidate<A>& candidate, int64_t first, int64_t last) const {
-    const uint32_t begin = cells[first].start, end = cells[last].next;
-    return candidate.is_suppressed(blocks + begin / Block::kSize, blocks + ceil_div(end, Block::kSize));
-  }
-};
-
-// The runs of cells that matter to the next few boxes: their memory is fetched before the first box is tested.
-template <class A>
-struct RunsAhead {
-  struct Run {
-    uint32_t first, last;  // cells
-  };
-  Run runs[kRunsAhead];
-  int before[kBoxesAhead + 1];  // those of boxes before this one
-  bool all;                     // false where there are too many to note
-
-  void fetch(const KeptCells<A>& kept, const Box<A>* boxes, int64_t count) {
-    int used = 0;
-    before[0] = 0;
-    for (int64_t b = 0; b < count; ++b) {
-      if (is_active(boxes[b], box_area(boxes[b]))) {
-        kept.grid.any_run(boxes[b], [&](int64_t first, int64_t last) {
-          if (used == kRunsAhead) return true;
-          runs[used++] = {static_cast<uint32_t>(first), static_cast<uint32_t>(last)};
-          __builtin_prefetch(kept.cells + first);
-          __builtin_prefetch(kept.cells + last);
-          return false;
-        });
-      }
-      before[b + 1] = used;
-    }
-    all = used < kRunsAhead;
-    constexpr uint32_t kSize = KeptBlock<A>::kSize;
-    for (int r = 0; r < used; ++r) {
-      const uint32_t begin = kept.cells[runs[r].first].start, end = kept.cells[runs[r].last].next;
-      for (uint32_t block = begin / kSize; block * kSize < end; ++block) kept.blocks[block].prefetch();
-    }
-  }
+  A area(int64_t i) const { return box_area(boxes[i]); }
+  bool is_active(int64_t i) const { return FASTCV_VARIANT::is_active(boxes[i], area(i)); }
+  const Box<A>& outline(int64_t i) const { return boxes[i]; }
+  Candidate<A> candidate(int64_t i) const { return {boxes[i], area(i), threshold}; }
+  void keep(int64_t i, Block& block, int place) const { block.set(place, boxes[i]); }
 };
 
 template <class T>
-void suppress_with_grid(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
+void suppress_upright(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
   using A = Accumulate<T>;
-  using Block = KeptBlock<A>;
-  const int64_t count = members.count;
-  const Scratch box_memory(bytes_of<Box<A>>(count));
-  Box<A>* const boxes = box_memory.as<Box<A>>();
-  NmsGrid<A> grid;
-  int64_t active = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    boxes[i] = image.at_rank(members[i]);
-    const A area = box_area(boxes[i]);
-    if (!is_active(boxes[i], area)) continue;
-    grid.measure(boxes[i], area);
-    ++active;
-  }
-  const int64_t cells = grid.lay_out(threshold), blocks = active / Block::kSize + 1;
-  const Scratch cell_memory(bytes_of<Cell>(cells)), block_memory(bytes_of<Block>(blocks));
-  const KeptCells<A> kept{grid, cell_memory.as<Cell>(), block_memory.as<Block>()};
-  open_cells(grid, boxes, count, kept.cells, cells, [&](int64_t i) { return is_active(boxes[i], box_area(boxes[i])); });
-  __builtin_memset(kept.blocks, 0, blocks * sizeof(Block));
-
-  const A limit = round_down<A>(threshold);
-  RunsAhead<A> ahead;
-  for (int64_t batch = 0; batch < count; batch += kBoxesAhead) {
-    const int64_t boxes_here = least(count - batch, kBoxesAhead);
-    ahead.fetch(kept, boxes + batch, boxes_here);
-    for (int64_t b = 0; b < boxes_here; ++b) {
-      const Box<A>& box = boxes[batch + b];
-      const uint32_t rank = members[batch + b];
-      const A area = box_area(box);
-      keep[rank] = 1;
-      if (!is_active(box, area)) continue;
-      const Candidate<A> candidate(box, area, limit);
-      bool suppressed = false;
-      if (ahead.all) {
-        for (int r = ahead.before[b]; r < ahead.before[b + 1] && !suppressed; ++r) {
-          suppressed = kept.suppress(candidate, ahead.runs[r].first, ahead.runs[r].last);
-        }
-      } else {
-        suppressed =
-            grid.any_run(box, [&](int64_t first, int64_t last) { return kept.suppress(candidate, first, last); });
-      }
-      if (suppressed) {
-        keep[rank] = 0;
-      } else {
-        kept.add(box);
-      }
-    }
-  }
+  const Scratch memory(bytes_of<Box<A>>(members.count));
+  const UprightBoxes<A> boxes{memory.as<Box<A>>(), round_down<A>(threshold), threshold};
+  for (int64_t i = 0; i < members.count; ++i) boxes.boxes[i] = image.at_rank(members[i]);
+  suppress_boxes(boxes, members, keep);
 }
 
 template <class T>
 void suppress(const Image<T>& image, const Members& members, double threshold, uint8_t* keep) {
   if (image.rotated) {
     suppress_rotated(image, members, threshold, keep);
-  } else if (members.count <= kListBoxes) {
-    suppress_with_list(image, members, threshold, keep);
   } else {
-    suppress_with_grid(image, members, threshold, keep);
+    suppress_upright(image, members, threshold, keep);
   }
 }
 
 // About how long a class of so many boxes takes.
 double nanoseconds_of(int64_t boxes) {
-  return static_cast<double>(boxes) * (boxes <= kListBoxes ? 30 + static_cast<double>(boxes) / 8 : 250);
+  return static_cast<double>(boxes) *
+         (boxes <= UprightBoxes<float>::kListBoxes ? 30 + static_cast<double>(boxes) / 8 : 250);
 }
 
 // values[i] = i ordered by key(i), equal keys by index. The values lie in `values` or in `spare`: returns which.

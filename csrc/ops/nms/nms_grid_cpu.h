@@ -10,16 +10,25 @@
 // so a box looks through a few cells of the few octaves whose boxes are of its size. At t = 0.5 that is a window of its
 // own size around its centre, and three octaves. Cells hold about kOccupancy boxes, so the cost per box follows the
 // density of boxes like it, not their number. Cells of a row lie next to each other: a row of the window is one run.
+//
+// Rotated boxes come as the upright boxes around them. Nothing bounds how unlike those are, so octaves are of the area
+// of the box itself: IoU(a, b) > t implies area_b in (t * area_a, area_a / t). As for the distance: the share of b that
+// lies in `a` is above t, and lies beyond the line x = d - width_a / 2 seen from b's centre. The sections of b along a
+// line are longest in its middle and shrink ever faster (it is convex and symmetric), so of b there is beyond a line at
+// s >= 0 at most (1 - s / (width_b / 2)) / 2. With g = 1 - 2 t, or 0 where that is negative,
+//
+//   d < (width_a + g * width_b) / 2   and likewise   d < (width_b + g * width_a) / 2
 #pragma once
 
-#include "ops/nms/kept_boxes_cpu.h"
+#include "core/types.h"
+#include "families/box/box.h"
 
 namespace fastcv::FASTCV_VARIANT {
 
 // Room for rounding: in the IoU (a few times 2^-24), and in the arithmetic here.
 constexpr double kGridSlack = 1e-5;
 
-template <class A>
+template <class A, bool kRotated = false>
 class NmsGrid {
  public:
   static constexpr int kLevels = 256;
@@ -28,11 +37,13 @@ class NmsGrid {
   // First pass: all boxes that will take part.
   void measure(const Box<A>& box, A area) {
     const double width = box.x2 - box.x1, height = box.y2 - box.y1;
-    Level& level = levels_[level_of(width, height)];
+    Level& level = levels_[level_of(width, height, area)];
     if (level.count++ == 0) {
       level.least_width = level.most_width = width;
       level.least_height = level.most_height = height;
+      level.least_area = level.most_area = area;
     }
+    if constexpr (kRotated) widen(area, level.least_area, level.most_area);
     widen(width, level.least_width, level.most_width);
     widen(height, level.least_height, level.most_height);
     const double x = centre(box.x1, box.x2), y = centre(box.y1, box.y2);
@@ -49,6 +60,7 @@ class NmsGrid {
   int64_t lay_out(double threshold) {
     // Where areas are so small that their rounding is coarse, nothing but the intersection itself counts.
     threshold_ = tiny_ ? 0.0 : threshold * (1 - kGridSlack);
+    share_ = threshold_ < 0.5 ? 1 - 2 * threshold_ : 0.0;
     int64_t cells = 0;
     for (int i = 0; i < kLevels; ++i) {
       if (levels_[i].count == 0) continue;
@@ -77,8 +89,8 @@ class NmsGrid {
     return cells;
   }
 
-  int64_t cell_of(const Box<A>& box) const {
-    const Level& level = levels_[level_of(box.x2 - box.x1, box.y2 - box.y1)];
+  int64_t cell_of(const Box<A>& box, A area) const {
+    const Level& level = levels_[level_of(box.x2 - box.x1, box.y2 - box.y1, area)];
     const int64_t row = clamp((centre(box.y1, box.y2) - top_) * level.per_y, level.rows);
     return level.first_cell + row * level.columns +
            clamp((centre(box.x1, box.x2) - left_) * level.per_x, level.columns);
@@ -86,15 +98,16 @@ class NmsGrid {
 
   // Calls body(first cell, last cell) for each run that could hold a box that suppresses this one, until it is true.
   template <class Body>
-  bool any_run(const Box<A>& box, const Body& body) const {
+  bool any_run(const Box<A>& box, A area, const Body& body) const {
     const double width = box.x2 - box.x1, height = box.y2 - box.y1;
     const double x = centre(box.x1, box.x2) - left_, y = centre(box.y1, box.y2) - top_;
     const double error_x = 1e-15 * (magnitude(box.x1) + magnitude(box.x2));
     const double error_y = 1e-15 * (magnitude(box.y1) + magnitude(box.y2));
     for (int i = 0; i < used_count_; ++i) {
       const Level& level = levels_[used_[i]];
-      if (level.most_width < threshold_ * width || level.least_width * threshold_ > width ||
-          level.most_height < threshold_ * height || level.least_height * threshold_ > height) {
+      if (kRotated ? level.most_area < threshold_ * area || level.least_area * threshold_ > area
+                   : level.most_width < threshold_ * width || level.least_width * threshold_ > width ||
+                         level.most_height < threshold_ * height || level.least_height * threshold_ > height) {
         continue;
       }
       // centres are kept halved
@@ -115,15 +128,16 @@ class NmsGrid {
  private:
   struct Level {
     double least_width, most_width, least_height, most_height;
+    double least_area, most_area;  // of rotated boxes
     double per_x, per_y;
     int64_t columns, rows, first_cell;
     int64_t count = 0;
   };
 
-  // The binary exponent of the longer side, in the range of float32.
-  static int level_of(double width, double height) {
-    const uint64_t bits = bit_cast<uint64_t>(greatest(width, height));
-    const int exponent = static_cast<int>(bits >> 52) - (1023 - kLevels / 2);  // sides are positive
+  // The binary exponent of the longer side, or of the area of a rotated box, in the range of float32.
+  static int level_of(double width, double height, double area) {
+    const uint64_t bits = bit_cast<uint64_t>(kRotated ? area : greatest(width, height));
+    const int exponent = static_cast<int>(bits >> 52) - (1023 - kLevels / 2);  // all of them are positive
     return exponent < 0 ? 0 : exponent >= kLevels ? kLevels - 1 : exponent;
   }
 
@@ -150,6 +164,10 @@ class NmsGrid {
 
   // How far the centre of a box with a side in [least, most] can be away.
   double reach(double side, double least, double most) const {
+    if constexpr (kRotated) {
+      return 0.5 * FASTCV_VARIANT::least(most + share_ * side, side + share_ * most) +
+             kGridSlack * greatest(side, most);
+    }
     double other = side;
     if (threshold_ < 0.5) other = threshold_ > 0 && side / threshold_ < most ? side / threshold_ : most;
     other = other < least ? least : other > most ? most : other;
@@ -163,29 +181,8 @@ class NmsGrid {
   int64_t total_ = 0;
   double left_ = 0, right_ = 0, top_ = 0, bottom_ = 0;
   double threshold_ = 0;
+  double share_ = 1;
   bool tiny_ = false;
 };
-
-// Every cell owns as many places as boxes have their centre in it, from `start` on; those kept fill them from the
-// front, and `next` is the first free one.
-struct Cell {
-  uint32_t start, next;
-};
-
-// Gives every cell of a grid its places, all of them free, one for each box for which active(i) holds.
-template <class A, class Active>
-void open_cells(const NmsGrid<A>& grid, const Box<A>* boxes, int64_t count, Cell* cells, int64_t cell_count,
-                const Active& active) {
-  __builtin_memset(cells, 0, cell_count * sizeof(Cell));
-  for (int64_t i = 0; i < count; ++i) {
-    if (active(i)) ++cells[grid.cell_of(boxes[i])].next;
-  }
-  uint32_t places = 0;
-  for (int64_t cell = 0; cell < cell_count; ++cell) {
-    const uint32_t here = cells[cell].next;
-    cells[cell] = {places, places};
-    places += here;
-  }
-}
 
 }  // namespace fastcv::FASTCV_VARIANT
