@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastcv.cli.classify import classify
 from fastcv.cli.demo import demo
 from fastcv.cli.errors import command
 from fastcv.cli.info import info
@@ -15,6 +16,7 @@ from fastcv.cli.segment import segment
 from fastcv.cli.shapes import shapes
 from fastcv.cli.train import train
 from fastcv.cli.val import val
+from fastcv.cli.voxelize import voxelize
 
 HELP = "Computer vision for PyTorch: train models, evaluate them, and see what they find."
 
@@ -25,6 +27,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Models": (predict, train, val),
+    "Point clouds": (classify, voxelize),
     "Demonstrations": (demo, segment, shapes, lidar),
     "Installation": (info,),
 }

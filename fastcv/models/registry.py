@@ -18,6 +18,18 @@ __all__ = ["ModelCard", "create_model", "load_model", "model_names", "read_card"
 
 Names = Sequence[str] | Mapping[int, str]
 
+_POINT_MODELS = {
+    "pointnet": "PointNet",
+    "pointnet_segmentation": "PointNetSegmentation",
+    "pointnet2": "PointNet2",
+    "pointnet2_msg": "PointNet2MSG",
+    "pointnet2_segmentation": "PointNet2Segmentation",
+    "pointnet2_msg_segmentation": "PointNet2MSGSegmentation",
+    "voxnet": "VoxNet",
+    "sparse_voxnet": "SparseVoxNet",
+    "octnet": "OctNet",
+    "sparse_unet": "SparseUNet",
+}
 _CARD = "fastcv"  # the key of the card in a file's metadata
 
 
@@ -30,7 +42,7 @@ class ModelCard:
     model : str
         One of :func:`model_names`.
     task : str
-        "detection" or "segmentation".
+        "detection", "segmentation", "classification" or "point segmentation".
     options : dict
         Keywords of :func:`create_model`.
     names : dict
@@ -65,6 +77,10 @@ def _entries() -> dict[str, _Entry]:
     }
     for name in ("yolo_v1", "yolov2_tiny", "yolov3_tiny"):
         entries[name] = _Entry("detection", f"fastcv.models.yolo:{name}", (), 0, "classes", True)
+    for name, build in _POINT_MODELS.items():
+        labels_points = name.endswith("segmentation") or name == "sparse_unet"
+        task = "point segmentation" if labels_points else "classification"
+        entries[name] = _Entry(task, f"fastcv.models.pointcloud:{build}", (), 0, "num_classes", False)
     entries["unet"] = _Entry("segmentation", "fastcv.models.segmentation:UNet", (3,), 0, "num_classes", False)
     return entries
 
