@@ -20,7 +20,7 @@ from fastcv.cli import app as app_module
 from fastcv.cli.classify import probabilities
 from fastcv.cli.voxelize import grid_around
 from fastcv.data import SOLIDS, synthetic_solids, to_unit_ball, write_velodyne
-from fastcv.models import create_model, save_model
+from fastcv.models import create_model, read_card, save_model
 
 
 def run(*arguments: Any) -> Any:
@@ -113,6 +113,33 @@ def test_classify_a_shape_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     result = run("classify", "cone", "--weights", "net.safetensors")
     assert result.exit_code == 0, result.output
     assert Path("classified.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("model", ["pointnet", "octnet"])
+def test_a_network_is_trained_and_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    pytest.importorskip("yaml")
+    monkeypatch.chdir(tmp_path)
+    count = ["--data-option", "count=20", "--data-option", "points=64"]
+    result = run("train", "solids", "--model", model, "--steps", 2, "--batch", 10, *count, "--output", "run", "-q")
+    assert result.exit_code == 0, result.output
+    assert "run/best.safetensors: accuracy" in result.output
+    card = read_card("run/best.safetensors")
+    assert card is not None
+    assert list(card.names.values()) == list(SOLIDS)
+    result = run("classify", "torus", "--weights", "run/best.safetensors", "--points", 64)
+    assert result.exit_code == 0, result.output
+    assert sum(name in result.output for name in SOLIDS) >= 5
+
+
+def test_a_street_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("yaml")
+    monkeypatch.chdir(tmp_path)
+    options = ["voxel_size=0.8", "point_cloud_range=[-40,-12,-2.4,40,12,4]", "in_channels=4", "channels=[4,8]"]
+    pairs = [part for option in options for part in ("--model-option", option)]
+    pairs += ["--data-option", "count=2", "--data-option", "rings=8", "--data-option", "columns=90"]
+    result = run("train", "streets", "--model", "sparse_unet", "--steps", 2, "--batch", 2, *pairs, "--output", "run")
+    assert result.exit_code == 0, result.output
+    assert "run/best.safetensors: mIoU" in result.output
 
 
 @pytest.mark.parametrize(

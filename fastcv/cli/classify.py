@@ -35,7 +35,7 @@ def classify(
     if weights is None:
         fail(
             "give --weights FILE, a trained classifier of point clouds. To train one on generated shapes: "
-            "fastcv train --data solids --model pointnet"
+            "fastcv train solids --model pointnet"
         )
     check_output(output, "--output", ".png")
     model = load_classifier(weights)

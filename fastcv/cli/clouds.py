@@ -61,7 +61,8 @@ def projected(points: Array, middle: Array, radius: float) -> tuple[Array, Array
     """
     seen = (points - middle) @ camera().T / radius
     scale = 3.2 / (3.2 - seen[:, 2:])
-    return seen[:, :2] * scale, np.clip((seen[:, 2] + 1) / 2, 0, 1)
+    nearness: Array = np.clip((seen[:, 2] + 1) / 2, 0, 1)
+    return seen[:, :2] * scale, nearness
 
 
 def view_of(points: Array) -> View:
@@ -79,7 +80,7 @@ def view_of(points: Array) -> View:
 
 def _floor(points: Array, radius: float) -> Array:
     """Return the shadow of points on the floor a little below them."""
-    shadow = points.copy()
+    shadow: Array = points.copy()
     shadow[:, 2] = np.percentile(points[:, 2], 0.5) - 0.04 * radius
     return shadow
 

@@ -167,7 +167,8 @@ def _some_models() -> str:
 
 def first_label_of(name: str) -> int:
     """Return the least label of a model's classes."""
-    return 0 if name.startswith("yolo") else 1
+    points = {*model_names("classification"), *model_names("point segmentation")}
+    return 0 if name.startswith("yolo") or name in points else 1
 
 
 def names_for(name: str, data: Any) -> dict[int, str]:

@@ -176,6 +176,10 @@ def augmented(data: Any, augment: str, size: int | None) -> tuple[Any, Any]:
         return data, None
     from fastcv.data import transforms as t
 
+    if not hasattr(data, "keypoint_pairs"):
+        from fastcv.data.cloud_transforms import turned
+
+        return data, turned
     flip = t.HorizontalFlip(keypoint_pairs=data.keypoint_pairs)
     if augment == "flip":
         return data, flip

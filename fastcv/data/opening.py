@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fastcv.data.coco import CocoDataset
-from fastcv.data.dataset import DetectionDataset
 from fastcv.data.scenes import SceneDataset, synthetic_scenes
+from fastcv.data.solids import SyntheticSolids, synthetic_solids
+from fastcv.data.street import SyntheticStreets, synthetic_streets
 from fastcv.data.voc import VocDataset
 from fastcv.data.yolo_format import YoloDataset
 
@@ -20,10 +21,8 @@ __all__ = ["open_dataset"]
 _HELD_OUT_SEED = 1_000_003  # added to the seed for every split but train
 
 
-def open_dataset(
-    path_or_name: str | PathLike[str], split: str = "train", first_label: int = 1, **options: Any
-) -> DetectionDataset:
-    """Open a data set for detection, segmentation or keypoints, in whichever of the usual formats it is.
+def open_dataset(path_or_name: str | PathLike[str], split: str = "train", first_label: int = 1, **options: Any) -> Any:
+    """Open a data set for detection, segmentation, keypoints or point clouds, in whichever of the usual formats it is.
 
     Parameters
     ----------
@@ -36,13 +35,15 @@ def open_dataset(
         - a ``data.yaml`` of YOLO, or a folder with one, or with ``images`` and ``labels``;
         - "scenes" or "people": generated images, see :func:`synthetic_scenes`. (A folder of that name is
           "./scenes".)
+        - "solids" or "streets": generated point clouds, see :func:`synthetic_solids` and :func:`synthetic_streets`.
     split : str
         "train", "val", or what else there is.
     first_label : int
         1 for detectors whose label 0 is the background, 0 for YOLO.
     **options
         Of the format: see :class:`CocoDataset` (images, masks), :class:`VocDataset` (names, difficult),
-        :class:`YoloDataset` (names, masks), :func:`synthetic_scenes` (count, size, seed, classes, most).
+        :class:`YoloDataset` (names, masks), :func:`synthetic_scenes` (count, size, seed, classes, most) and the other
+        generators.
 
     Raises
     ------
@@ -57,12 +58,19 @@ def open_dataset(
     >>> image, target = data[0]
     """
     name = fspath(path_or_name)
-    generators: dict[str, Callable[..., DetectionDataset]] = {"scenes": _scenes, "people": _people}
+    generators: dict[str, Callable[..., Any]] = {
+        "scenes": _scenes,
+        "people": _people,
+        "solids": _solids,
+        "streets": _streets,
+    }
     if name in generators:
         return _open(generators[name], f'"{name}"', options, split, first_label=first_label)
     path = Path(name)
     if not path.exists():
-        raise FileNotFoundError(f"there is no file or folder {path}, and no generator of that name (scenes, people)")
+        raise FileNotFoundError(
+            f"there is no file or folder {path}, and no generator of that name ({', '.join(generators)})"
+        )
     if path.is_file():
         if path.suffix.lower() == ".json":
             return _open(CocoDataset, "a COCO json", options, path, first_label=first_label)
@@ -84,9 +92,7 @@ def open_dataset(
     )
 
 
-def _open(
-    make: Callable[..., DetectionDataset], what: str, options: dict[str, Any], *args: Any, **more: Any
-) -> DetectionDataset:
+def _open(make: Callable[..., Any], what: str, options: dict[str, Any], *args: Any, **more: Any) -> Any:
     """Call ``make``. Options that it does not have are named together with those it has."""
     known = [
         p.name for p in inspect.signature(make).parameters.values() if p.name not in _GIVEN and p.default is not p.empty
@@ -119,6 +125,31 @@ def _people(
     split: str, first_label: int, count: int | None = None, size: int = 128, seed: int = 0, most: int = 3
 ) -> SceneDataset:
     return _scenes(split, first_label, count, size, seed, ("person",), most)
+
+
+def _solids(
+    split: str,
+    first_label: int,
+    count: int | None = None,
+    points: int = 1024,
+    seed: int = 0,
+    noise: float = 0.02,
+    tilt: float = 30.0,
+    occlusion: float = 0.3,
+) -> SyntheticSolids:
+    held_out = split != "train"
+    if count is None:
+        count = 1000 if held_out else 4000
+    return synthetic_solids(count, points, seed + _HELD_OUT_SEED * held_out, noise, tilt, occlusion, first_label)
+
+
+def _streets(
+    split: str, first_label: int, count: int | None = None, seed: int = 0, rings: int = 32, columns: int = 720
+) -> SyntheticStreets:
+    held_out = split != "train"
+    if count is None:
+        count = 20 if held_out else 100
+    return synthetic_streets(count, seed + _HELD_OUT_SEED * held_out, rings, columns, first_label)
 
 
 def _coco_json(folder: Path, split: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -160,6 +161,23 @@ def test_bad_clouds() -> None:
             build(4, 2)
         with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
             build(0)
+
+
+@pytest.mark.parametrize("build", [PointNet, PointNetSegmentation])
+def test_the_regulariser_is_that_of_the_last_pass(build: Build) -> None:
+    torch.manual_seed(0)
+    model, points = build(4).train(), clouds(3, 40)
+    with pytest.raises(RuntimeError, match=r"regulariser\(\) needs a pass in training before it"):
+        model.regulariser()
+    model(points)
+    copy.deepcopy(model)  # as an average of weights does
+    found = model.regulariser()
+    assert found.requires_grad
+    for norm in model.modules():  # the same statistics again
+        if isinstance(norm, nn.BatchNorm1d):
+            norm.reset_running_stats()
+    expected = 0.001 * orthogonality_loss(model.logits_and_transform(points)[1])
+    torch.testing.assert_close(found, expected)
 
 
 def test_orthogonality_loss() -> None:

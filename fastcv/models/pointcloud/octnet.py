@@ -51,6 +51,7 @@ class OctNet(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least_one(num_classes, "num_classes")
+        self.num_classes = num_classes
         if not _COARSEST < depth <= 10:
             raise ValueError(f"depth must be 3 to 10, got {depth}")
         if in_channels < 3:

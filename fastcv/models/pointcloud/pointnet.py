@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -108,7 +110,33 @@ def orthogonality_loss(transform: Tensor) -> Tensor:
     return distance
 
 
-class PointNet(FullyConnected):
+class _Regularised(nn.Module):
+    """Models that keep the feature transform of their last training pass, for the loss."""
+
+    _transform: Tensor | None = None
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits of clouds (B, N, in_channels): (B, num_classes), or (B, N, num_classes) of each point."""
+        logits, transform = self.logits_and_transform(points)
+        self._transform = transform if self.training else None
+        return logits
+
+    def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits, and the feature transform (B, 64, 64) for :func:`orthogonality_loss`."""
+        raise NotImplementedError
+
+    def regulariser(self) -> Tensor:
+        """Return what is added to the loss of the last training pass: 0.001 times :func:`orthogonality_loss`."""
+        if self._transform is None:
+            raise RuntimeError("regulariser() needs a pass in training before it")
+        transform, self._transform = self._transform, None
+        return 0.001 * orthogonality_loss(transform)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_transform": None}  # copies and files are of the weights alone
+
+
+class PointNet(_Regularised, FullyConnected):
     """Classify clouds of points, in whatever order these come.
 
     Parameters
@@ -141,10 +169,6 @@ class PointNet(FullyConnected):
         self.feat = PointNetEncoder(in_channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of clouds (B, N, in_channels)."""
-        return self.logits_and_transform(points)[0]
-
     def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits, and the feature transform (B, 64, 64) for :func:`orthogonality_loss`."""
         x, _, transform = self.feat(points)
@@ -154,7 +178,7 @@ class PointNet(FullyConnected):
         return logits, transform
 
 
-class PointNetSegmentation(nn.Module):
+class PointNetSegmentation(_Regularised):
     """Classify each point of a cloud, by its own features and those of the whole cloud.
 
     Parameters
@@ -182,14 +206,11 @@ class PointNetSegmentation(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         check_at_least_one(num_classes, "num_classes")
+        self.num_classes = num_classes
         self.feat = PointNetEncoder(in_channels)
         self.conv1, self.conv2 = nn.Conv1d(1088, 512, 1), nn.Conv1d(512, 256, 1)
         self.conv3, self.conv4 = nn.Conv1d(256, 128, 1), nn.Conv1d(128, num_classes, 1)
         self.bn1, self.bn2, self.bn3 = norms_of((512, 256, 128))
-
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the logits (B, N, num_classes) of clouds (B, N, in_channels)."""
-        return self.logits_and_transform(points)[0]
 
     def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits, and the feature transform (B, 64, 64) for :func:`orthogonality_loss`."""

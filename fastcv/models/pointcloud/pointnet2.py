@@ -108,6 +108,7 @@ class _Segmentation(nn.Module):
     def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, int, int, int]) -> None:
         super().__init__()
         check_at_least_one(num_classes, "num_classes")
+        self.num_classes = num_classes
         _check_columns(in_channels)
         self.in_channels = in_channels
         self.fp4 = FeaturePropagation(widths[2] + widths[3], (256, 256))

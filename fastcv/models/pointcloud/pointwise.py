@@ -98,6 +98,7 @@ class FullyConnected(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         check_at_least_one(num_classes, "num_classes")
+        self.num_classes = num_classes
         self.fc1, self.fc2, self.fc3 = nn.Linear(1024, 512), nn.Linear(512, 256), nn.Linear(256, num_classes)
         self.bn1, self.bn2 = norms_of((512, 256))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,7 @@ class SparseUNet(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least_one(num_classes, "num_classes")
+        self.num_classes = num_classes
         check_at_least_one(len(channels), "the number of channels")
         check_at_least_one(blocks, "blocks")
         if in_channels < 3:
@@ -131,20 +133,24 @@ class SparseUNet(nn.Module):
             )
         self.head = nn.Linear(channels[0], num_classes)
 
-    def forward(self, points: Tensor, offsets: Tensor | None = None) -> Tensor:
+    def forward(self, points: Tensor | list[Tensor], offsets: Tensor | None = None) -> Any:
         """Return logits for each point.
 
         Parameters
         ----------
-        points : Tensor (B, N, in_channels) or (P, in_channels)
-            Clouds; or one, or with ``offsets`` several of different sizes behind each other.
+        points : Tensor (B, N, in_channels) or (P, in_channels), or list of Tensor (N, in_channels)
+            Clouds; or one, or with ``offsets`` several of different sizes behind each other; or a list of such.
         offsets : Tensor (B + 1,), optional
             int64: cloud b is the rows ``offsets[b]`` to ``offsets[b + 1]``.
 
         Returns
         -------
-        Tensor (B, N, num_classes) or (P, num_classes)
+        Tensor (B, N, num_classes) or (P, num_classes), or list of Tensor (N, num_classes)
         """
+        if isinstance(points, list | tuple):
+            sizes = [len(cloud) for cloud in points]
+            starts = torch.tensor([0, *sizes], device=points[0].device).cumsum(0)
+            return list(self.forward(torch.cat(points), starts).split(sizes))
         batched = isinstance(points, Tensor) and points.dim() == 3
         check_clouds(points if batched or not isinstance(points, Tensor) else points[None], self.in_channels)
         if batched:

@@ -56,6 +56,7 @@ class VoxNet(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least_one(num_classes, "num_classes")
+        self.num_classes = num_classes
         if grid < 11:
             raise ValueError(f"grid must be at least 11, so that pooling leaves a voxel, got {grid}")
         self.grid, self.range = grid, cube(extent)
