@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import pkgutil
 import subprocess
@@ -16,6 +15,8 @@ from types import ModuleType
 
 import pytest
 import torch
+from ptx.build import nvcc
+from ptx.module import load_extension, load_ptx_module
 
 import fastcv.ops
 from fastcv.ops import build_info
@@ -35,7 +36,12 @@ class Backend:
     @property
     def is_cuda(self) -> bool:
         """Whether the CUDA kernels run: on a GPU or in the emulator."""
-        return self.name in ("cuda", "emulated")
+        return self.name == "cuda" or self.is_emulated
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the CUDA kernels run on CPU tensors, one thread at a time: as C++, or as nvcc's PTX."""
+        return self.name in ("emulated", "ptx")
 
 
 def _native_modules() -> Iterator[ModuleType]:
@@ -64,12 +70,13 @@ def emulated_module(request: pytest.FixtureRequest) -> ModuleType:
     sanitize = request.config.getoption("--emulator-sanitize")
     if sanitize and "libasan" not in os.environ.get("LD_PRELOAD", ""):
         pytest.exit(f"run again with: LD_PRELOAD='{sanitizer_preload(sanitize)}' ASAN_OPTIONS=detect_leaks=0", 4)
-    spec = importlib.util.spec_from_file_location(MODULE_NAME, build_module(sanitize))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_extension(MODULE_NAME, build_module(sanitize))
+
+
+@pytest.fixture(scope="session")
+def ptx_module() -> ModuleType:
+    """The test-only build whose CUDA kernels are those of nvcc, translated from PTX to C++."""
+    return load_ptx_module()
 
 
 def _backend_names() -> list[object]:
@@ -78,6 +85,8 @@ def _backend_names() -> list[object]:
     if "avx512" in build_info()["cpu_variants"]:
         names.append(BF16_PAIRS)  # with the instruction, or else with its twin
     names.append("emulated")
+    if nvcc() is not None:
+        names.append(pytest.param("ptx", marks=pytest.mark.ptx))
     if torch.cuda.is_available():
         names.append(pytest.param("cuda", marks=pytest.mark.cuda))
     return names
@@ -104,6 +113,8 @@ def pytest_report_header() -> list[str]:
         lines.append("fastcv: AVX512-BF16 is emulated, this processor lacks it")
     if not torch.cuda.is_available():
         lines.append("fastcv: NOT tested on a GPU, there is none; the CUDA kernels run in the emulator")
+    if nvcc() is None:
+        lines.append("fastcv: NOT tested as PTX, for want of nvcc")
     return lines
 
 
@@ -117,8 +128,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         yield Backend(name, "cuda")
     elif name == "cpu-default":
         yield Backend(name, "cpu")
-    elif name == "emulated":
-        emulated = request.getfixturevalue("emulated_module")
+    elif name in ("emulated", "ptx"):
+        emulated = request.getfixturevalue(f"{name}_module")
         for module in _native_modules():
             monkeypatch.setattr(module, "_C", emulated)
         monkeypatch.setitem(COMPILED, "_C", emulated)

@@ -5,6 +5,9 @@
 #include <string>
 
 #include "core/arguments.h"
+#if defined(FASTCV_PTX)
+#include "ptx/memory.h"
+#endif
 
 namespace py = pybind11;
 
@@ -144,6 +147,12 @@ void read_view(PyObject* object, TensorView& view) {
     throw py::type_error("expected a tensor with memory of its own, got a fake, meta or wrapper tensor");
   }
   view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+#if defined(FASTCV_PTX)
+  // The test build that checks every access of a kernel: this call may use the bytes from the first element to the last.
+  int64_t last = 0;
+  for (int i = 0; i < view.rank; ++i) last += (view.shape[i] - 1) * view.strides[i];
+  if (view.elements() > 0) ptx::note_memory(view.data, (last + 1) * (tensor.dtype.bits / 8));
+#endif
 }
 
 Stream current_stream(const TensorView& tensor) {

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,60 +58,62 @@ class Unit:
     headers: tuple[Path, ...]
 
 
-def build_module(sanitize: str = "") -> Path:
+def build_module(
+    sanitize: str = "", name: str = MODULE_NAME, change: Callable[[list[Unit]], list[Unit]] = lambda units: units
+) -> Path:
     """Returns the shared object of `_C_emulated`, whose "cuda" kernels take CPU tensors.
 
     With `sanitize="address"` it holds AddressSanitizer and UBSan: start Python with `LD_PRELOAD` set to
-    `sanitizer_preload()`.
+    `sanitizer_preload()`. Another module, with some of its units changed, gets a `name` of its own.
     """
     ops = sorted(path.name for path in (CSRC / "ops").iterdir() if path.is_dir())
-    generated = cache_folder() / ("generated-" + _digest(ops))
+    generated = cache_folder() / ("generated-" + digest(ops))
     flags = (
         *(f"-I{generated}", f"-isystem{_package_folder('pybind11')}/include", *_dlpack_flags()),
-        *(f"-isystem{sysconfig.get_path('include')}", f"-DFASTCV_MODULE_NAME={MODULE_NAME}"),
-        *('-DFASTCV_VERSION="emulated"', "-fopenmp"),
+        *(f"-isystem{sysconfig.get_path('include')}", '-DFASTCV_VERSION="emulated"', "-fopenmp"),
     )
-    core_headers = (*_files(CSRC / "core", "**/*.h", "**/*.cuh"), *_files(CSRC / "families", "*/*.h", "*/*.cuh"))
-    units = [Unit(CSRC / "module.cpp", flags, (generated / "ops.inc",))]
-    units += [Unit(source, flags, core_headers) for source in _files(CSRC / "core", "*.cpp")]
+    core_headers = (*files(CSRC / "core", "**/*.h", "**/*.cuh"), *files(CSRC / "families", "*/*.h", "*/*.cuh"))
+    units = [Unit(CSRC / "module.cpp", (*flags, f"-DFASTCV_MODULE_NAME={name}"), (generated / "ops.inc",))]
+    units += [Unit(source, flags, core_headers) for source in files(CSRC / "core", "*.cpp")]
     for op in ops:
         # An op folder includes the core, families and itself, no other op.
-        headers = (*core_headers, *_files(CSRC / "ops" / op, "*.h", "*.cuh"), *_files(EMULATOR, "*.h"))
-        units += [Unit(source, flags, headers) for source in _files(CSRC / "ops" / op, "*_cuda.cu")]
-    units += _emulator_units(sanitize)
+        headers = (*core_headers, *files(CSRC / "ops" / op, "*.h", "*.cuh"), *files(EMULATOR, "*.h"))
+        units += [Unit(source, flags, headers) for source in files(CSRC / "ops" / op, "*_cuda.cu")]
+    units += emulator_units(sanitize)
     # Bindings several at a time, as the wheel's build takes them: most of their compile time is pybind11's own code.
     texts = {"ops.inc": "".join(f"FASTCV_OP({op})\n" for op in ops)}
     for first in range(0, len(ops), BINDINGS_AT_ONCE):
         folders = [CSRC / "ops" / op for op in ops[first : first + BINDINGS_AT_ONCE]]
-        sources = [source for folder in folders for source in _files(folder, "*_bind.cpp")]
-        own = (header for folder in folders for header in _files(folder, "*.h"))
-        headers = (*core_headers, *own, *sources, *_files(EMULATOR, "*.h"))
+        sources = [source for folder in folders for source in files(folder, "*_bind.cpp")]
+        own = (header for folder in folders for header in files(folder, "*.h"))
+        headers = (*core_headers, *own, *sources, *files(EMULATOR, "*.h"))
         texts[f"bindings_{first}.cpp"] = "".join(f'#include "{source.relative_to(CSRC)}"\n' for source in sources)
         units.append(Unit(generated / f"bindings_{first}.cpp", (*flags, "-O0"), headers))
 
-    with _lock():
+    units = change(units)
+    with lock():
         generated.mkdir(exist_ok=True)
         for file, text in texts.items():
             if not (generated / file).exists() or (generated / file).read_text() != text:
                 (generated / file).write_text(text)
-        name = MODULE_NAME + str(sysconfig.get_config_var("EXT_SUFFIX"))
-        return _build(units, name, ("-shared", "-fopenmp"), sanitize)
+        file_name = name + str(sysconfig.get_config_var("EXT_SUFFIX"))
+        return build(units, file_name, ("-shared", "-fopenmp"), sanitize)
 
 
 def build_cases(sanitize: str = "", extra_flags: tuple[str, ...] = ()) -> Path:
     """Returns the program that runs the kernels of `kernels/`: `<program> <case> [first seed] [number of seeds]`."""
     kernels = EMULATOR / "kernels"
-    headers = (*_files(CSRC / "core", "*.h", "cuda/*"), *_files(EMULATOR, "*.h"), *_files(kernels, "*.h"))
-    units = [Unit(source, extra_flags, headers) for source in _files(kernels, "*.cpp", "*.cu")]
-    units += [Unit(unit.source, (*unit.flags, *extra_flags), unit.headers) for unit in _emulator_units(sanitize)]
-    with _lock():
-        return _build(units, "cases", (), sanitize)
+    headers = (*files(CSRC / "core", "*.h", "cuda/*"), *files(EMULATOR, "*.h"), *files(kernels, "*.h"))
+    units = [Unit(source, extra_flags, headers) for source in files(kernels, "*.cpp", "*.cu")]
+    units += [Unit(unit.source, (*unit.flags, *extra_flags), unit.headers) for unit in emulator_units(sanitize)]
+    with lock():
+        return build(units, "cases", (), sanitize)
 
 
 def sanitizer_preload(sanitize: str = "address") -> str:
     """The value of `LD_PRELOAD` under which Python can load a module built with that sanitizer."""
     library = {"address": "libasan.so", "thread": "libtsan.so"}[sanitize]
-    paths = [_run([*_compiler(), f"-print-file-name={name}"]).strip() for name in (library, "libstdc++.so")]
+    paths = [run([*_compiler(), f"-print-file-name={name}"]).strip() for name in (library, "libstdc++.so")]
     return " ".join(paths)
 
 
@@ -120,14 +122,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FASTCV_EMULATOR_CACHE", "~/.cache/fastcv-emulator")).expanduser()
 
 
-def _emulator_units(sanitize: str) -> list[Unit]:
+def emulator_units(sanitize: str) -> list[Unit]:
     # ThreadSanitizer is to judge the kernels and not the scheduler, which is told to call its fiber interface instead.
     flags = ("-fno-sanitize=all", "-DFASTCV_EMULATOR_TSAN") if sanitize == "thread" else ()
-    headers = (*_files(EMULATOR, "*.h"), *_files(CSRC / "core" / "cuda", "*.h"))
-    return [Unit(source, flags, headers) for source in _files(EMULATOR, "*.cpp")]
+    headers = (*files(EMULATOR, "*.h"), *files(CSRC / "core" / "cuda", "*.h"))
+    return [Unit(source, flags, headers) for source in files(EMULATOR, "*.cpp")]
 
 
-def _build(units: list[Unit], name: str, link_flags: tuple[str, ...], sanitize: str) -> Path:
+def build(units: list[Unit], name: str, link_flags: tuple[str, ...], sanitize: str) -> Path:
     """Compiles what is missing and links. The caller holds the lock."""
     sanitizer = SANITIZER_FLAGS[sanitize]
     commands: list[list[str]] = []
@@ -136,29 +138,34 @@ def _build(units: list[Unit], name: str, link_flags: tuple[str, ...], sanitize: 
         arguments = [*COMMON_FLAGS, *sanitizer, *unit.flags, "-x", "c++", "-c", str(unit.source)]
         target = cache_folder() / "objects" / f"{unit.source.stem}-{_unit_digest(unit, arguments)}.o"
         objects.append(target)
-        if not _still_there(target):
+        if not still_there(target):
             commands.append([*_compiler(), *arguments, "-o", str(target)])
-    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count() or 1) as pool:
+    with compilers() as pool:
         list(pool.map(_run_for_last_argument, commands))
 
     link = [*_compiler(), *sanitizer, *link_flags, *map(str, objects)]
-    output = cache_folder() / "linked" / _digest(link) / name
-    if not _still_there(output):
+    output = cache_folder() / "linked" / digest(link) / name
+    if not still_there(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         _run_for_last_argument([*link, "-o", str(output)])
     _forget_old_files()
     return output
 
 
+def compilers() -> ThreadPoolExecutor:
+    """As many threads as compilers may run at once."""
+    return ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count() or 1)
+
+
 def _run_for_last_argument(command: list[str]) -> None:
     """Runs a command whose last argument is its output file, which appears only when it is whole."""
     target = Path(command[-1])
     partial = target.with_name(target.name + ".partial")
-    _run([*command[:-1], str(partial)])
+    run([*command[:-1], str(partial)])
     partial.replace(target)
 
 
-def _run(command: list[str]) -> str:
+def run(command: list[str]) -> str:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise BuildError(f"{shlex.join(command)}\n{result.stdout}{result.stderr}")
@@ -175,12 +182,12 @@ def _compiler() -> tuple[str, ...]:
 
 @functools.cache
 def _compiler_version() -> str:
-    return _run([*_compiler(), "--version"])
+    return run([*_compiler(), "--version"])
 
 
 def _unit_digest(unit: Unit, arguments: list[str]) -> str:
-    contents = [_file_digest(path) for path in (unit.source, *unit.headers)]
-    return _digest([_compiler_version(), *_compiler(), *map(_without_environment, arguments), *contents])
+    contents = [file_digest(path) for path in (unit.source, *unit.headers)]
+    return digest([_compiler_version(), *_compiler(), *map(_without_environment, arguments), *contents])
 
 
 def _without_environment(argument: str) -> str:
@@ -200,15 +207,15 @@ def _installed_packages() -> dict[str, str]:
     return folders
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _digest(parts: Iterable[str]) -> str:
+def digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _files(folder: Path, *patterns: str) -> tuple[Path, ...]:
+def files(folder: Path, *patterns: str) -> tuple[Path, ...]:
     return tuple(sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}))
 
 
@@ -229,7 +236,7 @@ def _dlpack_flags() -> tuple[str, ...]:
     raise BuildError("dlpack.h was not found: install apache-tvm-ffi or torch")
 
 
-def _still_there(path: Path) -> bool:
+def still_there(path: Path) -> bool:
     """Whether the file exists; if so it counts as used today."""
     if not path.exists():
         return False
@@ -239,13 +246,17 @@ def _still_there(path: Path) -> bool:
 
 def _forget_old_files() -> None:
     oldest = time.time() - KEEP_DAYS * 86400
-    for path in (*_files(cache_folder() / "objects", "*"), *_files(cache_folder() / "linked", "*/*")):
+    for path in (
+        *files(cache_folder() / "objects", "*"),
+        *files(cache_folder() / "linked", "*/*"),
+        *files(cache_folder() / "ptx", "*", "*/*"),
+    ):
         if path.stat().st_mtime < oldest:
             path.unlink()
 
 
 @contextlib.contextmanager
-def _lock() -> Iterator[None]:
+def lock() -> Iterator[None]:
     """One build at a time: test workers that come together wait for the first and find its objects."""
     (cache_folder() / "objects").mkdir(parents=True, exist_ok=True)
     with (cache_folder() / "lock").open("w") as file:

@@ -27,7 +27,7 @@ def test_values_and_gradients_equal_the_reference(backend: Any, dims: int, activ
     for stride, padding, extra, dilation in itertools.product((1, 2), (0, 1), (0, 1), (1, 2)):
         if extra >= max(stride, dilation) or (padding == 1 and dims == 3 and stride == 1):
             continue
-        if backend.name == "emulated" and (stride, padding, extra) != (2, 1, 1):
+        if backend.is_emulated and (stride, padding, extra) != (2, 1, 1):
             continue  # it is slow
         options = {"stride": stride, "padding": padding, "output_padding": extra, "groups": 2, "dilation": dilation}
         options["activation"] = activation
@@ -62,7 +62,7 @@ def examples(count: int) -> settings:
 @examples(50)
 @given(data=st.data())
 def test_any_geometry_equals_torch(backend: Any, data: st.DataObject) -> None:
-    if backend.name == "emulated":
+    if backend.is_emulated:
         pytest.skip("fewer examples in the emulator, below")
     check_any_geometry(backend, data.draw)
 
@@ -83,7 +83,7 @@ def test_dtypes_layouts_and_channel_counts(
     backend: Any, dtype: torch.dtype, channels_last: bool, channels: tuple[int, int]
 ) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    if backend.name == "emulated" and channels not in ((3, 5), (16, 16), (32, 65)):
+    if backend.is_emulated and channels not in ((3, 5), (16, 16), (32, 65)):
         pytest.skip("slow in the emulator")
     for kernel, stride, padding, width in ((2, 2, 0, 17), (4, 2, 1, 6)):
         input = random(2, channels[0], 5, width, dtype=dtype)
@@ -127,7 +127,7 @@ TILES: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, int | tuple[int, i
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tile", TILES)
 def test_sizes_around_tiles(backend: Any, tile: str, dtype: torch.dtype) -> None:
-    if backend.name == "emulated" and tile not in ("threes", "one pixel"):
+    if backend.is_emulated and tile not in ("threes", "one pixel"):
         pytest.skip("tiles of the CPU kernels, slow in the emulator")
     shape, kernel, stride, padding, extra = TILES[tile]
     input, weight = random(*shape, dtype=dtype), random(*kernel, seed=1, dtype=dtype)
@@ -143,7 +143,7 @@ def test_sizes_around_tiles(backend: Any, tile: str, dtype: torch.dtype) -> None
             assert distance(results[-1], expected) <= TOLERANCE[dtype]
             rectified = conv_transpose2d(*arguments, stride, padding, extra, activation="relu")
             assert torch.equal(rectified, results[-1].relu())
-        if results[0].is_cpu and backend.name != "emulated":
+        if results[0].is_cpu and not backend.is_emulated:
             assert torch.equal(*results)  # sums have one order, whatever the layout
 
 
@@ -157,10 +157,10 @@ def test_float32_error_grows_with_the_reduction_only(backend: Any) -> None:
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 96, 97, 200])
 def test_sizes_around_the_edges_of_tiles(backend: Any, size: int) -> None:
-    if backend.name == "emulated" and size not in (1, 63, 65):
+    if backend.is_emulated and size not in (1, 63, 65):
         pytest.skip("slow in the emulator")
     options = {"stride": (2, 3), "padding": (0, 1)}
-    channels = (7, 9) if backend.name == "emulated" else (5, min(size, 80))
+    channels = (7, 9) if backend.is_emulated else (5, min(size, 80))
     input, weight = random(1, channels[0], 2, size), random(channels[0], channels[1], 2, 4, seed=1)
     check(backend, input, weight, None, options, TORCH[2])
     input, weight = random(2, size, 2, 3), random(size, 3, 1, 2, seed=1)
@@ -180,7 +180,7 @@ def test_strides_and_kernels_larger_than_the_output(backend: Any) -> None:
 
 def test_strides_far_beyond_the_kernel(backend: Any) -> None:
     """The last site of the input has few of its phases in the output; nothing may be written behind them."""
-    stride = 2_000 if backend.name == "emulated" else 196_615
+    stride = 2_000 if backend.is_emulated else 196_615
     check(backend, random(1, 1, 3), random(1, 1, 4, seed=1), None, {"stride": stride}, TORCH[1])
 
 

@@ -32,7 +32,7 @@ def test_wide_kernels_of_few_channels(
 ) -> None:
     """Kernels whose taps along x are the long side of the product."""
     shape, kernel, options = case
-    if backend.name == "emulated" and kernel[-1] > 200:
+    if backend.is_emulated and kernel[-1] > 200:
         pytest.skip("slow in the emulator, and the CPU's own kernels")
     input, weight = random(*shape), random(*kernel, seed=1)
     bias = random(kernel[1] * options.get("groups", 1), seed=2)
@@ -71,7 +71,7 @@ def test_wide_kernels_keep_what_is_not_finite_apart(backend: Any) -> None:
 
 
 def test_wide_kernels_have_the_same_bits_on_every_thread_count(backend: Any) -> None:
-    if backend.name == "emulated":
+    if backend.is_emulated:
         pytest.skip("this is about the CPU kernels")
     leaves = [random(*shape, dtype=torch.float32).to(backend.device) for shape in ((2, 2, 90), (2, 2, 600), (2,))]
     leaves = [leaf.requires_grad_() for leaf in leaves]

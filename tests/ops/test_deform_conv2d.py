@@ -106,7 +106,7 @@ def test_values_and_gradients_are_those_of_torchvision(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", LARGE)
 def test_many_blocks(backend: Any, torchvision_ops: Any, name: str, dtype: torch.dtype) -> None:
-    if backend.name == "emulated" and dtype is torch.float32:
+    if backend.is_emulated and dtype is torch.float32:
         pytest.skip("it is slow")
     check(backend, problem(**LARGE[name], dtype=dtype), torchvision_ops.deform_conv2d, TOLERANCE[dtype])
 
@@ -285,7 +285,7 @@ def test_each_gradient_alone(backend: Any, name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_same_bits_on_every_run_and_thread_count(backend: Any, dtype: torch.dtype) -> None:
-    shape = (2, 24, 9, 11) if backend.name == "emulated" else (3, 72, 24, 25)
+    shape = (2, 24, 9, 11) if backend.is_emulated else (3, 72, 24, 25)
     arguments = problem(shape, (24, shape[1] // 2, 3, 3), offset_groups=2, padding=1, dtype=dtype)
     threads = torch.get_num_threads()
     first = results(deform_conv2d, arguments, backend.device)

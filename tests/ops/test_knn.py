@@ -84,7 +84,7 @@ def shapes(count: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("shape", shapes(10))
 def test_clouds_of_any_density(backend: Any, shape: str) -> None:
-    for count in (33, 513, 1100) if backend.name == "emulated" else (33, 513, 1100, 4500):
+    for count in (33, 513, 1100) if backend.is_emulated else (33, 513, 1100, 4500):
         points = shapes(count)[shape][None]
         query = points[:, :: max(1, count // 90)]
         for k in (1, 16, 37):

@@ -83,7 +83,7 @@ def test_overlaps_one_step_around_the_threshold(backend: Any, torchvision_ops: A
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_many_boxes(backend: Any, torchvision_ops: Any, dtype: torch.dtype, threshold: float) -> None:
     """Enough for the grid of the CPU kernel and for several tiles of the CUDA kernel."""
-    count = 1300 if backend.name == "emulated" else 3000
+    count = 1300 if backend.is_emulated else 3000
     boxes, scores = random_boxes(count, 5, dtype)
     boxes[::7] *= 30  # sizes that differ by far
     boxes[::11, 2:] = boxes[::11, :2] + 1e-3
@@ -346,7 +346,7 @@ def test_extreme_numbers(backend: Any, dtype: torch.dtype) -> None:
     values = [NAN, INF, -INF, 0.0, -0.0, 1e-45, 3e38, -3e38, 1.0, 1e-20, info.max, info.tiny]
     pool = torch.tensor(values, dtype=torch.float64).to(dtype)
     generator = torch.Generator().manual_seed(0)
-    for count in (5, 100) if backend.name == "emulated" else (5, 100, 1500):
+    for count in (5, 100) if backend.is_emulated else (5, 100, 1500):
         for trial in range(6):
             chosen = pool[torch.randint(len(pool), (count, 5), generator=generator)]
             boxes, scores = chosen[:, :4], chosen[:, 4]

@@ -55,7 +55,7 @@ def test_equals_the_reference(backend: Any, count: int, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("classes", [1, 3, 500])
 def test_many_boxes(backend: Any, dtype: torch.dtype, threshold: float, classes: int) -> None:
     """Enough for the grid of the CPU kernel and for several tiles of the CUDA kernel; sizes that differ by far."""
-    count = 700 if backend.name == "emulated" else 2500
+    count = 700 if backend.is_emulated else 2500
     boxes, scores = random_boxes(count, 5, place=400)
     boxes[count // 2 :: 2] = boxes[: count - count // 2 : 2] + 0.1  # nearly the same
     boxes[::29, 2:4] *= 15

@@ -268,7 +268,7 @@ def _by_interpolation_matrices(input: Tensor, boxes: Tensor, size: int, ratio: i
 @pytest.mark.parametrize("channels", [17, 40])
 def test_many_rois_equal_a_few_at_a_time(backend: Any, dtype: torch.dtype, channels: int) -> None:
     """So many that their taps and their results exceed what the CPU holds at once; the emulator takes fewer."""
-    count, ratio = (200, 2) if backend.name == "emulated" else (4000, 64)
+    count, ratio = (200, 2) if backend.is_emulated else (4000, 64)
     input = random_input(2, channels, 32, 40, dtype=dtype).to(backend.device)
     boxes = random_boxes(count, 2, 32, 40).float()
     boxes[7, 3] = torch.nan

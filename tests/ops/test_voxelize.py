@@ -79,7 +79,7 @@ def test_points_that_are_not_finite_or_far_away(backend: Any) -> None:
 
 def test_many_points(backend: Any) -> None:
     """Enough for the CPU kernel to split them, where no limit of voxels keeps its table small."""
-    count = 3000 if backend.name == "emulated" else 300_000
+    count = 3000 if backend.is_emulated else 300_000
     points = random_points(count, 3)
     size, limits = [0.02, 0.02, 0.02], RANGE
     moved = points.to(backend.device)
@@ -182,7 +182,7 @@ def test_agrees_with_spconv(backend: Any) -> None:
     """Voxel for voxel what PointToVoxel makes of a scan, borders and limits included."""
     utils = pytest.importorskip("spconv.pytorch.utils", reason="spconv is not installed")
     generator = torch.Generator().manual_seed(0)
-    count = 2000 if backend.name == "emulated" else 60_000
+    count = 2000 if backend.is_emulated else 60_000
     limits, size = [0.0, -40.0, -3.0, 70.4, 40.0, 1.0], [0.05, 0.05, 0.1]
     points = torch.rand(count, 4, generator=generator) * torch.tensor([90.0, 100, 6, 1]) - torch.tensor([9.0, 50, 4, 0])
     points[: count // 2, :3] = (points[: count // 2, :3] * 20).round() / 20  # on the borders of cells

@@ -25,6 +25,9 @@
 #include <utility>
 #elif defined(FASTCV_EMULATED)
 #include "emulator/runtime.h"
+#if defined(FASTCV_PTX)
+#include "ptx/launch.h"  // the emulator runs what nvcc has made of the kernels
+#endif
 #else
 #error "core/cuda headers are for nvcc, or for the emulator of the tests (FASTCV_EMULATED)"
 #endif
@@ -174,10 +177,17 @@ void launch(void (*kernel)(Params...), const LaunchShape& shape, Stream, Args...
   const auto extent = [](Extent e) {
     return ::dim3{static_cast<unsigned>(e.x), static_cast<unsigned>(e.y), static_cast<unsigned>(e.z)};
   };
+#if defined(FASTCV_PTX)
+  ptx::Parameters parameters;
+  parameters.add_all<Params...>(args...);
+  ptx::launch(reinterpret_cast<const void*>(kernel),
+              {extent(grid), extent(block), shape.shared_bytes, shape.site, nullptr, nullptr}, parameters);
+#else
   const auto thread = [&] { kernel(args...); };
   using Thread = decltype(thread);
   emulator::run({extent(grid), extent(block), shape.shared_bytes, shape.site,
                  [](const void* context) { (*static_cast<Thread*>(context))(); }, &thread});
+#endif
 }
 
 #endif

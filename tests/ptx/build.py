@@ -1,0 +1,192 @@
+"""Builds `_C_ptx`: the host code of the .cu files as in the emulator, with the kernels that nvcc has made of them.
+
+`python tests/ptx/build.py` prints the path of the module. nvcc writes PTX, `translate.py` turns it into C++, which is
+compiled like the rest and kept beside it by content: see `tests/emulator/build.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path.insert(0, str(TESTS))
+
+from emulator.build import (  # noqa: E402
+    CSRC,
+    EMULATOR,
+    Unit,
+    build,
+    build_module,
+    cache_folder,
+    compilers,
+    digest,
+    emulator_units,
+    file_digest,
+    files,
+    lock,
+    run,
+    still_there,
+)
+
+PTX = TESTS / "ptx"
+MODULE_NAME = "_C_ptx"
+# For sm_90 nvcc writes the same PTX, but for the line that names the target.
+ARCHITECTURE = "sm_80"
+NVCC_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-DNDEBUG",
+    "--fmad=false",
+    f"-I{CSRC}",
+    f"-I{TESTS}",
+    f"-arch={ARCHITECTURE}",
+    "-ptx",
+)
+FIXED_FLAGS = {
+    # Host code is short; the kernels in it, which nobody runs, need not be fast.
+    "host": ("-DFASTCV_PTX", "-O0", "-g0", "-w"),
+    "kernels": ("-g0", "-w"),
+    "arithmetic": ("-frounding-math", "-O2"),
+    "runtime": ("-O2",),
+}
+
+
+def nvcc() -> str | None:
+    """The path of nvcc, which this backend needs."""
+    return shutil.which("nvcc")
+
+
+def build_ptx_module() -> Path:
+    """Returns the shared object of `_C_ptx`."""
+    return build_module("", MODULE_NAME, with_translated_kernels)
+
+
+def with_translated_kernels(units: list[Unit]) -> list[Unit]:
+    """The units of the emulated module, with the host code of each .cu file and its translated kernels in its place."""
+    kernels = [unit for unit in units if unit.source.suffix == ".cu"]
+    kept = [
+        replace(unit, flags=(*unit.flags, "-DFASTCV_PTX"), headers=(*unit.headers, *headers()))
+        if unit.source.name == "tensor.cpp"
+        else unit
+        for unit in units
+        if unit not in kernels
+    ]
+    with compilers() as pool:
+        translated = list(pool.map(translated_units, kernels))
+    return [*kept, *(unit for made in translated for unit in made), *runtime_units()]
+
+
+def runtime_units() -> list[Unit]:
+    """What translated kernels call."""
+    shared = (*headers(), *files(EMULATOR, "*.h"))
+    return [
+        Unit(source, FIXED_FLAGS["arithmetic" if source.stem == "arithmetic" else "runtime"], shared)
+        for source in files(PTX, "*.cpp")
+    ]
+
+
+def headers() -> tuple[Path, ...]:
+    return files(PTX, "*.h")
+
+
+def translated_units(unit: Unit) -> list[Unit]:
+    """For a .cu file: the host code, which knows the translated kernels, and those in files of about equal size."""
+    stem = unit.source.stem.removesuffix("_cuda")
+    folder = translated_folder(write_ptx(unit, stem), stem)
+    host = folder / "host.cpp"
+    shared = (*headers(), *files(EMULATOR, "*.h"))
+    pieces = [Unit(source, FIXED_FLAGS["kernels"], shared) for source in files(folder, "kernels_*.cpp")]
+    names = (folder / "names.txt").read_text().split()
+    if not still_there(host):
+        host.write_text(host_code(unit.source, stem, names))
+    return [Unit(host, (*unit.flags, *FIXED_FLAGS["host"]), (unit.source, *unit.headers, *headers())), *pieces]
+
+
+def build_cases(sources: list[Path]) -> tuple[Path, list[str]]:
+    """A library with the kernels of files of PTX or CUDA, launched through `cases/driver.cpp`, and their names.
+
+    A kernel's number is the place of its name.
+    """
+    units, names, entries = [], [], []
+    shared = (*headers(), *files(EMULATOR, "*.h"))
+    for source in sources:
+        unit = Unit(source, (), (*files(CSRC / "core", "*.h", "cuda/*"),))
+        folder = translated_folder(source if source.suffix == ".ptx" else write_ptx(unit, source.stem), source.stem)
+        units += [Unit(piece, FIXED_FLAGS["kernels"], shared) for piece in files(folder, "kernels_*.cpp")]
+        found = (folder / "names.txt").read_text().split()
+        names += found
+        entries += [f"{source.stem}_entry_{i}" for i in range(len(found))]
+    table = cache_folder() / "ptx" / f"cases-{digest(entries)}.cpp"
+    lines = ['#include "ptx/runtime.h"', "namespace fastcv::ptx {", f"extern const Entry {', '.join(entries)};"]
+    lines.append(f"extern const Entry* const cases[];\nconst Entry* const cases[] = {{&{', &'.join(entries)}}};\n}}\n")
+    table.write_text("\n".join(lines))
+    units += [Unit(table, ("-w",), shared), Unit(PTX / "cases" / "driver.cpp", (), shared)]
+    with lock():
+        return build([*units, *runtime_units(), *emulator_units("")], "cases.so", ("-shared",), ""), names
+
+
+def write_ptx(unit: Unit, stem: str) -> Path:
+    """The file of PTX that nvcc makes of a .cu file."""
+    contents = [file_digest(path) for path in (unit.source, *unit.headers)]
+    target = cache_folder() / "ptx" / f"{stem}-{digest([nvcc_version(), *NVCC_FLAGS, *contents])[:12]}.ptx"
+    if not still_there(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Compiled under one name everywhere: nvcc puts the path into the names of what has internal linkage.
+        partial = target.with_name(f"{target.name}.{os.getpid()}")
+        run(["nvcc", *NVCC_FLAGS, str(unit.source), "-o", str(partial)])
+        partial.replace(target)
+    return target
+
+
+@functools.cache
+def nvcc_version() -> str:
+    return run(["nvcc", "--version"])
+
+
+def translated_folder(ptx: Path, stem: str) -> Path:
+    """The folder of the C++ made of a file of PTX: kernels_<i>.cpp, and the kernels' names in names.txt."""
+    translator = [file_digest(PTX / f"{name}.py") for name in ("parse", "instructions", "effects", "translate")]
+    folder = cache_folder() / "ptx" / f"{stem}-{digest([file_digest(ptx), *translator])[:12]}"
+    if not still_there(folder / "names.txt"):
+        folder.mkdir(parents=True, exist_ok=True)
+        # A process of its own: a translation keeps Python busy, and there are as many at once as there are compilers.
+        run([sys.executable, str(PTX / "translate.py"), str(ptx), stem, str(folder)])
+    return folder
+
+
+def host_code(source: Path, stem: str, names: list[str]) -> str:
+    """The .cu file, and a table that leads from the address of each of its kernels to the translation."""
+    lines = [f'#include "{source.relative_to(CSRC)}"', "", '#include "ptx/launch.h"', "", "namespace fastcv::ptx {"]
+    for i, kernel in enumerate(kernel_expressions(names)):
+        lines.append(f"extern const Entry {stem}_entry_{i};")
+        lines.append(f"static const Translated translated_{i}((const void*)&{kernel}, {stem}_entry_{i});")
+    return "\n".join([*lines, "}", ""])
+
+
+def kernel_expressions(names: list[str]) -> list[str]:
+    """From names in PTX to C++ that names the same kernels where the emulator's compiler sees them."""
+    result = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return [kernel_expression(text) for text in result.stdout.splitlines()]
+
+
+def kernel_expression(demangled: str) -> str:
+    """void fastcv::cuda::(anonymous namespace)::k<(bool)1>(float*) -> fastcv::emulated::k<(bool)1>"""
+    text = demangled.replace("(anonymous namespace)::", "").replace("fastcv::cuda::", "fastcv::emulated::")
+    depth = 0
+    for position in range(len(text) - 1, -1, -1):  # back over the parameters
+        depth += {")": 1, "(": -1}.get(text[position], 0)
+        if depth == 0:
+            return re.sub(r"^void ", "", text[:position])
+    raise ValueError(f"{demangled!r} is not the name of a kernel")
+
+
+if __name__ == "__main__":
+    print(build_ptx_module())
