@@ -44,7 +44,7 @@ class Backend:
         return self.name in ("emulated", "ptx")
 
 
-def _native_modules() -> Iterator[ModuleType]:
+def native_modules() -> Iterator[ModuleType]:
     """The modules of fastcv.ops, each of which calls the compiled module through its own name ``_C``."""
     for info in pkgutil.iter_modules(fastcv.ops.__path__):
         module = importlib.import_module(f"fastcv.ops.{info.name}")
@@ -130,7 +130,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         yield Backend(name, "cpu")
     elif name in ("emulated", "ptx"):
         emulated = request.getfixturevalue(f"{name}_module")
-        for module in _native_modules():
+        for module in native_modules():
             monkeypatch.setattr(module, "_C", emulated)
         monkeypatch.setitem(COMPILED, "_C", emulated)
         yield Backend(name, "cpu")

@@ -23,7 +23,7 @@ RIGHT = {
 }
 
 # Found because the order of threads is shuffled, and because shared memory starts as NaN.
-WRONG_ANSWERS = {"missing_barrier", "missing_second_barrier", "missing_warp_sync", "uninitialised_shared"}
+WRONG_ANSWERS = {"missing_barrier", "missing_second_barrier", "missing_warp_sync", "uninitialised_shared", "early_copy"}
 
 # Found by the emulator itself, with these words.
 ERRORS = {
@@ -42,6 +42,10 @@ ERRORS = {
     r"  wait in block_sync at .*buggy\.cu:\d+: threads 1-31, 33-63\n",
     "lock": r"no thread wins its atomic_cas any more",
     "throwing": r"thread \(9, 0, 0\) threw an exception: thrown on purpose",
+    "misaligned_copy": r"thread \(\d+, 0, 0\): an asynchronous copy from an address that is not a multiple of 16, at "
+    r".*buggy\.cu:\d+",
+    "copy_at_exit": r"thread \(\d+, 0, 0\) returned from the kernel with asynchronous copies under way",
+    "too_much_shared": r"a block has at most 163 KiB of shared memory, asked for 166913 bytes",
     "large_shared": r"FASTCV_SHARED arrays of 52000 bytes: a kernel has at most 48 KiB",
 }
 

@@ -91,7 +91,7 @@ HEAD += ".reg .b32 %r<3>;\n.reg .f32 %f1;\n"
         ("sin.approx.f32 %f1, %f1;", "k.ptx:8: unknown instruction sin.approx.f32"),
         ("add.s32 %r1, %r7, 1;", "k.ptx:8: unknown operand Special(name='%r7')"),
         ("add.f32 %f1, %f1, %f1;", "k.ptx:8: unknown instruction add.f32"),
-        ("ld.param.u64 %r1, [k_param_0];", "k.ptx:8: ld.param.u64: register r1 of type b32 cannot take a u64"),
+        ("ld.param.u64 %r1, [k_param_0];", "k.ptx:8: register r1 of type b32 cannot take a u64"),
         ("ld.param.u32 %r1, [k_param_0+8];", "k.ptx:8: 4 bytes at 8 are not in a parameter k_param_0, or not aligned"),
         ("ld.global.v2.u32 {%r1}, [%r2];", "k.ptx:8: ld.global.v2.u32: 2 registers were expected"),
         (".surprise 3;", "k.ptx:8: unknown instruction .surprise"),

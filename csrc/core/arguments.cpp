@@ -71,6 +71,12 @@ NewTensor make(const TensorView& like, DType dtype, const int64_t* shape, const 
     made.object = allocate(like, dtype, sizes, steps, bytes);
   }
   read_view(made.object.ptr(), made.view);
+#if defined(FASTCV_EMULATED)
+  // What a kernel reads before it has written shows: NaN, or -1.
+  if (!made.view.is_description && !made.view.on_cuda && made.view.elements() > 0) {
+    std::memset(made.view.data, 0xff, bytes);
+  }
+#endif
   return made;
 }
 

@@ -249,7 +249,7 @@ def _forget_old_files() -> None:
     for path in (
         *files(cache_folder() / "objects", "*"),
         *files(cache_folder() / "linked", "*/*"),
-        *files(cache_folder() / "ptx", "*", "*/*"),
+        *files(cache_folder() / "ptx", "*"),
     ):
         if path.stat().st_mtime < oldest:
             path.unlink()

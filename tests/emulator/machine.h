@@ -95,6 +95,10 @@ void wait();
 // What the collectives must know when a thread returns from the kernel.
 void leave_collectives(Thread& thread);
 
+// For a thread that begins, and one that has returned from the kernel.
+void begin_copies(const Thread& thread);
+void end_copies(const Thread& thread);
+
 Token* new_token();
 void free_shared();
 void free_tokens();

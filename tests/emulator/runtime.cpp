@@ -82,8 +82,10 @@ void make_current(Thread& thread) {
 
 void run_kernel_thread() {
   if (machine.failed) return;  // made but not started when another thread failed
+  begin_copies(*machine.current);
   try {
     machine.call->thread(machine.call->context);
+    end_copies(*machine.current);
   } catch (const Abandon&) {
   } catch (const std::exception& error) {
     fail(describe(*machine.current) + " threw an exception: " + error.what());
@@ -249,9 +251,9 @@ void after_cas(bool won) {
 
 void run(const KernelCall& call) {
   if (launching) throw EmulatorError("a kernel cannot launch a kernel");
-  constexpr size_t kMaxSharedBytes = 227 << 10;
+  constexpr size_t kMaxSharedBytes = 163 << 10;  // of sm_80; sm_90 has more
   if (call.shared_bytes > kMaxSharedBytes) {
-    throw EmulatorError("a block has at most 227 KiB of shared memory, asked for " + std::to_string(call.shared_bytes) +
+    throw EmulatorError("a block has at most 163 KiB of shared memory, asked for " + std::to_string(call.shared_bytes) +
                         " bytes");
   }
   const LaunchScope scope;

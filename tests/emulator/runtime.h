@@ -77,6 +77,12 @@ int block_barrier(Operation operation, bool predicate, CallSite site);
 void* shared_array(const void* declaration, size_t bytes, size_t alignment);
 void* dynamic_shared();
 
+// A copy of 16 bytes, or of zeros, to shared memory. It lands when this thread waits for its group; until then its place
+// holds 0xFF, and a thread may not return before.
+void copy_async_16(void* to, const void* from, bool valid, CallSite site);
+void commit_copies();
+void wait_for_copies(unsigned groups);
+
 // After each compare-and-swap: a loser lets the other threads run, for it may be waiting for one of them.
 void after_cas(bool won);
 

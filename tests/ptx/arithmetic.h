@@ -6,6 +6,9 @@
 
 namespace fastcv::ptx {
 
+using int128_t = __int128;
+using uint128_t = unsigned __int128;
+
 // "mov": the same bits as another type.
 template <class To, class From>
 inline To as(From from) {

@@ -7,6 +7,7 @@ compiled like the rest and kept beside it by content: see `tests/emulator/build.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -100,13 +101,11 @@ def headers() -> tuple[Path, ...]:
 def translated_units(unit: Unit) -> list[Unit]:
     """For a .cu file: the host code, which knows the translated kernels, and those in files of about equal size."""
     stem = unit.source.stem.removesuffix("_cuda")
-    folder = translated_folder(write_ptx(unit, stem), stem)
-    host = folder / "host.cpp"
-    shared = (*headers(), *files(EMULATOR, "*.h"))
-    pieces = [Unit(source, FIXED_FLAGS["kernels"], shared) for source in files(folder, "kernels_*.cpp")]
-    names = (folder / "names.txt").read_text().split()
+    pieces, names = translated(write_ptx(unit, stem), stem)
+    text = host_code(unit.source, stem, names)
+    host = cache_folder() / "ptx" / f"{stem}_host-{digest([text])[:12]}.cpp"
     if not still_there(host):
-        host.write_text(host_code(unit.source, stem, names))
+        host.write_text(text)
     return [Unit(host, (*unit.flags, *FIXED_FLAGS["host"]), (unit.source, *unit.headers, *headers())), *pieces]
 
 
@@ -116,18 +115,18 @@ def build_cases(sources: list[Path]) -> tuple[Path, list[str]]:
     A kernel's number is the place of its name.
     """
     units, names, entries = [], [], []
-    shared = (*headers(), *files(EMULATOR, "*.h"))
     for source in sources:
         unit = Unit(source, (), (*files(CSRC / "core", "*.h", "cuda/*"),))
-        folder = translated_folder(source if source.suffix == ".ptx" else write_ptx(unit, source.stem), source.stem)
-        units += [Unit(piece, FIXED_FLAGS["kernels"], shared) for piece in files(folder, "kernels_*.cpp")]
-        found = (folder / "names.txt").read_text().split()
+        ptx = source if source.suffix == ".ptx" else write_ptx(unit, source.stem)
+        pieces, found = translated(ptx, source.stem)
+        units += pieces
         names += found
         entries += [f"{source.stem}_entry_{i}" for i in range(len(found))]
     table = cache_folder() / "ptx" / f"cases-{digest(entries)}.cpp"
     lines = ['#include "ptx/runtime.h"', "namespace fastcv::ptx {", f"extern const Entry {', '.join(entries)};"]
     lines.append(f"extern const Entry* const cases[];\nconst Entry* const cases[] = {{&{', &'.join(entries)}}};\n}}\n")
     table.write_text("\n".join(lines))
+    shared = (*headers(), *files(EMULATOR, "*.h"))
     units += [Unit(table, ("-w",), shared), Unit(PTX / "cases" / "driver.cpp", (), shared)]
     with lock():
         return build([*units, *runtime_units(), *emulator_units("")], "cases.so", ("-shared",), ""), names
@@ -151,15 +150,21 @@ def nvcc_version() -> str:
     return run(["nvcc", "--version"])
 
 
-def translated_folder(ptx: Path, stem: str) -> Path:
-    """The folder of the C++ made of a file of PTX: kernels_<i>.cpp, and the kernels' names in names.txt."""
+def translated(ptx: Path, stem: str) -> tuple[list[Unit], list[str]]:
+    """The C++ made of a file of PTX, and the names of its kernels there."""
     translator = [file_digest(PTX / f"{name}.py") for name in ("parse", "instructions", "effects", "translate")]
-    folder = cache_folder() / "ptx" / f"{stem}-{digest([file_digest(ptx), *translator])[:12]}"
-    if not still_there(folder / "names.txt"):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder() / "ptx"
+    made = folder / f"{stem}-{digest([file_digest(ptx), *translator])[:12]}.json"
+    if not still_there(made):
         # A process of its own: a translation keeps Python busy, and there are as many at once as there are compilers.
-        run([sys.executable, str(PTX / "translate.py"), str(ptx), stem, str(folder)])
-    return folder
+        run([sys.executable, str(PTX / "translate.py"), str(ptx), stem, str(folder), str(made)])
+    names = json.loads(made.read_text())
+    shared = (*headers(), *files(EMULATOR, "*.h"))
+    sources = [folder / name for name in names["files"]]
+    if not all(map(still_there, sources)):  # forgotten: it is used less often than this list
+        made.unlink()
+        return translated(ptx, stem)
+    return [Unit(source, FIXED_FLAGS["kernels"], shared) for source in sources], names["kernels"]
 
 
 def host_code(source: Path, stem: str, names: list[str]) -> str:

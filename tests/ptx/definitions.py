@@ -120,9 +120,9 @@ def insert_bits(a: int, b: int, position: int, length: int, bits: int) -> int:
     return (b & ~mask) | ((a << position) & mask)
 
 
-def flushed(value: float) -> float:
+def flushed(value: float, kind: str = "f32") -> float:
     """.ftz"""
-    return math.copysign(0.0, value) if abs(value) < 2.0**-126 else value
+    return math.copysign(0.0, value) if abs(value) < 2.0 ** FORMATS[kind][1] else value
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -164,7 +164,7 @@ def integer(opcode: str, *v: int) -> int:
         "clz": lambda: bits - v[0].bit_length(),
         "bfind": lambda: bits - v[0].bit_length() if v[0] else -1,
         "brev": lambda: int(f"{v[0]:0{bits}b}"[::-1], 2),
-        "bfi": lambda: insert_bits(*v, bits=bits),
+        "bfi": lambda: insert_bits(v[0], v[1], v[2], v[3], bits),
         "and": lambda: v[0] & v[1],
         "or": lambda: v[0] | v[1],
         "xor": lambda: v[0] ^ v[1],
@@ -195,7 +195,9 @@ def floating(opcode: str, *v: float) -> float:
         "min": lambda: extreme(v[0], v[1], False),
         "max": lambda: extreme(v[0], v[1], True),
         "copysign": lambda: math.copysign(v[1], v[0]),
-        "rcp": lambda: flushed(float(real(1) / real(flushed(v[0])))) if "ftz" in parts else real(1) / real(v[0]),
+        "rcp": lambda: (
+            flushed(float(real(1) / real(flushed(v[0], kind))), kind) if "ftz" in parts else real(1) / real(v[0])
+        ),
         "sqrt": lambda: np.sqrt(real(v[0])),
         "ex2": lambda: flushed(float(np.exp2(np.float64(flushed(v[0])).astype(np.float64)))),
         "selp": lambda: v[0] if v[2] else v[1],
@@ -215,7 +217,7 @@ def convert(opcode: str, value: Any) -> Any:
     if to[0] != "f":
         return to_integer(value, to, source) if source[0] == "f" else value
     if "sat" in parts:
-        return 0.0 if math.isnan(value) else min(max(value, 0.0), 1.0)
+        return min(value, 1.0) if value > 0 else 0.0
     if not math.isfinite(value):
         return value
     whole = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}

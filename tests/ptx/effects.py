@@ -50,7 +50,7 @@ def cxx(kind: str) -> str:
     """The C++ type of a PTX type; untyped bits are unsigned."""
     if kind in ("f32", "f64", "pred"):
         return {"f32": "float", "f64": "double", "pred": "bool"}[kind]
-    return f"{'int' if kind[0] == 's' else 'uint'}{BITS.get(kind, 16)}_t"
+    return f"{'int' if kind[0] == 's' else 'uint'}{128 if kind[1:] == '128' else BITS.get(kind, 16)}_t"
 
 
 def parts_of(operand: Operand) -> tuple[Operand, ...]:
@@ -108,7 +108,7 @@ def store(i: Instruction, context: Context) -> str:
     return f"{{ char* const to = {place}; {' '.join(stores)} }}"
 
 
-@effect("atom.{global,shared}.{add,min,max}.{u32,s32,u64,s64}", "atom.{global,shared}.add.{f32,f64}",
+@effect("atom.{global,shared}.{min,max}.{u32,s32,u64,s64}", "atom.{global,shared}.add.{u32,s32,u64,f32,f64}",
         "atom.{global,shared}.{and,or,xor,exch}.{b32,b64}",
         section="Parallel Synchronization and Communication Instructions: atom")  # fmt: skip
 def atomic(i: Instruction, context: Context) -> str:
@@ -126,7 +126,7 @@ def compare_and_swap(i: Instruction, context: Context) -> str:
     return context.assign(i.operands[0], kind, f"atomic_cas<{cxx(kind)}>({place}, {values})")
 
 
-@effect("red.{global,shared}.{add,min,max}.{u32,s32,u64,s64}", "red.{global,shared}.add.{f32,f64}",
+@effect("red.{global,shared}.{min,max}.{u32,s32,u64,s64}", "red.{global,shared}.add.{u32,s32,u64,f32,f64}",
         "red.{global,shared}.{and,or,xor}.{b32,b64}",
         section="Parallel Synchronization and Communication Instructions: red")  # fmt: skip
 def reduction(i: Instruction, context: Context) -> str:

@@ -6,6 +6,8 @@ them, so that an access past the end of one meets no other.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -200,7 +202,7 @@ class FunctionTranslator:
     def _expression(self, row: Row, i: Instruction) -> str:
         kinds = self._kinds(i.opcode)
         sources = {name: _Typed(self, operand, kinds) for name, operand in zip("abcd", i.operands[1:], strict=False)}
-        types = {name: self._type(kind) for name, kind in kinds.items()}
+        types = {name: cxx(kind) for name, kind in kinds.items()}
         code = row.code.format(**sources, **types, bits=BITS.get(kinds["T"], 16), line=i.line)
         return self.assign(i.operands[0], kinds.get(row.result, row.result), code)
 
@@ -216,10 +218,6 @@ class FunctionTranslator:
             sign, bits = kinds["T"][0], int(kinds["T"][1:])
             kinds |= {"U": f"u{bits}", "S": f"s{bits}", "W": f"{'s' if sign == 's' else 'u'}{bits * 2}"}
         return kinds
-
-    @staticmethod
-    def _type(kind: str) -> str:
-        return {"s128": "__int128", "u128": "unsigned __int128"}.get(kind) or cxx(kind)
 
     def body(self) -> list[str]:
         """All statements, and the variables before them."""
@@ -292,12 +290,16 @@ def translate(module: Module, stem: str) -> tuple[list[str], list[str]]:
 
 
 def main() -> None:
-    """translate.py FILE STEM FOLDER: writes kernels_<i>.cpp and, last, names.txt into the folder."""
-    path, stem, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    files, names = translate(parse(path.read_text(), path.name), stem)
-    for i, text in enumerate(files):
-        (folder / f"kernels_{i}.cpp").write_text(text)
-    (folder / "names.txt").write_text("\n".join(names))
+    """translate.py FILE STEM FOLDER LIST: writes C++ into the folder, and the names of its files and kernels as JSON.
+
+    The files are called by what they hold, so that another translator that gives the same C++ costs no compilation.
+    """
+    path, stem, folder, target = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+    texts, kernels = translate(parse(path.read_text(), path.name), stem)
+    files = [f"{stem}_kernels-{hashlib.sha256(text.encode()).hexdigest()[:12]}.cpp" for text in texts]
+    for name, text in zip(files, texts, strict=True):
+        (folder / name).write_text(text)
+    target.write_text(json.dumps({"files": files, "kernels": kernels}))
 
 
 if __name__ == "__main__":

@@ -148,16 +148,16 @@ inline void load_matrices_transposed(uint32_t (&to)[4], const uint32_t* row) {
   }
 }
 
-inline void copy_async_16(void* to, const void* from, bool valid) {
-  if (valid) {
-    std::memcpy(to, from, 16);
-  } else {
-    std::memset(to, 0, 16);
-  }
+inline void copy_async_16(void* to, const void* from, bool valid, CallSite site = CallSite::here()) {
+  emulator::copy_async_16(to, from, valid, site);
 }
-inline void commit_copies() {}
+inline void commit_copies() {
+  emulator::commit_copies();
+}
 template <int kGroups>
-void wait_for_copies() {}
+void wait_for_copies() {
+  emulator::wait_for_copies(kGroups);
+}
 
 #endif
 

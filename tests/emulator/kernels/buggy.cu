@@ -4,6 +4,7 @@
 
 #include "core/cuda/atomic.cuh"
 #include "core/cuda/launch.cuh"
+#include "core/cuda/mma.cuh"
 #include "core/cuda/pack.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
@@ -199,9 +200,33 @@ __global__ void large_shared_kernel(int* output) {
 #endif
 }
 
+// Sevens by way of shared memory. The copy has not landed when it is read.
+template <int kWaitedFor, int kOffset, bool kWaitsAtEnd>
+__global__ void copy_kernel(int* output) {
+  FASTCV_DYNAMIC_SHARED(int, tile);
+  output[threadIdx.x] = 7;
+  block_sync();
+  if (threadIdx.x < kThreads / 4 - kOffset) {
+    copy_async_16(tile + 4 * threadIdx.x, output + 4 * threadIdx.x + kOffset, true);
+    commit_copies();
+    wait_for_copies<kWaitedFor>();
+    if (kWaitsAtEnd) output[threadIdx.x] = tile[4 * threadIdx.x];
+  }
+  if (kWaitsAtEnd) wait_for_copies<0>();
+}
+
 __global__ void good_kernel(int* output) {
   block_sync();
   output[threadIdx.x] = 7;
+}
+
+// A GPU that has more runs it.
+bool too_much_shared() {
+#if defined(FASTCV_EMULATED)
+  Buffer<int> output(kThreads);
+  launch(good_kernel, {1, kThreads, (163 << 10) + 1}, kStream, output.data());
+#endif
+  return true;
 }
 
 // After a launch that failed the emulator works as before.
@@ -251,6 +276,10 @@ CaseList buggy_cases() {
       {"lock", gives<lock_kernel, 1>},
       {"throwing", gives<throwing_kernel, 7>},
       {"large_shared", gives<large_shared_kernel, 7>},
+      {"early_copy", gives<copy_kernel<1, 0, true>, 7>},
+      {"misaligned_copy", gives<copy_kernel<0, 1, true>, 7>},
+      {"copy_at_exit", gives<copy_kernel<1, 0, false>, 7>},
+      {"too_much_shared", too_much_shared},
       {"recovery", recovery},
   };
   return {kCases, sizeof(kCases) / sizeof(kCases[0])};

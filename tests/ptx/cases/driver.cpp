@@ -24,7 +24,8 @@ extern "C" __attribute__((visibility("default"))) const char* fastcv_ptx_launch(
     if (sizes[i] == 8) parameters.add(values[i]);
     if (sizes[i] == 4) parameters.add(static_cast<uint32_t>(values[i]));
   }
-  const emulator::KernelCall call{{blocks, 1, 1}, {threads, 1, 1}, shared_bytes, {__FILE__, __LINE__}, nullptr, nullptr};
+  const emulator::KernelCall call{{blocks, 1, 1},       {threads, 1, 1}, shared_bytes,
+                                  {__FILE__, __LINE__}, nullptr,         nullptr};
   try {
     ptx::launch(*ptx::cases[number], call, parameters);
   } catch (const std::exception& error) {

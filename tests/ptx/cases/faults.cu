@@ -87,7 +87,7 @@ __global__ void global_end(const float* in, float* out) {
 
 template <bool kFault>
 __global__ void global_begin(const float* in, float* out) {
-  const unsigned thread = threadIdx.x;
+  const int thread = static_cast<int>(threadIdx.x);
   out[thread - kFault] = in[thread];
   if (kFault && thread == kThreads - 1) out[thread] = in[thread];
 }
@@ -162,7 +162,7 @@ __global__ void unrounded_tf32(const float* in, float* out) {
 template <bool kFault>
 __global__ void division_by_zero(const float* in, float* out) {
   const unsigned thread = threadIdx.x;
-  const unsigned divisor = kFault ? in[thread] < 0 : thread + 1;
+  const unsigned divisor = static_cast<unsigned>(in[thread]) - thread - kFault;  // in[i] = i + 1
   out[thread] = thread / divisor > 500 ? 0 : in[thread];
 }
 
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(kFault ? 64 : 128) launch_bounds(const float* 
   out[threadIdx.x] = in[threadIdx.x];
 }
 
-#define FASTCV_CASE(name)                                  \
+#define FASTCV_CASE(name)                                     \
   template __global__ void name<false>(const float*, float*); \
   template __global__ void name<true>(const float*, float*);
 FASTCV_CASE(wait_count)
