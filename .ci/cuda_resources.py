@@ -1,7 +1,7 @@
 """The registers, shared memory and spills of every CUDA kernel, from ptxas: `csrc/cuda_resources.txt`.
 
     python .ci/cuda_resources.py                # compiles all, writes the table
-    python .ci/cuda_resources.py --check LOG    # fails on a spill, or on a table that is out of date
+    python .ci/cuda_resources.py --check LOG    # fails on a spill, and with the lines that differ
 
 LOG is what a build of the wheel has printed, `pip wheel -v` with CUDAFLAGS="-Xptxas -v". Needs nvcc, no GPU. Numbers
 depend on the compiler, so the table is compared only under the version that wrote it.
@@ -9,18 +9,21 @@ depend on the compiler, so the table is compared only under the version that wro
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "csrc" / "cuda_resources.txt"
-ARCHITECTURE = "sm_90"
-FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-Werror", "all-warnings", "-Icsrc", f"-arch={ARCHITECTURE}"]
+ARCHITECTURES = ("sm_80", "sm_90")
+FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-Werror", "all-warnings", "-Icsrc"]
+FLAGS += [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]
 
 
 def nvcc_version() -> str:
@@ -30,8 +33,14 @@ def nvcc_version() -> str:
     return match.group(2)
 
 
-def demangle(name: str) -> str:
-    text = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout.strip()
+def demangle(names: list[str]) -> list[str]:
+    """Kernels' names, in short."""
+    result = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return [shorten(line) for line in result.stdout.splitlines()]
+
+
+def shorten(text: str) -> str:
+    """The name of a kernel without its namespaces, result and parameters."""
     text = re.sub(r"\((anonymous namespace|fastcv::\w+)\)|fastcv::(cuda::)?|\bvoid\b", "", text)
     return re.sub(r"::|\([^()]*\)$|\((int|bool)\)", "", text).strip()
 
@@ -55,32 +64,44 @@ def build_logs(path: Path) -> list[str]:
     return [found[name] for name in sorted(found)]
 
 
-def resources(log: str) -> list[tuple[str, int, int, int]]:
-    """A row (kernel, registers, static shared bytes, spilled bytes) for each kernel."""
-    rows = []
+@dataclass
+class Resources:
+    """What one kernel takes: registers on each architecture, static shared bytes, spilled bytes on all together."""
+
+    registers: dict[str, int]
+    shared: int = 0
+    spilled: int = 0
+
+
+def resources(log: str) -> dict[str, Resources]:
+    """Those of each kernel, by name."""
+    kernels: dict[str, Resources] = {}
     for block in log.split("Compiling entry function '")[1:]:
-        if f"for '{ARCHITECTURE}'" not in block[: block.index("\n")]:
-            continue
+        architecture = re.search(r"for '(\w+)'", block[: block.index("\n")])
         registers, shared = re.search(r"Used (\d+) registers", block), re.search(r"(\d+) bytes smem", block)
-        spills = re.findall(r"(\d+) bytes spill", block)
+        assert architecture, block
         assert registers, block
-        rows.append(
-            (
-                demangle(block[: block.index("'")]),
-                int(registers.group(1)),
-                int(shared.group(1)) if shared else 0,
-                sum(map(int, spills)),
-            )
-        )
-    return sorted(rows)
+        kernel = kernels.setdefault(block[: block.index("'")], Resources({}))
+        kernel.registers[architecture.group(1)] = int(registers.group(1))
+        kernel.shared = int(shared.group(1)) if shared else 0
+        kernel.spilled += sum(map(int, re.findall(r"(\d+) bytes spill", block)))
+    return dict(zip(demangle(list(kernels)), kernels.values(), strict=True))
+
+
+def differences(table: Path, lines: list[str], version: str) -> str:
+    """The lines that a committed table and a new one do not share; none where another compiler wrote the table."""
+    before = table.read_text().splitlines()
+    if version not in before[0]:
+        return ""
+    return "\n".join(difflib.unified_diff(before, lines, table.name, "now", lineterm="", n=0))
 
 
 def main() -> None:
     """Write or check the table."""
     version = nvcc_version()
     lines = [
-        f"# nvcc {version}, {ARCHITECTURE}; written by .ci/cuda_resources.py",
-        f"# {'registers':>9} {'shared':>7} {'spilled':>7}  kernel",
+        f"# nvcc {version}; written by .ci/cuda_resources.py",
+        f"# registers {' '.join(ARCHITECTURES)} {'shared':>7} {'spilled':>7}  kernel",
     ]
     spilling = []
     sources = sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu"))
@@ -93,18 +114,19 @@ def main() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             logs = list(pool.map(compile_log, sources))
     for log in logs:
-        for kernel, registers, shared, spilled in resources(log):
-            lines.append(f"{registers:11} {shared:7} {spilled:7}  {kernel}")
-            if spilled:
+        for name, kernel in sorted(resources(log).items()):
+            first, second = (kernel.registers[architecture] for architecture in ARCHITECTURES)
+            lines.append(f"{first:17} {second:5} {kernel.shared:7} {kernel.spilled:7}  {name}")
+            if kernel.spilled:
                 spilling.append(lines[-1])
     text = "\n".join(lines) + "\n"
     if not check:
         TABLE.write_text(text)
-    elif version in TABLE.read_text().splitlines()[0] and TABLE.read_text() != text:
-        sys.exit(f"{TABLE.name} is out of date: run python .ci/cuda_resources.py and commit it\n{text}")
+    elif moved := differences(TABLE, lines, version):
+        sys.exit(f"{moved}\n{TABLE.name} is out of date: run python .ci/cuda_resources.py and commit it")
     if spilling:
         sys.exit("kernels that spill registers:\n" + "\n".join(spilling))
-    print(f"{len(lines) - 2} kernels, no spills (nvcc {version}, {ARCHITECTURE})")
+    print(f"{len(lines) - 2} kernels, no spills (nvcc {version}, {', '.join(ARCHITECTURES)})")
 
 
 if __name__ == "__main__":

@@ -80,9 +80,9 @@ def with_translated_kernels(units: list[Unit]) -> list[Unit]:
         for unit in units
         if unit not in kernels
     ]
-    with compilers() as pool:
-        translated = list(pool.map(translated_units, kernels))
-    return [*kept, *(unit for made in translated for unit in made), *runtime_units()]
+    with lock(), compilers() as pool:
+        made = list(pool.map(translated_units, kernels))
+    return [*kept, *(unit for units in made for unit in units), *runtime_units()]
 
 
 def runtime_units() -> list[Unit]:
@@ -100,8 +100,8 @@ def headers() -> tuple[Path, ...]:
 
 def translated_units(unit: Unit) -> list[Unit]:
     """For a .cu file: the host code, which knows the translated kernels, and those in files of about equal size."""
-    stem = unit.source.stem.removesuffix("_cuda")
-    pieces, names = translated(write_ptx(unit, stem), stem)
+    stem = stem_of(unit.source)
+    pieces, names = translated(write_ptx_of_op(unit.source), stem)
     text = host_code(unit.source, stem, names)
     host = cache_folder() / "ptx" / f"{stem}_host-{digest([text])[:12]}.cpp"
     if not still_there(host):
@@ -115,34 +115,48 @@ def build_cases(sources: list[Path]) -> tuple[Path, list[str]]:
     A kernel's number is the place of its name.
     """
     units, names, entries = [], [], []
-    for source in sources:
-        unit = Unit(source, (), (*files(CSRC / "core", "*.h", "cuda/*"),))
-        ptx = source if source.suffix == ".ptx" else write_ptx(unit, source.stem)
-        pieces, found = translated(ptx, source.stem)
-        units += pieces
-        names += found
-        entries += [f"{source.stem}_entry_{i}" for i in range(len(found))]
-    table = cache_folder() / "ptx" / f"cases-{digest(entries)}.cpp"
-    lines = ['#include "ptx/runtime.h"', "namespace fastcv::ptx {", f"extern const Entry {', '.join(entries)};"]
-    lines.append(f"extern const Entry* const cases[];\nconst Entry* const cases[] = {{&{', &'.join(entries)}}};\n}}\n")
-    table.write_text("\n".join(lines))
     shared = (*headers(), *files(EMULATOR, "*.h"))
-    units += [Unit(table, ("-w",), shared), Unit(PTX / "cases" / "driver.cpp", (), shared)]
     with lock():
+        for source in sources:
+            ptx = source if source.suffix == ".ptx" else write_ptx(source, files(CSRC / "core", "*.h", "cuda/*"))
+            pieces, found = translated(ptx, source.stem)
+            units += pieces
+            names += found
+            entries += [f"{source.stem}_entry_{i}" for i in range(len(found))]
+        lines = ['#include "ptx/runtime.h"', "namespace fastcv::ptx {", f"extern const Entry {', '.join(entries)};"]
+        lines += [
+            "extern const Entry* const cases[];",
+            f"const Entry* const cases[] = {{&{', &'.join(entries)}}};",
+            "}",
+        ]
+        table = cache_folder() / "ptx" / f"cases-{digest(entries)}.cpp"
+        table.write_text("\n".join(lines) + "\n")
+        units += [Unit(table, ("-w",), shared), Unit(PTX / "cases" / "driver.cpp", (), shared)]
         return build([*units, *runtime_units(), *emulator_units("")], "cases.so", ("-shared",), ""), names
 
 
-def write_ptx(unit: Unit, stem: str) -> Path:
-    """The file of PTX that nvcc makes of a .cu file."""
-    contents = [file_digest(path) for path in (unit.source, *unit.headers)]
-    target = cache_folder() / "ptx" / f"{stem}-{digest([nvcc_version(), *NVCC_FLAGS, *contents])[:12]}.ptx"
+def write_ptx_of_op(source: Path) -> Path:
+    """The file of PTX that nvcc makes of an op's .cu file."""
+    core = (*files(CSRC / "core", "**/*.h", "**/*.cuh"), *files(CSRC / "families", "*/*.h", "*/*.cuh"))
+    return write_ptx(source, (*core, *files(source.parent, "*.h", "*.cuh")))
+
+
+def write_ptx(source: Path, read: tuple[Path, ...]) -> Path:
+    """The file of PTX that nvcc makes of a .cu file, which includes some of the headers `read`."""
+    contents = [file_digest(path) for path in (source, *read)]
+    name = f"{stem_of(source)}-{digest([nvcc_version(), *NVCC_FLAGS, *contents])[:12]}.ptx"
+    target = cache_folder() / "ptx" / name
     if not still_there(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Compiled under one name everywhere: nvcc puts the path into the names of what has internal linkage.
         partial = target.with_name(f"{target.name}.{os.getpid()}")
-        run(["nvcc", *NVCC_FLAGS, str(unit.source), "-o", str(partial)])
+        run(["nvcc", *NVCC_FLAGS, str(source), "-o", str(partial)])
         partial.replace(target)
     return target
+
+
+def stem_of(source: Path) -> str:
+    """What names of its kernels begin with."""
+    return source.stem.removesuffix("_cuda")
 
 
 @functools.cache

@@ -295,7 +295,7 @@ def main() -> None:
     The files are called by what they hold, so that another translator that gives the same C++ costs no compilation.
     """
     path, stem, folder, target = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-    texts, kernels = translate(parse(path.read_text(), path.name), stem)
+    texts, kernels = translate(parse(path.read_text(), f"{stem}.ptx"), stem)
     files = [f"{stem}_kernels-{hashlib.sha256(text.encode()).hexdigest()[:12]}.cpp" for text in texts]
     for name, text in zip(files, texts, strict=True):
         (folder / name).write_text(text)
