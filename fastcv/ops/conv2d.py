@@ -179,6 +179,10 @@ def conv2d(
     Each call transforms and packs the weight; :class:`fastcv.nn.Conv2d` keeps what it has packed. Results are the same
     on any number of threads.
 
+    Halves are converted to float32 on the way in and rounded once on the way out. On a CPU with AVX512-BF16 its
+    instruction multiplies bfloat16 in direct sums over an even number of channels, sums in float32 and takes subnormal
+    numbers for zeros; ``FASTCV_CPU_VARIANT=avx512`` in the environment keeps all products in float32.
+
     On CUDA this is torch's own convolution (cuDNN) followed by the addition and the activation.
 
     References

@@ -72,7 +72,8 @@ void convolve_depthwise(const Conv2dProblem<S>& p) {
                    for (; x < xs.output; ++x) {
                      convolve_depthwise<1>(p, image, i % ys.output, x, target + x * p.groups);
                    }
-                   finish_rows(target, p.residual == nullptr ? nullptr : p.residual + i * row, row, 1, row, p.epilogue);
+                   finish_rows(target, row, p.residual == nullptr ? nullptr : p.residual + i * row, target, row, 1, row,
+                               p.epilogue);
                  }
                });
 }

@@ -12,6 +12,8 @@
 // that it stays in the second-level cache) once from the third level: 64 columns are 256 bytes per step of the depth for
 // 4 kBlockRows cycles, 1.3 bytes per cycle; each tile of 6 rows reads it again from the second level, 10.7 bytes per
 // cycle.
+//
+// Pairs of bfloat16 take half of those cycles and bytes; their sums, a block of pixels by a panel, are rounded once.
 #pragma once
 
 #include "ops/conv2d/conv2d_problem_cpu.h"
@@ -31,10 +33,11 @@ struct ConvSegment {
 };
 
 // The segments of a convolution, and how much of a row of pixels each reads.
-template <class S>
+template <class E>
 class ConvSegments {
  public:
-  explicit ConvSegments(const Conv2dProblem<S>& p)
+  template <class T>
+  explicit ConvSegments(const Conv2dProblem<E, T>& p)
       : taps_(taps_together(p)),
         pieces_(greatest(ceil_div(taps_ * p.channels, kMostDepth), int64_t{1})),
         count_(p.axes[0].kernel * (p.axes[1].kernel / taps_) * pieces_),
@@ -56,7 +59,8 @@ class ConvSegments {
   ConvSegment* segments() const { return memory_.template as<ConvSegment>(); }
 
  private:
-  static int64_t taps_together(const Conv2dProblem<S>& p) {
+  template <class T>
+  static int64_t taps_together(const Conv2dProblem<E, T>& p) {
     const Conv2dAxis& x = p.axes[1];
     return x.dilation == 1 && p.groups == 1 && x.kernel * p.channels <= kMostDepth ? x.kernel : 1;
   }
@@ -65,38 +69,38 @@ class ConvSegments {
 };
 
 // The rows of a block of output pixels: for each segment where each row begins.
-template <class S>
+template <class E, class T>
 class ConvRows {
  public:
   static constexpr int64_t kStep = kBlockRows + kRowsPadding;  // pointers per segment
 
-  ConvRows(const Conv2dProblem<S>& p, const ConvSegments<S>& segments)
+  ConvRows(const Conv2dProblem<E, T>& p, const ConvSegments<E>& segments)
       : p_(p),
         segments_(segments),
         width_(segments.taps() * p.channels),
         copies_(segments.taps() > 1 ? segments.count() * kBlockRows : 0),
-        memory_(bytes_of<S>(width_, copies_ + 1)),
-        pointers_(bytes_of<const S*>(segments.count(), kStep)) {
-    for (int64_t i = 0; i < width_; ++i) zeros()[i] = S(0);
+        memory_(bytes_of<E>(width_, copies_ + 1)),
+        pointers_(bytes_of<const E*>(segments.count(), kStep)) {
+    for (int64_t i = 0; i < width_; ++i) zeros()[i] = E{};
   }
 
-  const S* const* pointers() const { return pointers_.template as<const S*>(); }
+  const E* const* pointers() const { return pointers_.template as<const E*>(); }
 
   void place(int64_t group, int64_t first_pixel, int64_t count) {
-    const S** pointers = pointers_.template as<const S*>();
+    const E** pointers = pointers_.template as<const E*>();
     const Conv2dAxis &ys = p_.axes[0], &xs = p_.axes[1];
     const int64_t pixel = p_.groups * p_.channels, row = xs.input * pixel;
     int64_t x = first_pixel % xs.output, y = first_pixel / xs.output % ys.output;
     int64_t n = first_pixel / xs.output / ys.output;
     for (int64_t i = 0; i < count; ++i) {
-      const S* image = p_.source + n * ys.input * row + group * p_.channels;
+      const E* image = p_.source + n * ys.input * row + group * p_.channels;
       for (int64_t s = 0; s < segments_.count(); ++s) {
         const ConvSegment& segment = segments_.segments()[s];
         const int64_t from_y = y * ys.stride - ys.padding + segment.y * ys.dilation;
         const int64_t from_x = x * xs.stride - xs.padding + segment.x * xs.dilation;
-        const S* at = zeros();
+        const E* at = zeros();
         if (from_y >= 0 && from_y < ys.input) {
-          const S* line = image + from_y * row;
+          const E* line = image + from_y * row;
           if (from_x >= 0 && from_x + segments_.taps() <= xs.input) {
             at = line + from_x * pixel + segment.channel;
           } else if (segments_.taps() > 1) {
@@ -114,46 +118,52 @@ class ConvRows {
   }
 
  private:
-  S* zeros() const { return memory_.template as<S>(); }
+  E* zeros() const { return memory_.template as<E>(); }
 
   // The taps of a row of the kernel from x on, zero where they lie outside.
-  const S* copy(const S* line, int64_t x, int64_t place) {
-    S* target = zeros() + (1 + place) * width_;
+  const E* copy(const E* line, int64_t x, int64_t place) {
+    E* target = zeros() + (1 + place) * width_;
     for (int64_t tap = 0; tap < segments_.taps(); ++tap) {
       const bool inside = x + tap >= 0 && x + tap < p_.axes[1].input;
       for (int64_t c = 0; c < p_.channels; ++c) {
-        target[tap * p_.channels + c] = inside ? line[(x + tap) * p_.channels + c] : S(0);
+        target[tap * p_.channels + c] = inside ? line[(x + tap) * p_.channels + c] : E{};
       }
     }
     return target;
   }
 
-  const Conv2dProblem<S>& p_;
-  const ConvSegments<S>& segments_;
+  const Conv2dProblem<E, T>& p_;
+  const ConvSegments<E>& segments_;
   int64_t width_, copies_;
   Scratch memory_, pointers_;
 };
 
-// One panel of columns for a block of pixels, a chunk of segments at a time.
-template <int kVectors, class S>
-void convolve_panel(const Conv2dProblem<S>& p, const ConvSegments<S>& all, const S* const* rows, int64_t group,
-                    int64_t first_pixel, int64_t count, int64_t first) {
-  constexpr int64_t kWidth = kVectors * kLanes<S>, kMostSegments = 64;
+// One panel of columns for a block of pixels, a chunk of segments at a time. `sums` is memory for a block of those, where
+// target is of another type.
+template <int kVectors, class E, class T>
+void convolve_panel(const Conv2dProblem<E, T>& p, const ConvSegments<E>& all, const E* const* rows, int64_t group,
+                    int64_t first_pixel, int64_t count, int64_t first, [[maybe_unused]] Accumulate<E>* sums) {
+  constexpr int64_t kWidth = kVectors * kLanes<E>, kMostSegments = 64;
   const int64_t depth = p.axes[0].kernel * p.axes[1].kernel * p.channels, step = p.groups * p.columns;
-  const S* panel = p.packed + group * packed_size<S>(depth, p.columns) + first * depth;
-  const int64_t place = first_pixel * step + group * p.columns;
-  GemmRows<S> g{};
-  g.a_stride = ConvRows<S>::kStep;
-  g.c = p.target + place;
-  g.c_stride = step;
+  const E* panel = p.packed + group * packed_size<E>(depth, p.columns) + first * depth;
+  const int64_t place = first_pixel * step + group * p.columns + first;
+  GemmRows<E> g{};
+  g.a_stride = ConvRows<E, T>::kStep;
+  if constexpr (kIsPair<E>) {
+    g.c = sums;
+    g.c_stride = kWidth;
+  } else {
+    g.c = p.target + place;
+    g.c_stride = step;
+  }
   g.rows = count;
-  g.columns = p.columns;
-  g.bias = p.bias == nullptr ? nullptr : p.bias + group * p.columns;
+  g.columns = least(p.columns - first, kWidth);
+  g.bias = p.bias == nullptr ? nullptr : p.bias + group * p.columns + first;
   for (int64_t s = 0; s < all.count(); s += g.segments) {
     const ConvSegment* segments = all.segments() + s;
-    const S* b[kMostSegments];
+    const E* b[kMostSegments];
     const int64_t most = least(least(all.count() - s, kMostSegments),
-                               greatest(kChunkBytes / (segments->depth * kWidth * int64_t{sizeof(S)}), int64_t{1}));
+                               greatest(kChunkBytes / (segments->depth * kWidth * int64_t{sizeof(E)}), int64_t{1}));
     g.segments = 0;
     g.depth = segments->depth;
     while (g.segments < most && segments[g.segments].depth == g.depth) {
@@ -162,32 +172,35 @@ void convolve_panel(const Conv2dProblem<S>& p, const ConvSegments<S>& all, const
     }
     g.a = rows + s * g.a_stride;
     g.accumulate = s > 0;
-    gemm_rows_panel<S, kVectors>(g, b, first);
+    gemm_rows_panel<E, kVectors>(g, b, 0);
   }
-  finish_rows(g.c + first, p.residual == nullptr ? nullptr : p.residual + place + first, step, count,
-              least(p.columns - first, kWidth), p.epilogue);
+  finish_rows(g.c, g.c_stride, p.residual == nullptr ? nullptr : p.residual + place, p.target + place, step, count,
+              g.columns, p.epilogue);
 }
 
-template <class S>
-void convolve_directly(const Conv2dProblem<S>& p) {
-  const ConvSegments<S> segments(p);
+template <class E, class T>
+void convolve_directly(const Conv2dProblem<E, T>& p) {
+  using S = Accumulate<E>;
+  const ConvSegments<E> segments(p);
   const int64_t pixels = p.batch * p.axes[0].output * p.axes[1].output, blocks = ceil_div(pixels, kBlockRows);
-  const int64_t panels = ceil_div(p.columns, kPanelColumns<S>);
+  const int64_t panels = ceil_div(p.columns, kPanelColumns<E>);
   // Few blocks are also cut into panels, so that all threads have work; which changes no sum.
   constexpr int64_t kWantedPieces = 32;
   const int64_t cuts = least(panels, ceil_div(kWantedPieces, greatest(blocks, int64_t{1})));
   const int64_t panels_per_cut = ceil_div(panels, cuts);
   parallel_for(cuts * p.groups * blocks, 1, [&](int64_t begin, int64_t end) {
-    ConvRows<S> rows(p, segments);
+    ConvRows<E, T> rows(p, segments);
+    const Scratch sums(kIsPair<E> ? bytes_of<S>(kBlockRows, kPanelColumns<E>) : 0);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t block = i % blocks, group = i / blocks % p.groups, cut = i / blocks / p.groups;
       const int64_t first_pixel = block * kBlockRows, count = least(pixels - first_pixel, kBlockRows);
       rows.place(group, first_pixel, count);
       const int64_t end_panel = least(panels, (cut + 1) * panels_per_cut);
       for (int64_t panel = cut * panels_per_cut; panel < end_panel; ++panel) {
-        const int64_t first = panel * kPanelColumns<S>;
-        dispatch_panel<S>(first, p.columns, [&](auto vectors) {
-          convolve_panel<decltype(vectors)::value>(p, segments, rows.pointers(), group, first_pixel, count, first);
+        const int64_t first = panel * kPanelColumns<E>;
+        dispatch_panel<E>(first, p.columns, [&](auto vectors) {
+          convolve_panel<decltype(vectors)::value>(p, segments, rows.pointers(), group, first_pixel, count, first,
+                                                   sums.template as<S>());
         });
       }
     }

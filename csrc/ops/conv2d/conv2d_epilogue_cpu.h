@@ -70,37 +70,43 @@ FASTCV_INLINE void dispatch_activation(Activation activation, const Body& body) 
 }
 
 // The first `count` lanes, the others zero; and to memory.
-template <class S>
-FASTCV_INLINE Vector<S> load_lanes(const S* source, int64_t count) {
-  Vector<S> value{};
-  __builtin_memcpy(&value, source, count * sizeof(S));
-  return value;
+template <class T>
+FASTCV_INLINE Vector<Accumulate<T>> load_lanes(const T* source, int64_t count) {
+  T lanes[kLanes<Accumulate<T>>] = {};
+  __builtin_memcpy(lanes, source, count * sizeof(T));
+  return load(lanes);
 }
-template <class S>
-FASTCV_INLINE void store_lanes(S* target, Vector<S> value, int64_t count) {
-  __builtin_memcpy(target, &value, count * sizeof(S));
+template <class T>
+FASTCV_INLINE void store_lanes(T* target, Vector<Accumulate<T>> value, int64_t count) {
+  T lanes[kLanes<Accumulate<T>>];
+  store(lanes, value);
+  __builtin_memcpy(target, lanes, count * sizeof(T));
 }
 
-// Rows of sums, in place. `residual` is null or lies like the sums.
-template <class S>
-void finish_rows(S* sums, const S* residual, int64_t step, int64_t rows, int64_t columns, Epilogue<S> epilogue) {
-  if (residual == nullptr && epilogue.activation == Activation::kNone) return;
+// Rows of sums, `width` from one to the next, to rows of `target`, which may be the same. `residual` is null or lies like
+// `target`.
+template <class T, class S>
+void finish_rows(const S* sums, int64_t width, const T* residual, T* target, int64_t step, int64_t rows,
+                 int64_t columns, Epilogue<S> epilogue) {
+  const bool in_place = static_cast<const void*>(sums) == static_cast<const void*>(target);
+  if (in_place && residual == nullptr && epilogue.activation == Activation::kNone) return;
   dispatch_activation(epilogue.activation, [&](auto tag) {
     constexpr Activation kActivation = decltype(tag)::value;
     const Vector<S> slope = broadcast(epilogue.slope);
     for (int64_t i = 0; i < rows; ++i) {
-      S* row = sums + i * step;
-      const S* other = residual == nullptr ? nullptr : residual + i * step;
+      const S* row = sums + i * width;
+      const T* other = residual == nullptr ? nullptr : residual + i * step;
+      T* out = target + i * step;
       int64_t n = 0;
       for (; n + kLanes<S> <= columns; n += kLanes<S>) {
         Vector<S> value = load(row + n);
         if (other != nullptr) value += load(other + n);
-        store(row + n, activate<kActivation, S>(value, slope));
+        store(out + n, activate<kActivation, S>(value, slope));
       }
       if (n == columns) continue;
       Vector<S> value = load_lanes(row + n, columns - n);
       if (other != nullptr) value += load_lanes(other + n, columns - n);
-      store_lanes(row + n, activate<kActivation, S>(value, slope), columns - n);
+      store_lanes(out + n, activate<kActivation, S>(value, slope), columns - n);
     }
   });
 }

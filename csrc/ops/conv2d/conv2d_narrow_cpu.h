@@ -57,8 +57,8 @@ void convolve_narrow_panel(const Conv2dProblem<S>& p, const S* const* lines, int
                                                   p.columns, count - m, columns,
                                                   bias == nullptr ? GemmStart::kZero : GemmStart::kColumns, bias);
   }
-  finish_rows(target, p.residual == nullptr ? nullptr : p.residual + first_pixel * p.columns + first, p.columns, count,
-              columns, p.epilogue);
+  finish_rows(target, p.columns, p.residual == nullptr ? nullptr : p.residual + first_pixel * p.columns + first, target,
+              p.columns, count, columns, p.epilogue);
 }
 
 template <class S>

@@ -10,32 +10,44 @@ inline bool is_depthwise(const Conv2dParams& p) {
   return p.groups > 1 && p.in_channels == 1 && p.out_channels == 1;
 }
 
-// Each group as a matrix [tap][channel] x columns, in panels. Depthwise: [tap][channel].
+// Whether the direct product is one of pairs of bfloat16, where the processor has such.
+inline bool serves_pairs(const Conv2dParams& p) {
+  return p.tile == 0 && p.in_channels % 2 == 0 && !is_depthwise(p);
+}
+
+// Depthwise: [tap][channel].
 template <class T, class S>
-void pack_direct(const Conv2dParams& p, S* packed) {
-  const int64_t taps = p.axes[0].kernel * p.axes[1].kernel, filter = p.in_channels * taps, depth = filter;
+void pack_depthwise(const Conv2dParams& p, S* packed) {
+  const int64_t taps = p.axes[0].kernel * p.axes[1].kernel;
   const T* weight = static_cast<const T*>(p.weight);
-  if (is_depthwise(p)) {
-    for (int64_t c = 0; c < p.groups; ++c) {
-      for (int64_t tap = 0; tap < taps; ++tap) packed[tap * p.groups + c] = to_float(weight[c * taps + tap]);
-    }
-    return;
+  for (int64_t c = 0; c < p.groups; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) packed[tap * p.groups + c] = to_float(weight[c * taps + tap]);
   }
-  const int64_t panels = ceil_div(p.out_channels, kPanelColumns<S>);
+}
+
+// Each group as a matrix [tap][channel or pair] x columns, in panels.
+template <class T, class E>
+void pack_direct(const Conv2dParams& p, E* packed) {
+  const int64_t taps = p.axes[0].kernel * p.axes[1].kernel, filter = p.in_channels * taps;
+  const int64_t channels = factors_to_elements<E>(p.in_channels), depth = taps * channels;
+  const T* weight = static_cast<const T*>(p.weight);
+  const int64_t panels = ceil_div(p.out_channels, kPanelColumns<E>);
   constexpr int64_t kPiece = 16;
-  const int64_t pieces = ceil_div(p.in_channels, kPiece);
+  const int64_t pieces = ceil_div(channels, kPiece);
   parallel_for(p.groups * panels * pieces, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t piece = i % pieces, panel = i / pieces % panels, group = i / pieces / panels;
-      const int64_t first = panel * kPanelColumns<S>, width = panel_width<S>(first, p.out_channels);
+      const int64_t first = panel * kPanelColumns<E>, width = panel_width<E>(first, p.out_channels);
       const int64_t count = least(p.out_channels - first, width);
       const T* source = weight + (group * p.out_channels + first) * filter;
-      S* target = packed + group * packed_size<S>(depth, p.out_channels) + first * depth;
-      const int64_t end_c = least(piece * kPiece + kPiece, p.in_channels);
+      E* target = packed + group * packed_size<E>(depth, p.out_channels) + first * depth;
+      const int64_t end_c = least(piece * kPiece + kPiece, channels);
       for (int64_t c = piece * kPiece; c < end_c; ++c) {
         for (int64_t tap = 0; tap < taps; ++tap) {
-          S* row = target + (tap * p.in_channels + c) * width;
-          for (int64_t n = 0; n < width; ++n) row[n] = n < count ? to_float(source[n * filter + c * taps + tap]) : S(0);
+          E* row = target + (tap * channels + c) * width;
+          for (int64_t n = 0; n < width; ++n) {
+            row[n] = n < count ? gather_factors<E>(source + n * filter + tap, taps, c, p.in_channels) : E{};
+          }
         }
       }
     }

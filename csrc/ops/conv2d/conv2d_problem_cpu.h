@@ -1,5 +1,5 @@
-// A convolution as the CPU kernels see it: everything in the type of the sums, channels innermost. CPU translation units
-// only.
+// A convolution as the CPU kernels see it: channels innermost. Everything is in the type of the sums, or E are pairs of
+// bfloat16 (bf16_pair_cpu.h) of neighbouring channels, T is bfloat16 and sums are float. CPU translation units only.
 #pragma once
 
 #include "core/gemm_cpu.h"
@@ -10,15 +10,16 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
-template <class S>
+template <class E, class T = E>
 struct Conv2dProblem {
+  using S = Accumulate<E>;
   Conv2dAxis axes[2];
-  int64_t batch, groups, channels, columns;  // channels and columns of one group
-  const S* source;                           // [n][y][x][group][channel]
-  const S* packed;
+  int64_t batch, groups, channels, columns;  // channels (or pairs of them) and columns of one group
+  const E* source;                           // [n][y][x][group][channel]
+  const E* packed;
   const S* bias;
-  const S* residual;  // like target
-  S* target;          // [n][y][x][group][column]
+  const T* residual;  // like target
+  T* target;          // [n][y][x][group][column]
   Epilogue<S> epilogue;
 };
 
@@ -39,10 +40,9 @@ FASTCV_INLINE void dispatch_panel(int64_t first, int64_t columns, const Body& bo
   }
 }
 
-// A map with channels innermost, in the type of the sums: the tensor itself where it is that already, else scratch.
-template <class T>
+// A map with channels innermost, of S: the tensor itself where it is that already, else scratch.
+template <class T, class S>
 class ChannelsInnermost {
-  using S = Accumulate<T>;
   static constexpr int64_t kPiece = 256;
 
  public:
