@@ -187,6 +187,45 @@ FASTCV_INLINE bool any_above(V a, V b) {
 }
 #endif
 
+// A bit for each lane where a > b.
+#if defined(__AVX512F__)
+FASTCV_INLINE uint32_t lanes_above(Vector<float> a, Vector<float> b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+}
+FASTCV_INLINE uint32_t lanes_above(Vector<double> a, Vector<double> b) {
+  return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ);
+}
+#elif defined(__AVX2__)
+FASTCV_INLINE uint32_t lanes_above(Vector<float> a, Vector<float> b) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
+}
+FASTCV_INLINE uint32_t lanes_above(Vector<double> a, Vector<double> b) {
+  return static_cast<uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)));
+}
+#else
+template <class V>
+FASTCV_INLINE uint32_t lanes_above(V a, V b) {
+  uint32_t lanes = 0;
+  for (int i = 0; i < kVectorBytes / static_cast<int>(sizeof(a[0])); ++i) lanes |= (a[i] > b[i] ? 1u : 0u) << i;
+  return lanes;
+}
+#endif
+
+// Copies those of a vector of indices whose bits are set, one behind the other. May write a whole vector.
+#if defined(__AVX512F__)
+FASTCV_INLINE void pack_lanes(const int32_t* source, uint32_t lanes, int32_t* target) {
+  _mm512_storeu_si512(target, _mm512_maskz_compress_epi32(static_cast<__mmask16>(lanes), _mm512_loadu_si512(source)));
+}
+FASTCV_INLINE void pack_lanes(const int64_t* source, uint32_t lanes, int64_t* target) {
+  _mm512_storeu_si512(target, _mm512_maskz_compress_epi64(static_cast<__mmask8>(lanes), _mm512_loadu_si512(source)));
+}
+#else
+template <class T>
+FASTCV_INLINE void pack_lanes(const T* source, uint32_t lanes, T* target) {
+  for (; lanes != 0; lanes &= lanes - 1) *target++ = source[__builtin_ctz(lanes)];
+}
+#endif
+
 // a * b + c, fused where the instruction set has it.
 FASTCV_INLINE Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float> c) {
 #if defined(__AVX512F__)

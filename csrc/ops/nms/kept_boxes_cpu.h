@@ -78,6 +78,7 @@ struct Candidate {
     }
     return false;
   }
+  bool is_suppressed_at_last() const { return false; }
 };
 
 }  // namespace fastcv::FASTCV_VARIANT

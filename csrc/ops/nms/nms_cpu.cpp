@@ -54,6 +54,7 @@ struct UprightBoxes {
   A area(int64_t i) const { return box_area(boxes[i]); }
   bool is_active(int64_t i) const { return FASTCV_VARIANT::is_active(boxes[i], area(i)); }
   const Box<A>& outline(int64_t i) const { return boxes[i]; }
+  NoSides sides(int64_t) const { return {}; }
   Candidate<A> candidate(int64_t i) const { return {boxes[i], area(i), threshold}; }
   void keep(int64_t i, Block& block, int place) const { block.set(place, boxes[i]); }
 };

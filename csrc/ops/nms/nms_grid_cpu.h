@@ -28,6 +28,30 @@ namespace fastcv::FASTCV_VARIANT {
 // Room for rounding: in the IoU (a few times 2^-24), and in the arithmetic here.
 constexpr double kGridSlack = 1e-5;
 
+// The sides of a rotated box: where they cut rows. All lengths are halved, as centres are.
+struct RotatedSides {
+  double half_width, half_height;  // halved again
+  double slope_w, slope_h, inverse_w, inverse_h;
+
+  RotatedSides(double width, double height, double cosine, double sine) : half_width(width), half_height(height) {
+    // A side that lies along x cuts no row short: a slope of 0 and a huge length instead of what is infinite.
+    const double c = cosine < 0 ? -cosine : cosine, s = sine < 0 ? -sine : sine;
+    inverse_w = c > 1e-4 ? 1 / c : 1e30;
+    inverse_h = s > 1e-4 ? 1 / s : 1e30;
+    slope_w = c > 1e-4 ? sine / cosine : 0;
+    slope_h = s > 1e-4 ? -cosine / sine : 0;
+  }
+
+  // The x, from the box's centre, of points with y in [top, bottom] that are not further than `beyond` outside a side.
+  void narrow(double top, double bottom, double beyond, double& low, double& high) const {
+    const double w = (half_width + beyond) * inverse_w, h = (half_height + beyond) * inverse_h;
+    const double w0 = top * slope_w, w1 = bottom * slope_w, h0 = top * slope_h, h1 = bottom * slope_h;
+    low = greatest(low, greatest(least(w0, w1) - w, least(h0, h1) - h));
+    high = least(high, least(greatest(w0, w1) + w, greatest(h0, h1) + h));
+  }
+};
+struct NoSides {};
+
 template <class A, bool kRotated = false>
 class NmsGrid {
  public:
@@ -82,6 +106,7 @@ class NmsGrid {
       level.rows = static_cast<int64_t>(rows);
       level.per_x = cells_per_length(level.columns, right_ - left_);
       level.per_y = cells_per_length(level.rows, bottom_ - top_);
+      level.height = level.per_y > 0 ? 1 / level.per_y : 0;
       level.first_cell = cells;
       cells += level.columns * level.rows;
       used_[used_count_++] = static_cast<int16_t>(i);
@@ -97,8 +122,9 @@ class NmsGrid {
   }
 
   // Calls body(first cell, last cell) for each run that could hold a box that suppresses this one, until it is true.
-  template <class Body>
-  bool any_run(const Box<A>& box, A area, const Body& body) const {
+  // `sides` are those of a rotated box: a row need not reach beyond them.
+  template <class Sides, class Body>
+  bool any_run(const Box<A>& box, A area, const Sides& sides, const Body& body) const {
     const double width = box.x2 - box.x1, height = box.y2 - box.y1;
     const double x = centre(box.x1, box.x2) - left_, y = centre(box.y1, box.y2) - top_;
     const double error_x = 1e-15 * (magnitude(box.x1) + magnitude(box.x2));
@@ -113,11 +139,22 @@ class NmsGrid {
       // centres are kept halved
       const double reach_x = 0.5 * reach(width, level.least_width, level.most_width) + error_x;
       const double reach_y = 0.5 * reach(height, level.least_height, level.most_height) + error_y;
-      const int64_t column0 = clamp((x - reach_x) * level.per_x, level.columns);
-      const int64_t column1 = clamp((x + reach_x) * level.per_x, level.columns);
+      int64_t column0 = clamp((x - reach_x) * level.per_x, level.columns);
+      int64_t column1 = clamp((x + reach_x) * level.per_x, level.columns);
       const int64_t row0 = clamp((y - reach_y) * level.per_y, level.rows);
       const int64_t row1 = clamp((y + reach_y) * level.per_y, level.rows);
+      // how far beyond a side the centre can be: see the first bound of nms_rotated_cpu.h, with the radius at most this
+      const double beyond = (share_ + kGridSlack) * 0.25 * (level.most_width + level.most_height) + error_x + error_y;
       for (int64_t row = row0; row <= row1; ++row) {
+        if constexpr (kRotated) {
+          // rounding can put a centre into the next row
+          const double top = static_cast<double>(row) * level.height - y - 1e-9 * level.height;
+          double low = -reach_x, high = reach_x;
+          if (level.height > 0) sides.narrow(top, top + (1 + 2e-9) * level.height, beyond, low, high);
+          column0 = clamp((x + low) * level.per_x, level.columns);
+          column1 = clamp((x + high) * level.per_x, level.columns);
+          if (low > high) continue;
+        }
         const int64_t cell = level.first_cell + row * level.columns;
         if (body(cell + column0, cell + column1)) return true;
       }
@@ -130,6 +167,7 @@ class NmsGrid {
     double least_width, most_width, least_height, most_height;
     double least_area, most_area;  // of rotated boxes
     double per_x, per_y;
+    double height;  // of a cell; 0 where there is but one row
     int64_t columns, rows, first_cell;
     int64_t count = 0;
   };

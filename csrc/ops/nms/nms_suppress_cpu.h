@@ -7,7 +7,9 @@
 //   kListBoxes             up to so many boxes the plain list is quicker than the grid
 //   is_active(i)           whether box i can suppress or be suppressed
 //   outline(i), area(i)    its upright outline, in the number type of the grid, and its area
-//   candidate(i)           what is_suppressed(first block, last block) can be asked of
+//   sides(i)               RotatedSides or NoSides
+//   candidate(i)           what can be asked, for any runs of blocks, is_suppressed(first, last), and then, if that was
+//                          false for all, is_suppressed_at_last()
 //   keep(i, block, place)  writes it to a place of a block
 //   grid_threshold         that of the grid
 #pragma once
@@ -58,7 +60,7 @@ struct KeptCells {
 
   // Whether a kept box of these cells suppresses the candidate.
   template <class Candidate>
-  bool suppress(const Candidate& candidate, int64_t first, int64_t last) const {
+  bool suppress(Candidate& candidate, int64_t first, int64_t last) const {
     const uint32_t begin = cells[first].start, end = cells[last].next;
     return candidate.is_suppressed(blocks + begin / Block::kSize, blocks + ceil_div(end, Block::kSize));
   }
@@ -79,7 +81,7 @@ struct RunsAhead {
     before[0] = 0;
     for (int64_t i = begin; i < end; ++i) {
       if (kept.all.is_active(i)) {
-        kept.grid.any_run(kept.all.outline(i), kept.all.area(i), [&](int64_t first, int64_t last) {
+        kept.grid.any_run(kept.all.outline(i), kept.all.area(i), kept.all.sides(i), [&](int64_t first, int64_t last) {
           if (used == kRunsAhead) return true;
           runs[used++] = {static_cast<uint32_t>(first), static_cast<uint32_t>(last)};
           __builtin_prefetch(kept.cells + first);
@@ -109,7 +111,8 @@ void suppress_with_list(const Boxes& boxes, const Members& members, uint8_t* kee
     keep[rank] = 1;
     if (!boxes.is_active(i)) continue;
     const int64_t used = ceil_div(places, Block::kSize);
-    if (boxes.candidate(i).is_suppressed(blocks, blocks + used)) {
+    auto candidate = boxes.candidate(i);
+    if (candidate.is_suppressed(blocks, blocks + used) || candidate.is_suppressed_at_last()) {
       keep[rank] = 0;
       continue;
     }
@@ -144,17 +147,17 @@ void suppress_with_grid(const Boxes& boxes, const Members& members, uint8_t* kee
       const uint32_t rank = members[i];
       keep[rank] = 1;
       if (!boxes.is_active(i)) continue;
-      const auto candidate = boxes.candidate(i);
+      auto candidate = boxes.candidate(i);
       bool suppressed = false;
       if (ahead.all) {
         for (int r = ahead.before[i - batch]; r < ahead.before[i - batch + 1] && !suppressed; ++r) {
           suppressed = kept.suppress(candidate, ahead.runs[r].first, ahead.runs[r].last);
         }
       } else {
-        suppressed = grid.any_run(boxes.outline(i), boxes.area(i),
+        suppressed = grid.any_run(boxes.outline(i), boxes.area(i), boxes.sides(i),
                                   [&](int64_t first, int64_t last) { return kept.suppress(candidate, first, last); });
       }
-      if (suppressed) {
+      if (suppressed || candidate.is_suppressed_at_last()) {
         keep[rank] = 0;
       } else {
         kept.add(i);
