@@ -139,8 +139,8 @@ FASTCV_HD V overlap_along(V a, V b, V distance) {
 }
 
 // How much two boxes overlap along the axes of each; not positive where a side of either separates them. (u, v) is the
-// centre of b in the frame of a, (s, c) the turn of b against it; half_x and half_y are half the extents of the one box in
-// the frame of the other.
+// centre of b in the frame of a, (s, c) the turn of b against it; half_x and half_y are half the extents of the one box
+// in the frame of the other.
 template <class V>
 struct SideOverlaps {
   V half_x_in_a, half_y_in_a, half_x_in_b, half_y_in_b;

@@ -2,12 +2,12 @@
 //
 // The overlap of two boxes costs about 250 operations, so it waits until bounds of a few operations say that it may
 // matter: first the place of the kept box in the frame of the one under test and the areas; then, for a vector of those
-// that pass, the separating sides and what the intersection is at most. Decisions are those of the overlap alone, to the
-// last bit: the bounds work with a threshold that is lowered by all that rounding can do.
+// that pass, the separating sides and what the intersection is at most. Decisions are those of the overlap alone, to
+// the last bit: the bounds work with a threshold that is lowered by all that rounding can do.
 //
-// Measured, 20 000 boxes of 4 to 204 pixels in 1333 x 800 at 0.5, 9700 kept, AVX-512: a box meets the circles of 184 kept
-// ones. It looks at 20 vectors, in which 12 boxes pass the first bound; that takes 1.1 vectors of the second bound, at
-// 15 ns, and 0.9 vectors of overlaps, at 50 ns. 600 ns per box in all.
+// Measured, 20 000 boxes of 4 to 204 pixels in 1333 x 800 at 0.5, 9700 kept, AVX-512: a box meets the circles of 184
+// kept ones. It looks at 20 vectors, in which 12 boxes pass the first bound; that takes 1.1 vectors of the second
+// bound, at 15 ns, and 0.9 vectors of overlaps, at 50 ns. 600 ns per box in all.
 #pragma once
 
 #include "core/memory.h"
@@ -38,9 +38,9 @@ struct RotatedBlock {
 // What an IoU above the threshold asks of two boxes.
 //
 // rotated_iou errs by less than 64 units of rounding times (radius_a + radius_b)^2 in the intersection, so by at most
-// 512 * roundness in the IoU, where the roundness of a box is radius^2 / area: 0.5 for a square, a quarter of the ratio of
-// the sides for a long one. Twice that is taken off the threshold, which leaves as much for the bounds' own rounding. For
-// boxes so thin that nothing is left, the bounds are those of boxes that touch.
+// 512 * roundness in the IoU, where the roundness of a box is radius^2 / area: 0.5 for a square, a quarter of the ratio
+// of the sides for a long one. Twice that is taken off the threshold, which leaves as much for the bounds' own
+// rounding. For boxes so thin that nothing is left, the bounds are those of boxes that touch.
 template <class A>
 struct RotatedLimits {
   A threshold;
