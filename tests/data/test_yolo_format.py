@@ -145,7 +145,7 @@ def test_wrong_yaml(tmp_path: Path, yaml: str, message: str) -> None:
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not a data set that is known: looked for a json in .*annotations"):
         open_dataset(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no generator of that name \(scenes, people\)"):
+    with pytest.raises(FileNotFoundError, match=r"no generator of that name \(scenes, people, solids, streets\)"):
         open_dataset(tmp_path / "none")
     (tmp_path / "x.csv").write_text("")
     with pytest.raises(ValueError, match=r"x.csv must be a .json of COCO, a .yaml of YOLO or a folder"):
