@@ -159,7 +159,7 @@ def test_options_of_a_file(tmp_path: Path) -> None:
     (("scenes", "--model", "maskrcnn_tiny_fpn", "--model-option", "heads=3"), ("heads",)),
     (("scenes", "--model", "maskrcnn_tiny_fpn", "--model-option", "heads"), ("--model-option must be NAME=VALUE",)),
     ((*TINY, "--epochs", 0), ("epochs must be at least 1, got 0",)),
-    ((*TINY, "--augment", "wild"), ("augment must be one of none, flip, strong, mosaic, got 'wild'",)),
+    ((*TINY, "--augment", "wild"), ("augment must be one of none, flip, strong, mosaic, turn, got 'wild'",)),
     ((*TINY, "--freeze", "neck"), ("the model has no part 'neck'", "backbone, rpn, roi_heads")),
     ((*TINY, "--rate", "neck=0.1"), ("the model has no part 'neck'",)),
     ((*TINY, "--rate", "backbone=slow"), ("learning_rates: backbone must be a number",)),

@@ -21,11 +21,16 @@ from fastcv.engine import (
     replace_head,
 )
 from fastcv.models import create_model, model_names, read_card
+from fastcv.models.registry import model_keywords
 
 __all__ = [
     "AUGMENTS",
+    "CLOUD_AUGMENTS",
     "RunOptions",
     "ValOptions",
+    "check_fits",
+    "cloud_options",
+    "is_of_clouds",
     "make_model",
     "make_task",
     "names_for",
@@ -34,12 +39,13 @@ __all__ = [
     "read_options",
 ]
 
-AUGMENTS = ("none", "flip", "strong", "mosaic")
+AUGMENTS = ("none", "flip", "strong", "mosaic")  # of images; the first but none is the default
+CLOUD_AUGMENTS = ("none", "turn", "strong")
 TASKS: dict[str, type[Task]] = {
     "detection": DetectionTask,
     "segmentation": SegmentationTask,
     "classification": ClassificationTask,
-    "point segmentation": PointSegmentationTask,
+    "point-segmentation": PointSegmentationTask,
 }
 
 
@@ -55,7 +61,8 @@ class RunOptions(TrainOptions):
         Keywords of :func:`fastcv.data.open_dataset`.
     model, weights, new_head, size, model_options
         As the options of the command.
-    augment : {"none", "flip", "strong", "mosaic"}
+    augment : str, optional
+        "none", "flip", "strong" or "mosaic"; for point clouds "none", "turn" or "strong". Default: flip and turn.
     """
 
     data: str = ""
@@ -66,12 +73,13 @@ class RunOptions(TrainOptions):
     new_head: bool = False
     size: int | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
-    augment: str = "flip"
+    augment: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.augment not in AUGMENTS:
-            raise OptionError(f"augment must be one of {', '.join(AUGMENTS)}, got {self.augment!r}")
+        known = tuple(dict.fromkeys((*AUGMENTS, *CLOUD_AUGMENTS)))
+        if self.augment is not None and self.augment not in known:
+            raise OptionError(f"augment must be one of {', '.join(known)}, got {self.augment!r}")
         if self.size is not None and self.size < 16:
             raise OptionError(f"size must be at least 16, got {self.size}")
 
@@ -138,8 +146,38 @@ def open_data(path: str, split: str, first_label: int, options: Mapping[str, Any
     except (ValueError, TypeError, KeyError, ImportError) as error:
         fail(reason(error))
     if not len(data):
-        fail(f"{path} ({split}) holds no images")
+        fail(f"{path} ({split}) holds no {'point clouds' if is_of_clouds(data) else 'images'}")
     return data
+
+
+def is_of_clouds(data: Any) -> bool:
+    """Whether a data set is one of point clouds."""
+    from fastcv.data.clouds import CloudDataset
+
+    return isinstance(data, CloudDataset)
+
+
+def check_fits(name: str, data: Any, source: str, options: Any) -> None:
+    """End the command if a model is not for data of that kind, or an option not for such data."""
+    tasks = [data.task] if is_of_clouds(data) else ["detection", "segmentation"]
+    known = [each for task in tasks for each in model_names(task)]
+    if name not in known:
+        what = {"classification": "point clouds with one label each", "point-segmentation": "labelled points"}
+        listed = ", ".join(known if is_of_clouds(data) else [*known[:2], "yolov3_tiny", "unet"])
+        fail(f"{source} holds {what.get(tasks[0], 'images')}: --model must be one for them, as {listed}, got {name}")
+    if not is_of_clouds(data):
+        return
+    if options.size is not None:
+        fail("--size is for images, not for point clouds")
+    if data.points is None and "pointnet" in name:
+        fail(f"{name} takes clouds of one size: choose so many of their points, as by --data-option points=4096")
+
+
+def cloud_options(name: str, data: Any) -> dict[str, Any]:
+    """Return the keywords that a model's builder has to get for clouds like these, such as their columns."""
+    if not is_of_clouds(data):
+        return {}
+    return {key: value for key, value in data.model_options.items() if key in model_keywords(name)}
 
 
 def model_name(name: str | None, weights: str | None) -> str:
@@ -167,7 +205,7 @@ def _some_models() -> str:
 
 def first_label_of(name: str) -> int:
     """Return the least label of a model's classes."""
-    points = {*model_names("classification"), *model_names("point segmentation")}
+    points = {*model_names("classification"), *model_names("point-segmentation")}
     return 0 if name.startswith("yolo") or name in points else 1
 
 
@@ -176,10 +214,17 @@ def names_for(name: str, data: Any) -> dict[int, str]:
     return {0: "background", **data.names} if name in model_names("segmentation") else dict(data.names)
 
 
-def make_model(options: Any, name: str, names: Mapping[int, str] | None, new_head: bool = False) -> Any:
+def make_model(
+    options: Any,
+    name: str,
+    names: Mapping[int, str] | None,
+    new_head: bool = False,
+    fitting: Mapping[str, Any] | None = None,
+) -> Any:
     """Make the model of the options for classes of these names, or end the command.
 
-    ``names`` None keeps those of the weights.
+    ``names`` None keeps those of the weights. ``fitting`` are keywords for a model that is not told otherwise: by the
+    options, or by the card of its weights.
     """
     more = dict(options.model_options)
     if options.size is not None and "rcnn" in name:
@@ -188,13 +233,14 @@ def make_model(options: Any, name: str, names: Mapping[int, str] | None, new_hea
         more = {"size": options.size, **more}
     try:
         if options.weights is None:
-            return create_model(name, names=names, **more)
+            return create_model(name, names=names, **{**(fitting or {}), **more})
         from fastcv.models import load_model
 
         if read_card(options.weights) is not None:
             model = load_model(options.weights, **more)
         else:
-            model = create_model(name, weights=options.weights, names=None if new_head else names, **more)
+            model = create_model(name, weights=options.weights, names=None if new_head else names,
+                                 **{**(fitting or {}), **more})  # fmt: skip
         if new_head and names is not None:
             return replace_head(model, names)
         _check_classes(model, names, options.weights)

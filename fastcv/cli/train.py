@@ -13,8 +13,13 @@ from rich.console import Console
 from fastcv.cli.errors import fail, is_out_of_memory, reason
 from fastcv.cli.options import check_device
 from fastcv.cli.run_options import (
+    AUGMENTS,
+    CLOUD_AUGMENTS,
     RunOptions,
+    check_fits,
+    cloud_options,
     first_label_of,
+    is_of_clouds,
     make_model,
     make_task,
     model_name,
@@ -27,7 +32,7 @@ from fastcv.engine import Progress, Trainer, TrainingError, processes
 
 console = Console(highlight=False)
 
-DATA = "A data set: a folder or file of COCO, Pascal VOC or YOLO, or the name of a generator."
+DATA = "A data set: of COCO, Pascal VOC or YOLO, a folder of point clouds, or the name of a generator."
 PAIR = "NAME=VALUE"
 
 
@@ -53,12 +58,12 @@ def train(
     new_head: Annotated[bool | None, what("Other classes than those of the weights.", "--new-head")] = None,
     validation: Annotated[str | None, what("Data to evaluate on, or none. Default: the split val of DATA.")] = None,
     size: Annotated[int | None, what("Length of the images' shorter side in the model.")] = None,
-    augment: Annotated[str | None, what("none, flip, strong or mosaic. Default: flip.")] = None,
+    augment: Annotated[str | None, what("none, flip, strong, mosaic; of clouds none, turn, strong.")] = None,
     data_option: Annotated[list[str] | None, what("For the reader of the data.", metavar=PAIR)] = None,
     model_option: Annotated[list[str] | None, what("For the model's builder.", metavar=PAIR)] = None,
-    epochs: Annotated[int | None, how("How often each image is seen. Default: 20.")] = None,
+    epochs: Annotated[int | None, how("How often each sample is seen. Default: 20.")] = None,
     steps: Annotated[int | None, how("Steps, in place of epochs.")] = None,
-    batch: Annotated[int | None, how("Images per pass. Default: 4.")] = None,
+    batch: Annotated[int | None, how("Samples per pass. Default: 4.")] = None,
     accumulate: Annotated[int | None, how("Passes per step. Default: 1.")] = None,
     optimizer: Annotated[str | None, how("adamw or sgd. Default: adamw.")] = None,
     lr: Annotated[float | None, how("Largest learning rate. Default: 0.001.")] = None,
@@ -76,7 +81,7 @@ def train(
     resume: Annotated[Path | None, where("Training to go on with: its folder.")] = None,
     options: Annotated[Path | None, where("YAML with options, such as a run's options.yaml.")] = None,
     device: Annotated[str | None, where("auto, cpu, cuda or cuda:1. Default: auto.")] = None,
-    workers: Annotated[int | None, where("Processes that load images. Default: 0.")] = None,
+    workers: Annotated[int | None, where("Processes that load samples. Default: 0.")] = None,
     save_steps: Annotated[int | None, where("Steps between checkpoints, besides each epoch's.")] = None,
     quiet: Annotated[bool, where("No progress.", "--quiet", "-q")] = False,
 ) -> None:
@@ -138,10 +143,14 @@ def _make_trainer(options: RunOptions, name: str, folder: Path, quiet: bool) -> 
 
     label = first_label_of(name)
     data = open_data(options.data, "train", label, options.data_options)
+    check_fits(name, data, options.data, options)
     held_out = _validation_data(options, label, data)
     torch.manual_seed(options.seed)  # of the initial weights
     options.model = name
-    model = make_model(options, name, names_for(name, data), options.new_head)
+    model = make_model(options, name, names_for(name, data), options.new_head, cloud_options(name, data))
+    options.augment = checked_augment(data, options.augment)
+    if options.batch == 1 and model.card.task == "classification" and any("Norm" in str(m) for m in model.children()):
+        fail(f"--batch must be at least 2 for {name}: batch norm has no statistics of one sample")
     data, transform = augmented(data, options.augment, options.size)
     facts = {"command": " ".join(["fastcv", *sys.argv[1:]]), "options": asdict(options)}
     try:
@@ -170,16 +179,27 @@ def _listed(names: dict[int, str]) -> str:
     return ", ".join(list(names.values())[:8]) + (", ..." if len(names) > 8 else "")
 
 
+def checked_augment(data: Any, augment: str | None) -> str:
+    """Return the augmentation, the usual one if none was chosen. End the command if it is not for such data."""
+    kinds = (AUGMENTS, CLOUD_AUGMENTS)
+    known = kinds[is_of_clouds(data)]
+    chosen = known[1] if augment is None else augment
+    if chosen not in known:
+        here, there = ("point clouds", "images") if is_of_clouds(data) else ("images", "point clouds")
+        fail(f"--augment {augment} is for {there}; for {here} there are {', '.join(known)}")
+    return chosen
+
+
 def augmented(data: Any, augment: str, size: int | None) -> tuple[Any, Any]:
     """Return the data set and the transform of an augmentation."""
     if augment == "none":
         return data, None
+    if is_of_clouds(data):
+        from fastcv.data.cloud_transforms import cloud_augmentation
+
+        return data, cloud_augmentation(augment)
     from fastcv.data import transforms as t
 
-    if not hasattr(data, "keypoint_pairs"):
-        from fastcv.data.cloud_transforms import turned
-
-        return data, turned
     flip = t.HorizontalFlip(keypoint_pairs=data.keypoint_pairs)
     if augment == "flip":
         return data, flip
@@ -202,7 +222,7 @@ def _run(trainer: Trainer, last: Path | None, folder: Path) -> None:
         kept = (folder / "last.pt").exists()
         how = f"fastcv train --resume {folder} goes on" if kept else "nothing was written yet"
         raise KeyboardInterrupt(f"interrupted after step {trainer.step}; {how}") from None
-    except (TrainingError, ValueError, FileNotFoundError, KeyError, ImportError) as error:
+    except (TrainingError, ValueError, KeyError, ImportError) as error:
         fail(reason(error))
     except RuntimeError as error:
         if is_out_of_memory(error) or "DataLoader worker" not in str(error):

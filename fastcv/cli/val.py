@@ -17,6 +17,8 @@ from fastcv.cli.options import check_device
 from fastcv.cli.run_options import (
     RunOptions,
     ValOptions,
+    check_fits,
+    cloud_options,
     first_label_of,
     make_model,
     make_task,
@@ -34,7 +36,9 @@ console = Console(highlight=False)
 def val(
     data: Annotated[
         str | None,
-        typer.Argument(help="A data set: a folder or file of COCO, Pascal VOC or YOLO, or the name of a generator."),
+        typer.Argument(
+            help="A data set: of COCO, Pascal VOC or YOLO, a folder of point clouds, or the name of a generator."
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights, such as runs/MODEL/best.safetensors.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, if the weights do not say theirs.")] = None,
@@ -46,8 +50,8 @@ def val(
     model_option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the model's builder.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per pass. Default: 4.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that load images. Default: 0.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples per pass. Default: 4.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that load samples. Default: 0.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1. Default: auto.")] = None,
     amp: Annotated[bool | None, typer.Option("--amp/--no-amp", help="Half precision.")] = None,
     resume: Annotated[
@@ -75,7 +79,8 @@ def val(
         _prepare(output, chosen)
     name = model_name(chosen.model, chosen.weights)
     held_out = open_data(chosen.data, chosen.split, first_label_of(name), chosen.data_options)
-    network = make_model(chosen, name, names_for(name, held_out))
+    check_fits(name, held_out, chosen.data, chosen)
+    network = make_model(chosen, name, names_for(name, held_out), fitting=cloud_options(name, held_out))
     task = make_task(network)
     try:
         with _progress() as on_batch:

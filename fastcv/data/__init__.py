@@ -1,6 +1,8 @@
 """Readers, writers and generators of data."""
 
 from fastcv.data.augmented import MixUp, Mosaic, Transformed
+from fastcv.data.cloud_folder import CloudFolder
+from fastcv.data.clouds import CloudDataset
 from fastcv.data.coco import CocoDataset, coco_annotations, write_coco
 from fastcv.data.dataset import DetectionDataset, summary
 from fastcv.data.kitti import read_velodyne, write_velodyne
@@ -18,6 +20,8 @@ __all__ = [
     "POINT_FORMATS",
     "SOLIDS",
     "STREET_CLASSES",
+    "CloudDataset",
+    "CloudFolder",
     "CocoDataset",
     "DetectionDataset",
     "MixUp",

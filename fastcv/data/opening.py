@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from fastcv.data.cloud_folder import CloudFolder, holds_clouds
 from fastcv.data.coco import CocoDataset
 from fastcv.data.scenes import SceneDataset, synthetic_scenes
 from fastcv.data.solids import SyntheticSolids, synthetic_solids
@@ -21,7 +22,9 @@ __all__ = ["open_dataset"]
 _HELD_OUT_SEED = 1_000_003  # added to the seed for every split but train
 
 
-def open_dataset(path_or_name: str | PathLike[str], split: str = "train", first_label: int = 1, **options: Any) -> Any:
+def open_dataset(
+    path_or_name: str | PathLike[str], split: str = "train", first_label: int | None = None, **options: Any
+) -> Any:
     """Open a data set for detection, segmentation, keypoints or point clouds, in whichever of the usual formats it is.
 
     Parameters
@@ -35,15 +38,17 @@ def open_dataset(path_or_name: str | PathLike[str], split: str = "train", first_
         - a ``data.yaml`` of YOLO, or a folder with one, or with ``images`` and ``labels``;
         - "scenes" or "people": generated images, see :func:`synthetic_scenes`. (A folder of that name is
           "./scenes".)
+        - a folder with point clouds in ``<class>/<train or test>``, as ModelNet, or in ``<split>/<class>``;
         - "solids" or "streets": generated point clouds, see :func:`synthetic_solids` and :func:`synthetic_streets`.
     split : str
         "train", "val", or what else there is.
-    first_label : int
-        1 for detectors whose label 0 is the background, 0 for YOLO.
+    first_label : int, optional
+        Label of the first class. Default: 1 for images, as detectors have it whose label 0 is the background (for YOLO,
+        pass 0); 0 for point clouds.
     **options
         Of the format: see :class:`CocoDataset` (images, masks), :class:`VocDataset` (names, difficult),
-        :class:`YoloDataset` (names, masks), :func:`synthetic_scenes` (count, size, seed, classes, most) and the other
-        generators.
+        :class:`YoloDataset` (names, masks), :class:`CloudFolder` (points, features, columns, seed, unit_ball),
+        :func:`synthetic_scenes` (count, size, seed, classes, most) and the other generators.
 
     Raises
     ------
@@ -58,6 +63,7 @@ def open_dataset(path_or_name: str | PathLike[str], split: str = "train", first_
     >>> image, target = data[0]
     """
     name = fspath(path_or_name)
+    first = 1 if first_label is None else first_label
     generators: dict[str, Callable[..., Any]] = {
         "scenes": _scenes,
         "people": _people,
@@ -65,7 +71,9 @@ def open_dataset(path_or_name: str | PathLike[str], split: str = "train", first_
         "streets": _streets,
     }
     if name in generators:
-        return _open(generators[name], f'"{name}"', options, split, first_label=first_label)
+        if first_label is None and name in ("solids", "streets"):
+            first = 0
+        return _open(generators[name], f'"{name}"', options, split, first_label=first)
     path = Path(name)
     if not path.exists():
         raise FileNotFoundError(
@@ -73,22 +81,24 @@ def open_dataset(path_or_name: str | PathLike[str], split: str = "train", first_
         )
     if path.is_file():
         if path.suffix.lower() == ".json":
-            return _open(CocoDataset, "a COCO json", options, path, first_label=first_label)
+            return _open(CocoDataset, "a COCO json", options, path, first_label=first)
         if path.suffix.lower() in (".yaml", ".yml"):
-            return _open(YoloDataset, "a YOLO data set", options, path, split, first_label=first_label)
+            return _open(YoloDataset, "a YOLO data set", options, path, split, first_label=first)
         raise ValueError(f"{path} must be a .json of COCO, a .yaml of YOLO or a folder")
     if (path / "Annotations").is_dir():
-        return _open(VocDataset, "a VOC folder", options, path, split, first_label=first_label)
+        return _open(VocDataset, "a VOC folder", options, path, split, first_label=first)
     if any((path / part).exists() for part in ("data.yaml", "data.yml", "dataset.yaml")) or (
         (path / "images").is_dir() and (path / "labels").is_dir()
     ):
-        return _open(YoloDataset, "a YOLO data set", options, path, split, first_label=first_label)
+        return _open(YoloDataset, "a YOLO data set", options, path, split, first_label=first)
     if (file := _coco_json(path, split)) is not None:
-        return _open(CocoDataset, "a COCO folder", options, file, first_label=first_label)
+        return _open(CocoDataset, "a COCO folder", options, file, first_label=first)
+    if holds_clouds(path):
+        return _open(CloudFolder, "a folder of point clouds", options, path, split, first_label=first_label or 0)
     raise ValueError(
         f"{path} is not a data set that is known: looked for a json in {path / 'annotations'}, {path / split} and "
         f"{path} itself (COCO), for {path / 'Annotations'} (VOC), for {path / 'data.yaml'} and for "
-        f"{path / 'images'} with {path / 'labels'} (YOLO)"
+        f"{path / 'images'} with {path / 'labels'} (YOLO), and for point clouds in CLASS/train or train/CLASS"
     )
 
 
@@ -100,6 +110,10 @@ def _open(make: Callable[..., Any], what: str, options: dict[str, Any], *args: A
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise ValueError(f"the options of {what} are {', '.join(known)}, got {', '.join(unknown)}")
+    for name, value in options.items():
+        kind = str(inspect.signature(make).parameters[name].annotation).removesuffix(" | None")
+        if kind == "int" and value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError(f"{name} must be an integer, got {value!r}")
     return make(*args, **more, **options)
 
 
@@ -144,12 +158,18 @@ def _solids(
 
 
 def _streets(
-    split: str, first_label: int, count: int | None = None, seed: int = 0, rings: int = 32, columns: int = 720
+    split: str,
+    first_label: int,
+    count: int | None = None,
+    seed: int = 0,
+    rings: int = 32,
+    columns: int = 720,
+    points: int | None = None,
 ) -> SyntheticStreets:
     held_out = split != "train"
     if count is None:
         count = 20 if held_out else 100
-    return synthetic_streets(count, seed + _HELD_OUT_SEED * held_out, rings, columns, first_label)
+    return synthetic_streets(count, seed + _HELD_OUT_SEED * held_out, rings, columns, first_label, points)
 
 
 def _coco_json(folder: Path, split: str) -> Path | None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastcv.data.clouds import CloudDataset
 from fastcv.data.surfaces import Array, Faces, sample_surface, to_unit_ball
 
 __all__ = ["SOLIDS", "SyntheticSolids", "synthetic_solids"]
@@ -126,7 +127,7 @@ def rotation(random: Random, tilt: float) -> Array:
     return turned
 
 
-class SyntheticSolids(torch.utils.data.Dataset[tuple[Tensor, int]]):
+class SyntheticSolids(CloudDataset):
     """The data set that :func:`synthetic_solids` returns: ``data[i]`` is a cloud (N, 3) and its label."""
 
     def __init__(
@@ -141,10 +142,12 @@ class SyntheticSolids(torch.utils.data.Dataset[tuple[Tensor, int]]):
             raise ValueError(f"tilt must be from 0 to 180 degrees, got {tilt}")
         if not 0 <= occlusion <= 0.9:
             raise ValueError(f"occlusion must be from 0 to 0.9, got {occlusion}")
-        self.count, self.points, self.seed = count, points, seed
+        self.count, self.seed = count, seed
+        self.points: int = points
         self.noise, self.tilt, self.occlusion = noise, tilt, occlusion
         self.first_label = first_label
         self.names = dict(enumerate(SOLIDS, first_label))
+        self.task, self.model_options = "classification", {"in_channels": 3}
 
     def __len__(self) -> int:
         return self.count

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from fastcv.data.clouds import CloudDataset, choose_points
 
 __all__ = ["STREET_CLASSES", "SyntheticStreets", "labelled_street_scan", "street_scan", "synthetic_streets"]
 
@@ -21,6 +24,14 @@ TOP, BOTTOM = np.radians(2.0), np.radians(-24.8)  # elevations of an HDL-64E
 KERB, ROAD = 0.12, 4.5  # height of the pavement, half of the road's width
 RANGE_NOISE, LEAF_NOISE = 0.015, 0.12
 _NEVER = np.inf
+
+# For networks on voxels: all that a scan reaches, in whatever direction it is turned.
+STREET_MODEL_OPTIONS: dict[str, Any] = {
+    "in_channels": 4,
+    "voxel_size": [0.25, 0.25, 0.25],
+    "point_cloud_range": [-128.0, -128.0, -3.0, 128.0, 128.0, 5.0],
+    "height": 2.0,
+}
 
 
 @dataclass(frozen=True)
@@ -261,19 +272,19 @@ def labelled_street_scan(seed: int = 0, rings: int = 64, columns: int = 1920) ->
     return torch.from_numpy(points), torch.from_numpy(labels)
 
 
-class SyntheticStreets(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+class SyntheticStreets(CloudDataset):
     """The data set that :func:`synthetic_streets` returns: ``data[i]`` is a scan (P, 4) and its labels (P,)."""
 
-    def __init__(self, count: int, seed: int, rings: int, columns: int, first_label: int) -> None:
-        for name, value, least in (
-            ("count", count, 0),
-            ("seed", seed, 0),
-            ("rings", rings, 1),
-            ("columns", columns, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.count, self.seed, self.rings, self.columns = count, seed, rings, columns
+    def __init__(
+        self, count: int, seed: int, rings: int, columns: int, first_label: int, points: int | None = None
+    ) -> None:
+        least = {"count": 0, "seed": 0, "rings": 1, "columns": 1, "points": 1}
+        given = {"count": count, "seed": seed, "rings": rings, "columns": columns, "points": points}
+        for name, value in given.items():
+            if value is not None and value < least[name]:
+                raise ValueError(f"{name} must be at least {least[name]}, got {value}")
+        self.count, self.seed, self.rings, self.columns, self.points = count, seed, rings, columns, points
+        self.task, self.model_options = "point-segmentation", dict(STREET_MODEL_OPTIONS)
         self.first_label = first_label
         self.names = dict(enumerate(STREET_CLASSES, first_label))
 
@@ -285,11 +296,14 @@ class SyntheticStreets(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             raise IndexError(f"index {index} is out of range for {self.count} scans")
         seed = np.random.SeedSequence([self.seed, index % self.count]).generate_state(1)[0]
         points, labels = labelled_street_scan(int(seed), self.rings, self.columns)
+        if self.points is not None:
+            chosen = choose_points(len(points), self.points, np.random.default_rng([self.seed, index % self.count]))
+            points, labels = points[chosen], labels[chosen]
         return points, labels + self.first_label
 
 
 def synthetic_streets(
-    count: int, seed: int = 0, rings: int = 32, columns: int = 720, first_label: int = 0
+    count: int, seed: int = 0, rings: int = 32, columns: int = 720, first_label: int = 0, points: int | None = None
 ) -> SyntheticStreets:
     """Generate labelled scans of streets: a data set for networks that label points, without a download.
 
@@ -305,6 +319,8 @@ def synthetic_streets(
         As in :func:`street_scan`; the defaults give about 21 000 points.
     first_label : int
         Label of the ground, the first of :data:`STREET_CLASSES`.
+    points : int, optional
+        Points to choose from each scan at random, for networks that take clouds of one size. Default: all.
 
     Returns
     -------
@@ -318,4 +334,4 @@ def synthetic_streets(
     >>> points.shape[1], labels.shape == points.shape[:1], data.names[2]
     (4, True, 'car')
     """
-    return SyntheticStreets(count, seed, rings, columns, first_label)
+    return SyntheticStreets(count, seed, rings, columns, first_label, points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -42,7 +43,7 @@ class ModelCard:
     model : str
         One of :func:`model_names`.
     task : str
-        "detection", "segmentation", "classification" or "point segmentation".
+        "detection", "segmentation", "classification" or "point-segmentation".
     options : dict
         Keywords of :func:`create_model`.
     names : dict
@@ -79,7 +80,7 @@ def _entries() -> dict[str, _Entry]:
         entries[name] = _Entry("detection", f"fastcv.models.yolo:{name}", (), 0, "classes", True)
     for name, build in _POINT_MODELS.items():
         labels_points = name.endswith("segmentation") or name == "sparse_unet"
-        task = "point segmentation" if labels_points else "classification"
+        task = "point-segmentation" if labels_points else "classification"
         entries[name] = _Entry(task, f"fastcv.models.pointcloud:{build}", (), 0, "num_classes", False)
     entries["unet"] = _Entry("segmentation", "fastcv.models.segmentation:UNet", (3,), 0, "num_classes", False)
     return entries
@@ -88,6 +89,12 @@ def _entries() -> dict[str, _Entry]:
 def model_names(task: str | None = None) -> list[str]:
     """Return the names that :func:`create_model` accepts, all or those of a task."""
     return [name for name, entry in _entries().items() if task in (None, entry.task)]
+
+
+def model_keywords(name: str) -> list[str]:
+    """Return the keywords that the builder of a model names."""
+    module, _, function = _entries()[name].builder.partition(":")
+    return list(inspect.signature(getattr(import_module(module), function)).parameters)
 
 
 def create_model(

@@ -12,12 +12,10 @@ from fastcv.data import (
     SOLIDS,
     STREET_CLASSES,
     labelled_street_scan,
-    open_dataset,
     street_scan,
     synthetic_solids,
     synthetic_streets,
 )
-from fastcv.data.cloud_transforms import turned
 from fastcv.data.solids import rotation
 from fastcv.data.street import KERB, ROAD, SCANNER_HEIGHT
 from fastcv.data.surfaces import sample_surface, to_unit_ball
@@ -110,31 +108,6 @@ def test_noise_pose_and_occlusion_are_real() -> None:
 def test_bad_options(options: dict, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         synthetic_solids(**{"count": 1} | options)
-
-
-def test_augmentation_turns_and_shuffles() -> None:
-    points = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(50)
-    moved, order = turned(points, labels, torch.Generator().manual_seed(1))
-    assert not torch.equal(order, labels)
-    assert torch.equal(moved[:, 2:], points[order][:, 2:])
-    torch.testing.assert_close(moved[:, :2].norm(dim=1), points[order][:, :2].norm(dim=1))
-    angle = torch.atan2(moved[:, 1], moved[:, 0]) - torch.atan2(points[order][:, 1], points[order][:, 0])
-    assert float((angle.remainder(2 * math.pi) - angle[0].remainder(2 * math.pi)).abs().max()) < 1e-4
-    assert torch.equal(moved, turned(points, 3, torch.Generator().manual_seed(1))[0])
-    assert turned(points, 3, torch.Generator())[1] == 3
-
-
-def test_clouds_open_by_name() -> None:
-    train, val = (open_dataset("solids", split=split, first_label=0, points=32) for split in ("train", "val"))
-    assert (len(train), len(val)) == (4000, 1000)
-    assert not torch.equal(train[0][0], val[0][0])
-    streets = open_dataset("streets", split="val", first_label=0, rings=4, columns=60)
-    assert streets.names == dict(enumerate(STREET_CLASSES))
-    with pytest.raises(
-        ValueError, match='the options of "solids" are count, points, seed, noise, tilt, occlusion, got'
-    ):
-        open_dataset("solids", size=3)
 
 
 def test_unit_ball() -> None:
