@@ -73,7 +73,7 @@ def view_of(points: Array) -> View:
     radius = radius or 1.0
     places, _ = projected(np.concatenate([points, _floor(points, radius)]), middle, radius)
     lowest, highest = np.percentile(places, [0.5, 99.5], axis=0)
-    half = np.maximum((highest - lowest) / 2 * 1.12, 0.2)
+    half = np.maximum((highest - lowest) / 2 * 1.25, 0.2)
     half = np.maximum(half, half[::-1] * 0.4)
     return View(middle, radius, (lowest + highest) / 2, half)
 
