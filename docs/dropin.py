@@ -133,13 +133,15 @@ MMCV = Peer(
         "nms": "arguments and result are torchvision's: indices alone",
         "batched_nms": "arguments and result are torchvision's: indices alone",
         "QueryAndGroup": "with `group_points`",
+        "Conv2d": "torch's arguments; its kernels are for inference, training is torch's",
+        "conv2d": "torch's arguments; for inference, it has no gradient",
         "conv_transpose2d": "torch's arguments",
         "deform_conv2d": "torchvision's arguments",
         "roi_align_rotated": MMCV_ROTATED,
         "RoIAlignRotated": MMCV_ROTATED,
     },
     reasons={
-        **for_all(TORCH, "Conv2d Linear SyncBatchNorm conv2d filter2d GroupAll scatter_nd"),
+        **for_all(TORCH, "Linear SyncBatchNorm filter2d GroupAll scatter_nd"),
         **for_all("no user found in public detectors of today", "PSAMask TINShift tin_shift CrissCrossAttention"),
         **for_all("text detection, outside the scope", "BezierAlign bezier_align contour_expand pixel_group"),
         **for_all(
@@ -175,7 +177,7 @@ DETECTRON2 = Peer(
     },
     reasons=for_all(
         TORCH,
-        "ASPP BatchNorm2d CNNBlockBase Conv2d CycleBatchNormList DepthwiseSeparableConv2d Linear NaiveSyncBatchNorm "
+        "ASPP BatchNorm2d CNNBlockBase CycleBatchNormList DepthwiseSeparableConv2d Linear NaiveSyncBatchNorm "
         "ShapeSpec cat cross_entropy empty_input_loss_func_wrapper get_norm interpolate move_device_like nonzero_tuple "
         "shapes_to_tensor",
     ),
