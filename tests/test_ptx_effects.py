@@ -60,6 +60,9 @@ def loads_and_stores() -> dict[str, str]:
             made[f"vector_{count}_{kind}"] = (
                 code + f"ld.shared.v{count}.{kind} {names}, [%r38]; st.global.v{count}.{kind} [%out], {names};"
             )
+    code = ".local .align 16 .b8 depot_{0}[32]; mov.u64 %d1, depot_{0}; ld.global.v2.u32 {{%r1, %r2}}, [%in];"
+    code += "cvt.u64.u32 %d2, %r2; add.s64 %d2, %d1, %d2; st.local.u32 [%d2+4], %r1; ld.local.u32 %r3, [%d2+4];"
+    made["local"] = code.format("local") + "st.global.u32 [%out], %r3;"
     made["extend"] = "ld.global.s8 %h1, [%in]; cvt.s32.s16 %r1, %h1; ld.global.u8 %h2, [%in]; cvt.s32.s16 %r2, %h2;"
     made["extend"] += "ld.global.s8 %r3, [%in]; st.global.v4.b32 [%out], {%r1, %r2, %r3, %r3};"
     made["pack"] = "ld.global.v2.u32 {%r1, %r2}, [%in]; mov.b64 %d1, {%r2, %r1}; mov.b32 {%h1, %h2}, %r1;"
@@ -90,6 +93,9 @@ def warp_kernels() -> dict[str, str]:
     made["bar_warp"] = WORD.format(
         f"st.shared.u32 [%r38], %r1; bar.warp.sync {WARP}; xor.b32 %r4, %i, 31;" + of_another
     )
+    for opcode in EFFECTS:
+        if opcode.startswith("redux"):
+            made[opcode.replace(".", "_")] = WORD.format(f"{opcode} %r3, %r1, {WARP};")
     made["barrier_one"] = "bar.sync 1;"
     return made
 
@@ -206,6 +212,27 @@ def test_loads_and_stores(run: Run, name: str) -> None:
 def test_narrow_loads_fill_the_register(run: Run) -> None:
     values = np.array([[200]], np.uint8).repeat(64, 0)
     np.testing.assert_array_equal(run("extend", values).view(np.int32)[:, :4], [[-56, 200, -56, -56]] * 64)
+
+
+def test_local_memory(run: Run) -> None:
+    values = np.array([[11, 24]], np.uint32).repeat(64, 0)
+    assert (run("local", values)[:, 0] == 11).all()
+    for offset in (28, 2, -8):
+        values[3, 1] = np.uint32(offset % 2**32)
+        with pytest.raises(PtxFault, match="access of 4 bytes at local memory"):
+            run("local", values)
+
+
+@pytest.mark.parametrize("opcode", [opcode for opcode in EFFECTS if opcode.startswith("redux")])
+def test_reductions_of_a_warp(run: Run, opcode: str) -> None:
+    operation, kind = opcode.split(".")[2:]
+    values = np.random.default_rng(5).integers(0, 2**32, (64, 1), dtype=np.uint32)
+    warps = values.view(np.int32 if kind == "s32" else np.uint32).reshape(2, 32)
+    functions = {"add": np.add, "min": np.minimum, "max": np.maximum}
+    functions |= {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+    with np.errstate(over="ignore"):
+        wanted = functions[operation].reduce(warps, axis=1, dtype=warps.dtype)
+    assert (run(opcode.replace(".", "_"), values).view(warps.dtype)[:, 0].reshape(2, 32) == wanted[:, None]).all()
 
 
 def test_packing(run: Run) -> None:

@@ -80,4 +80,9 @@ uint32_t vote_ballot(bool predicate, uint32_t mask, unsigned line) {
   return static_cast<uint32_t>(in_warp(Operation::kBallot, mask, predicate, line));
 }
 
+uint32_t value_of_lane(uint32_t value, unsigned lane, uint32_t mask, unsigned line) {
+  const int from = static_cast<int>(lane);
+  return static_cast<uint32_t>(emulator::warp_collective(Operation::kShuffle, mask, value, from, site(line)));
+}
+
 }  // namespace fastcv::ptx

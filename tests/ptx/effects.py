@@ -24,6 +24,9 @@ class Context(Protocol):
     def assign(self, operand: Operand, kind: str, expression: str) -> str:
         """The statement that puts an expression of that kind into a register."""
 
+    def local(self, address: Address, size: int) -> str:
+        """The checked pointer to bytes of the thread's own memory."""
+
     def parameter(self, address: Address, size: int) -> str:
         """A pointer to bytes of the parameters."""
 
@@ -67,7 +70,7 @@ def address_of(operand: Operand, context: Context, kind: str) -> str:
 def _memory_parts(opcode: str) -> tuple[str, str, int]:
     """The state space, the type and the number of elements of a load or store."""
     parts = opcode.split(".")
-    space = next(part for part in parts if part in ("global", "shared", "param"))
+    space = next(part for part in parts if part in ("global", "shared", "local", "param"))
     return space, parts[-1], next((int(part[1]) for part in parts if part in ("v2", "v4")), 1)
 
 
@@ -76,12 +79,14 @@ def _place(space: str, access: str, operand: Operand, size: int, line: int, cont
     assert isinstance(operand, Address)
     if space == "param":
         return context.parameter(operand, size)
+    if space == "local":
+        return context.local(operand, size)
     address = address_of(operand, context, "u64" if space == "global" else "u32")
     return f"{space}_{access}({address}, {size}, {line})"
 
 
-@effect(f"ld.{{global,shared,param,volatile.global,volatile.shared}}.{TYPES}",
-        "ld.{global,shared,param}.{v2,v4}." + TYPES,
+@effect(f"ld.{{global,shared,local,param,volatile.global,volatile.shared}}.{TYPES}",
+        "ld.{global,shared,local,param}.{v2,v4}." + TYPES,
         section="Data Movement and Conversion Instructions: ld, Vectors as Operands")  # fmt: skip
 def load(i: Instruction, context: Context) -> str:
     space, kind, count = _memory_parts(i.opcode)
@@ -95,8 +100,8 @@ def load(i: Instruction, context: Context) -> str:
     return f"{{ const char* const from = {place}; {' '.join(loads)} }}"
 
 
-@effect(f"st.{{global,shared,param,volatile.global,volatile.shared}}.{TYPES}",
-        "st.{global,shared}.{v2,v4}." + TYPES,
+@effect(f"st.{{global,shared,local,param,volatile.global,volatile.shared}}.{TYPES}",
+        "st.{global,shared,local}.{v2,v4}." + TYPES,
         section="Data Movement and Conversion Instructions: st, Vectors as Operands")  # fmt: skip
 def store(i: Instruction, context: Context) -> str:
     space, kind, count = _memory_parts(i.opcode)
@@ -225,6 +230,14 @@ def vote(i: Instruction, context: Context) -> str:
     _, _, operation, kind = i.opcode.split(".")
     predicate, mask = context.value(i.operands[1], "pred"), context.value(i.operands[2], "u32")
     return context.assign(i.operands[0], kind, f"vote_{operation}({predicate}, {mask}, {i.line})")
+
+
+@effect("redux.sync.{add,min,max}.{u32,s32}", "redux.sync.{and,or,xor}.b32",
+        section="Parallel Synchronization and Communication Instructions: redux.sync")  # fmt: skip
+def reduce(i: Instruction, context: Context) -> str:
+    _, _, operation, kind = i.opcode.split(".")
+    value, mask = context.value(i.operands[1], kind), context.value(i.operands[2], "u32")
+    return context.assign(i.operands[0], kind, f"reduce_{operation}<{cxx(kind)}>({value}, {mask}, {i.line})")
 
 
 # ---- asynchronous copies and tensor cores ----------------------------------------------------------------------------

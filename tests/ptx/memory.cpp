@@ -173,6 +173,13 @@ char* shared_atomic(uint32_t address, unsigned bytes, unsigned line) {
   return shared("atomic update", address, bytes, line);
 }
 
+char* local(char* memory, unsigned size, uint64_t address, unsigned bytes, unsigned line) {
+  if (address % bytes != 0 || address > size || size - address < bytes) {
+    fault(in_words("access", bytes, "local memory that is in no array, or not aligned"), line);
+  }
+  return memory + address;
+}
+
 void copy_async(uint32_t to, uint64_t from, uint32_t bytes, uint32_t taken, unsigned line) {
   if (taken > bytes) fault("an asynchronous copy of more bytes than it writes", line);
   char* const place = shared("asynchronous copy", to, bytes, line);

@@ -116,6 +116,7 @@ class Function:
     registers: list[Register] = field(default_factory=list)
     variables: list[Variable] = field(default_factory=list)  # parameters of its calls
     shared: list[Variable] = field(default_factory=list)
+    local: list[Variable] = field(default_factory=list)
     body: list[Label | Instruction] = field(default_factory=list)
 
 
@@ -236,7 +237,7 @@ class Parser:
         return found
 
     def variable(self) -> Variable:
-        """What follows .param or .shared: [.align n] .type name[size]."""
+        """What follows .param, .shared or .local: [.align n] .type name[size]."""
         alignment = self.number() if self.accept(".align") else 0
         kind = self.take().removeprefix(".")
         if kind not in BITS:
@@ -263,6 +264,8 @@ class Parser:
                 self.declare_registers(to)
             elif self.accept(".shared"):
                 to.shared.append(self.variable())
+            elif self.accept(".local"):
+                to.local.append(self.variable())
             elif self.accept(".param"):
                 self.declare_variable(to)
             elif self.accept(".pragma"):

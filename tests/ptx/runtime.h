@@ -35,6 +35,7 @@ char* global_atomic(uint64_t address, unsigned bytes, unsigned line);
 const char* shared_read(uint32_t address, unsigned bytes, unsigned line);
 char* shared_write(uint32_t address, unsigned bytes, unsigned line);
 char* shared_atomic(uint32_t address, unsigned bytes, unsigned line);
+char* local(char* memory, unsigned size, uint64_t address, unsigned bytes, unsigned line);
 const char* parameter_read(uint64_t address, unsigned bytes, unsigned line);
 
 template <class T>
@@ -105,6 +106,47 @@ uint32_t shuffle(Shuffle mode, uint32_t value, uint32_t b, uint32_t c, uint32_t 
 bool vote_any(bool predicate, uint32_t mask, unsigned line);
 bool vote_all(bool predicate, uint32_t mask, unsigned line);
 uint32_t vote_ballot(bool predicate, uint32_t mask, unsigned line);
+
+// The value of another lane, all lanes of the mask asking for the same.
+uint32_t value_of_lane(uint32_t value, unsigned lane, uint32_t mask, unsigned line);
+
+// In the order of the lanes.
+template <class T, class Combine>
+T reduce(T value, uint32_t mask, unsigned line, Combine combine) {
+  T result = 0;
+  bool has_any = false;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if ((mask >> lane & 1) == 0) continue;
+    const T other = T(value_of_lane(uint32_t(value), lane, mask, line));
+    result = has_any ? combine(result, other) : other;
+    has_any = true;
+  }
+  return result;
+}
+template <class T>
+T reduce_add(T value, uint32_t mask, unsigned line) {
+  return reduce(value, mask, line, [](T a, T b) { return T(uint32_t(a) + uint32_t(b)); });
+}
+template <class T>
+T reduce_min(T value, uint32_t mask, unsigned line) {
+  return reduce(value, mask, line, [](T a, T b) { return b < a ? b : a; });
+}
+template <class T>
+T reduce_max(T value, uint32_t mask, unsigned line) {
+  return reduce(value, mask, line, [](T a, T b) { return b > a ? b : a; });
+}
+template <class T>
+T reduce_and(T value, uint32_t mask, unsigned line) {
+  return reduce(value, mask, line, [](T a, T b) { return a & b; });
+}
+template <class T>
+T reduce_or(T value, uint32_t mask, unsigned line) {
+  return reduce(value, mask, line, [](T a, T b) { return a | b; });
+}
+template <class T>
+T reduce_xor(T value, uint32_t mask, unsigned line) {
+  return reduce(value, mask, line, [](T a, T b) { return a ^ b; });
+}
 
 // ---- asynchronous copies and tensor cores ---------------------------------------------------------------------------
 

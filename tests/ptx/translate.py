@@ -92,6 +92,8 @@ class FunctionTranslator:
         self.dynamic_address = -(-(end_of(self.shared, FIRST_SHARED) + GAP) // 16) * 16
         self.addresses = {placed.variable.name: placed.offset for placed in self.shared}
         self.addresses.update({a.name: self.dynamic_address for a in arrays if a.size == 0})
+        self.own = place(function.local)  # local memory
+        self.addresses.update({placed.variable.name: placed.offset for placed in self.own})
         self.called: list[str] = []
 
     def _names(self) -> set[str]:
@@ -161,6 +163,11 @@ class FunctionTranslator:
             return f"{operand.name} = as<uint{BITS[kind]}_t>({expression});"
         return f"{operand.name} = {cxx(declared)}({expression});"
 
+    def local(self, address: Address, size: int) -> str:
+        """The checked pointer to bytes of the thread's own memory."""
+        base = self.value(address.base, "u64")
+        return f"local(own, {end_of(self.own)}, {base} + {address.offset}, {size}, {self.line})"
+
     def parameter(self, address: Address, size: int) -> str:
         """A pointer to bytes of the parameters."""
         base, offset = address.base, address.offset
@@ -226,6 +233,8 @@ class FunctionTranslator:
             names = [register.name for register in self.ptx.registers if register.type == kind]
             lines.append(f"{cxx(kind)} {', '.join(names)};")
         lines += [f"alignas({v.alignment}) char {v.name}[{v.size}];" for v in self.ptx.variables]
+        if self.own:
+            lines.append(f"alignas(16) char own[{end_of(self.own)}]; __builtin_memset(own, 0xff, sizeof(own));")
         for statement in self.ptx.body:
             lines.append(f"{label(statement.name)}:;" if isinstance(statement, Label) else self.instruction(statement))
         return lines
