@@ -279,7 +279,7 @@ def test_barriers_order_shared_memory(run: Run) -> None:
         run("barrier_one", values)
 
 
-@pytest.mark.parametrize("opcode", [name for name in EFFECTS if name.startswith(("atom", "red"))])
+@pytest.mark.parametrize("opcode", [name for name in EFFECTS if name.startswith(("atom.", "red."))])
 def test_atomics(run: Run, opcode: str) -> None:
     parts = opcode.split(".")
     kind, operation = parts[-1], parts[2]
