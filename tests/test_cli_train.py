@@ -213,9 +213,7 @@ def test_val_errors(tmp_path: Path) -> None:
 
 def test_help_shows_groups() -> None:
     text = run("--help").stdout
-    places = [
-        text.index(part) for part in ("Models", "│ predict", "│ train", "│ val", "Demonstrations", "Installation")
-    ]
+    places = [text.index(part) for part in ("Models", "│ predict", "│ train", "│ val", "Demonstration", "Installation")]
     assert places == sorted(places)
     assert "--install-completion" in text
     assert "What is trained" in run("train", "--help").stdout

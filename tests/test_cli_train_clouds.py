@@ -121,7 +121,8 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_clouds_and_another_head(tmp_path: Path) -> None:
+def test_a_folder_of_clouds_and_another_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = make_folder(tmp_path / "data")
     start = tmp_path / "start.safetensors"
     save_model(create_model("voxnet", names=["cat", "dog"], grid=12), start)

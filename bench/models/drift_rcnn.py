@@ -1,7 +1,7 @@
 """How far a detector's answers move in lower precision: ``python -m bench.models.drift_rcnn [CHECKPOINT]``.
 
-CHECKPOINT is what ``fastcv shapes`` has written (default: shapes.safetensors). Weights that nobody has trained would
-say nothing: their scores nearly tie.
+CHECKPOINT is what ``examples/train_mask_rcnn.py`` has written (default: runs/shapes/best.safetensors). Weights that
+nobody has trained would say nothing: their scores nearly tie.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv.cli.shapes import HELD_OUT_IMAGES, MODEL
-from fastcv.data import synthetic_instances
+from fastcv.data import synthetic_scenes
 from fastcv.engine import evaluate_detection
-from fastcv.models.detection import FasterRCNN, create
+from fastcv.models import load_model
 from fastcv.ops import box_iou
 
-SIZE = 128
+SIZE, HELD_OUT_IMAGES, HELD_OUT_SEED = 128, 64, 1_000_003  # as in the example
 WAYS = {"float32, optimized": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -42,20 +41,16 @@ def drift(exact: list[dict[str, Tensor]], moved: list[dict[str, Tensor]]) -> dic
     return {"boxes": torch.cat(boxes), "scores": torch.cat(scores), "masks": torch.cat(masks), "alone": alone}
 
 
-def load(checkpoint: Path) -> FasterRCNN:
-    """Make the model that ``fastcv shapes`` has trained."""
-    return create(MODEL, weights=checkpoint, min_size=SIZE, max_size=SIZE, box_nms_thresh=0.3)
-
-
 def main() -> None:
     """Print a line per precision."""
-    checkpoint = Path(sys.argv[1] if len(sys.argv) > 1 else "shapes.safetensors")
-    images, targets = synthetic_instances(HELD_OUT_IMAGES, SIZE, seed=1_000_003)
-    score, exact = evaluate_detection(load(checkpoint), images, targets)
+    checkpoint = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/shapes/best.safetensors")
+    data = synthetic_scenes(HELD_OUT_IMAGES, SIZE, HELD_OUT_SEED)
+    images, targets = map(list, zip(*(data[index] for index in range(len(data))), strict=True))
+    score, exact = evaluate_detection(load_model(checkpoint), images, targets)
     findings = sum(len(each["labels"]) for each in exact)
     print(f"float32: recall {score.recall:.3f}, precision {score.precision:.3f}, {findings} findings")
     for name, dtype in WAYS.items():
-        score, moved = evaluate_detection(load(checkpoint).eval().optimize(dtype), images, targets)
+        score, moved = evaluate_detection(load_model(checkpoint).eval().optimize(dtype), images, targets)
         found = drift(exact, moved)
         print(
             f"{name}: recall {score.recall:.3f}, precision {score.precision:.3f}; {found['alone']} findings without a "

@@ -10,10 +10,7 @@ from fastcv.cli.classify import classify
 from fastcv.cli.demo import demo
 from fastcv.cli.errors import command
 from fastcv.cli.info import info
-from fastcv.cli.lidar import lidar
 from fastcv.cli.predict import detect, predict
-from fastcv.cli.segment import segment
-from fastcv.cli.shapes import shapes
 from fastcv.cli.train import train
 from fastcv.cli.val import val
 from fastcv.cli.voxelize import voxelize
@@ -28,7 +25,7 @@ app = typer.Typer(
 PANELS = {
     "Models": (predict, train, val),
     "Point clouds": (classify, voxelize),
-    "Demonstrations": (demo, segment, shapes, lidar),
+    "Demonstration": (demo,),
     "Installation": (info,),
 }
 for panel, functions in PANELS.items():

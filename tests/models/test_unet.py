@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -111,38 +109,3 @@ def test_training_refuses_images_of_several_sizes() -> None:
     trainer = Trainer(SegmentationTask(), UNet(3, 2, 2, 1), data, options=TrainOptions(device="cpu"))
     with pytest.raises(ValueError, match="all images of a batch must have one size"):
         trainer.train()
-
-
-@pytest.fixture
-def run() -> Any:
-    pytest.importorskip("typer")
-    pytest.importorskip("PIL")
-    from typer.testing import CliRunner
-
-    from fastcv.cli.app import app
-
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_segment_command(run: Any, tmp_path: Path) -> None:
-    from PIL import Image
-
-    output = tmp_path / "sheet.png"
-    result = run("segment", "--output", output, "--steps", 2, "--size", 16, "--base-channels", 2)
-    assert result.exit_code == 0, result.output
-    assert "mean IoU 0." in result.stdout
-    assert Image.open(output).size[0] > 900
-    for arguments, message in (
-        (("--output", tmp_path / "sheet.jpg"), "has to end in .png"),
-        (("--size", 20), "--size must be a multiple of 8, got 20"),
-    ):
-        refused = run("segment", *arguments)
-        assert refused.exit_code == 2
-        assert message in refused.stderr
-
-
-@pytest.mark.slow
-def test_the_whole_training_reaches_its_target(run: Any, tmp_path: Path) -> None:
-    result = run("segment", "--output", tmp_path / "sheet.png")
-    assert result.exit_code == 0, result.output
-    assert "0.95 reached" in result.stdout
