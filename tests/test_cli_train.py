@@ -182,7 +182,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_weights_of_other_classes(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_model(create_model("fasterrcnn_tiny_fpn", names=["cat", "dog"]), other)
-    result = run("train", *TINY, "--weights", other)
+    result = run("train", *TINY, "--weights", other, "--output", tmp_path / "refused")
     assert_one_line(result, "tells 2 classes apart, the data have 5", "--new-head")
     assert_one_line(run("val", *SCENES, "--weights", other), "tells 2 classes apart, the data have 5")
     assert_one_line(run("val", *SCENES, "--weights", other, "--model", "unet"), "holds weights of fasterrcnn_tiny_fpn")
@@ -197,6 +197,16 @@ def test_weights_of_other_classes(tmp_path: Path) -> None:
     assert list(model.card.names.values()) == ["circle", "square", "triangle", "star", "ring"]
     assert torch.equal(model.backbone.body.conv1.weight, start.backbone.body.conv1.weight)
     assert not torch.equal(model.rpn.head.cls_logits.weight, start.rpn.head.cls_logits.weight)
+
+
+def test_keypoints_of_the_data(tmp_path: Path) -> None:
+    """The model gets as many keypoints as the data have: people five, not COCO's 17."""
+    options = ["--data-option", "count=4", "--data-option", "held_out=2", "--data-option", "size=64", "--size", 64]
+    result = run("train", "people", *options, "--model", "keypointrcnn_tiny_fpn", "--steps", 1, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    model = load_model(tmp_path / "last.safetensors")
+    assert model.roi_heads.keypoint_predictor.kps_score_lowres.out_channels == 5
+    assert "keypoints/AP" in json.loads((tmp_path / "metrics.json").read_text())["history"][0]
 
 
 def test_val_errors(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_all_models_are_made_for_the_data(name: str) -> None:
     data = open_dataset(source, points=32, **({} if source == "solids" else {"rings": 4, "columns": 60}))
     options = train_module.RunOptions(data=source)
     train_module.check_fits(name, data, source, options)
-    model = train_module.make_model(options, name, data.names, fitting=train_module.cloud_options(name, data)).eval()
+    model = train_module.make_model(options, name, data.names, fitting=train_module.fitting_options(name, data)).eval()
     logits = model(torch.stack([data[0][0], data[1][0]]))
     assert logits.shape == ((2, 10) if source == "solids" else (2, 32, 6))
     assert model.card.task == data.task

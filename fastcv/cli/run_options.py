@@ -29,7 +29,7 @@ __all__ = [
     "RunOptions",
     "ValOptions",
     "check_fits",
-    "cloud_options",
+    "fitting_options",
     "is_of_clouds",
     "make_model",
     "make_task",
@@ -173,10 +173,11 @@ def check_fits(name: str, data: Any, source: str, options: Any) -> None:
         fail(f"{name} takes clouds of one size: choose so many of their points, as by --data-option points=4096")
 
 
-def cloud_options(name: str, data: Any) -> dict[str, Any]:
-    """Return the keywords that a model's builder has to get for clouds like these, such as their columns."""
+def fitting_options(name: str, data: Any) -> dict[str, Any]:
+    """Return the keywords that a model's builder has to get for data like these, such as the columns of clouds."""
     if not is_of_clouds(data):
-        return {}
+        points = len(getattr(data, "keypoint_names", []))
+        return {"num_keypoints": points} if points and name.startswith("keypointrcnn") else {}
     return {key: value for key, value in data.model_options.items() if key in model_keywords(name)}
 
 

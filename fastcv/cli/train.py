@@ -17,8 +17,8 @@ from fastcv.cli.run_options import (
     CLOUD_AUGMENTS,
     RunOptions,
     check_fits,
-    cloud_options,
     first_label_of,
+    fitting_options,
     is_of_clouds,
     make_model,
     make_task,
@@ -29,6 +29,7 @@ from fastcv.cli.run_options import (
     read_options,
 )
 from fastcv.engine import Progress, Trainer, TrainingError, processes
+from fastcv.engine.memory import keep_freed_memory
 
 console = Console(highlight=False)
 
@@ -109,6 +110,7 @@ def train(
     if last is None and (folder / "last.pt").exists():
         fail(f"{folder} holds a training already: --resume {folder} goes on with it; or name another --output")
     _check_folder(folder)
+    keep_freed_memory()
     _run(_make_trainer(chosen, name, folder, quiet), last, folder)
 
 
@@ -147,7 +149,7 @@ def _make_trainer(options: RunOptions, name: str, folder: Path, quiet: bool) -> 
     held_out = _validation_data(options, label, data)
     torch.manual_seed(options.seed)  # of the initial weights
     options.model = name
-    model = make_model(options, name, names_for(name, data), options.new_head, cloud_options(name, data))
+    model = make_model(options, name, names_for(name, data), options.new_head, fitting_options(name, data))
     options.augment = checked_augment(data, options.augment)
     if options.batch == 1 and model.card.task == "classification" and any("Norm" in str(m) for m in model.children()):
         fail(f"--batch must be at least 2 for {name}: batch norm has no statistics of one sample")

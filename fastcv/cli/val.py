@@ -18,8 +18,8 @@ from fastcv.cli.run_options import (
     RunOptions,
     ValOptions,
     check_fits,
-    cloud_options,
     first_label_of,
+    fitting_options,
     make_model,
     make_task,
     model_name,
@@ -80,7 +80,7 @@ def val(
     name = model_name(chosen.model, chosen.weights)
     held_out = open_data(chosen.data, chosen.split, first_label_of(name), chosen.data_options)
     check_fits(name, held_out, chosen.data, chosen)
-    network = make_model(chosen, name, names_for(name, held_out), fitting=cloud_options(name, held_out))
+    network = make_model(chosen, name, names_for(name, held_out), fitting=fitting_options(name, held_out))
     task = make_task(network)
     try:
         with _progress() as on_batch:

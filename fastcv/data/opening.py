@@ -48,7 +48,8 @@ def open_dataset(
     **options
         Of the format: see :class:`CocoDataset` (images, masks), :class:`VocDataset` (names, difficult),
         :class:`YoloDataset` (names, masks), :class:`CloudFolder` (points, features, columns, seed, unit_ball),
-        :func:`synthetic_scenes` (count, size, seed, classes, most) and the other generators.
+        :func:`synthetic_scenes` (count, size, seed, classes, most) and the other generators; ``held_out`` of
+        scenes and people is the count of every split but train, in place of ``count``.
 
     Raises
     ------
@@ -128,17 +129,25 @@ def _scenes(
     seed: int = 0,
     classes: Any = 5,
     most: int = 5,
+    held_out: int | None = None,
 ) -> SceneDataset:
-    held_out = split != "train"
-    if count is None:
-        count = 200 if held_out else 2000
-    return synthetic_scenes(count, size, seed + _HELD_OUT_SEED * held_out, classes, first_label, most)
+    if split == "train":
+        return synthetic_scenes(2000 if count is None else count, size, seed, classes, first_label, most)
+    if held_out is None:
+        held_out = 200 if count is None else count
+    return synthetic_scenes(held_out, size, seed + _HELD_OUT_SEED, classes, first_label, most)
 
 
 def _people(
-    split: str, first_label: int, count: int | None = None, size: int = 128, seed: int = 0, most: int = 3
+    split: str,
+    first_label: int,
+    count: int | None = None,
+    size: int = 128,
+    seed: int = 0,
+    most: int = 3,
+    held_out: int | None = None,
 ) -> SceneDataset:
-    return _scenes(split, first_label, count, size, seed, ("person",), most)
+    return _scenes(split, first_label, count, size, seed, ("person",), most, held_out)
 
 
 def _solids(

@@ -170,3 +170,10 @@ def test_an_image_is_drawn_fast() -> None:
     for index in range(40):
         data[index]
     assert (time.process_time() - start) / 40 < 0.05, "5 ms on a quiet machine"
+
+
+def test_counts_of_splits() -> None:
+    for name in ("scenes", "people"):
+        counts = [len(open_dataset(name, split, count=7, held_out=3)) for split in ("train", "val")]
+        assert counts == [7, 3]
+        assert len(open_dataset(name, "val", count=7)) == 7

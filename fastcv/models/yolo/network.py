@@ -78,7 +78,7 @@ class DarknetNetwork(nn.Module):
         """(N, C, H, W) to the maps of the heads, not decoded; without a head to the result of the last layer."""
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
             raise ValueError(f"images must have shape (N, {str(self.input_shape)[1:]}, got {tuple(images.shape)}")
-        if self.optimized:
+        if self.optimized or self.training:  # training takes half the time of that in the usual format on a CPU
             images = images.contiguous(memory_format=torch.channels_last)
         results: dict[int, Tensor] = {-1: images}
         outputs: list[Tensor] = []
