@@ -15,7 +15,7 @@ from torch import nn
 from fastcv._files import replaced_file
 from fastcv.models.detection.weights import load_state, load_weights, read_state
 
-__all__ = ["ModelCard", "create_model", "load_model", "model_names", "read_card", "save_model"]
+__all__ = ["ModelCard", "create_model", "load_model", "model_names", "read_card", "save_model", "weights_path"]
 
 Names = Sequence[str] | Mapping[int, str]
 
@@ -32,6 +32,7 @@ _POINT_MODELS = {
     "sparse_unet": "SparseUNet",
 }
 _CARD = "fastcv"  # the key of the card in a file's metadata
+_SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,21 @@ def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
         file.write_bytes(save(state, {_CARD: text}))
 
 
+def weights_path(path: str | Path) -> Path:
+    """Return the path of a file with weights: one that there is, or one that came with the package, by its name.
+
+    With the package come "maskrcnn_scenes", "keypointrcnn_people" and "yolov2_scenes": small detectors for
+    :func:`fastcv.data.synthetic_scenes`. Their cards say how they were trained, and how good they are.
+    """
+    file = Path(path)
+    shipped = _SHIPPED / f"{file}.safetensors"
+    return shipped if not file.exists() and len(file.parts) == 1 and shipped.is_file() else file
+
+
 def read_card(path: str | Path) -> ModelCard | None:
     """Return the card in a file that :func:`save_model` wrote, or None for other files.
+
+    ``path`` may be a name, as in :func:`weights_path`.
 
     Raises
     ------
@@ -183,7 +197,7 @@ def read_card(path: str | Path) -> ModelCard | None:
     ValueError
         If the file is damaged.
     """
-    path = Path(path)
+    path = weights_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.suffix != ".safetensors":
@@ -213,8 +227,8 @@ def load_model(path: str | Path, **options: Any) -> Any:
 
     Parameters
     ----------
-    path : path
-        A file that :func:`save_model` wrote, such as those of ``fastcv train``.
+    path : path or str
+        A file that :func:`save_model` wrote, such as those of ``fastcv train``; or a name, as in :func:`weights_path`.
     **options
         Override those of the card, such as ``score_thresh``.
 
@@ -225,6 +239,7 @@ def load_model(path: str | Path, **options: Any) -> Any:
     ValueError
         If it has no card, or a damaged one.
     """
+    path = weights_path(path)
     card = read_card(path)
     if card is None:
         raise ValueError(f"{path} does not say which model it belongs to: name it, as in create_model(name, weights)")
