@@ -43,11 +43,13 @@ def load_detector(name: str | None, weights: Path, size: int | None, device: tor
 
 
 def set_score(model: Any, score: float | None) -> float:
-    """Make a detector return everything from a score on, and return that score: by default 0.5, or YOLO's own."""
+    """Make a detector return everything from a score on, and return that score.
+
+    By default it is 0.5, or YOLO's own, which is at least 0.2: one that was trained may have a lower one, for metrics.
+    """
     heads = getattr(model, "roi_heads", None)
     if heads is None:
-        if score is not None:
-            model.score_thresh = score
+        model.score_thresh = max(model.score_thresh, 0.2) if score is None else score
         return float(model.score_thresh)
     wanted = 0.5 if score is None else score
     heads.score_thresh = min(heads.score_thresh, wanted)
