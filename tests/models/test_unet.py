@@ -89,9 +89,9 @@ def train(steps: int, base_channels: int, size: int) -> tuple[list[float], float
 
 
 def test_a_short_training_learns() -> None:
-    losses, score = train(steps=80, base_channels=4, size=32)
+    losses, score = train(steps=160, base_channels=8, size=32)
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
-    assert score > 0.5
+    assert score > 0.6  # background everywhere is 0.45
 
 
 @pytest.mark.parametrize("steps", range(1, 7))
