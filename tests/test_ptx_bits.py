@@ -23,9 +23,10 @@ CASES = list(all_cases())
 DTYPES = (torch.float64, torch.float32, torch.float16)
 # nvcc fuses multiply_add (core/types.h), the twin has no such instruction: sums are rounded less often.
 FUSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sparse_conv", "deform_conv2d"}
-FUSED |= {"roi_align", "ps_roi_align", "three_interpolate"}
+FUSED |= {"roi_align", "roi_align_rotated", "ps_roi_align", "three_interpolate"}
 # exp, log, pow and atan are those of CUDA's library.
-LIBRARY = {"encode_boxes", "decode_boxes", "sigmoid_focal_loss", "complete_box_iou", "complete_box_iou_loss"}
+LIBRARY = {"encode_boxes", "decode_boxes", "decode_yolo", "sigmoid_focal_loss"}
+LIBRARY |= {"complete_box_iou", "complete_box_iou_loss"}
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.float16: 2e-3}
 Both = Callable[[Callable[[], Any]], list[list[Tensor]]]
 
