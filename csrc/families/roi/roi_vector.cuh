@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/cuda/launch.cuh"
+#include "core/cuda/pack.cuh"
 #include "core/types.h"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -9,8 +10,8 @@ namespace {
 
 // Adds weight * pixel to the sums of kVector neighbouring channels.
 template <class T, int kVector>
-FASTCV_HD void add_pixel(const T* pixel, Accumulate<T> weight, Accumulate<T> (&sum)[kVector]) {
-  const auto values = *reinterpret_cast<const Pack<T, kVector>*>(pixel);
+__device__ __forceinline__ void add_pixel(const T* pixel, Accumulate<T> weight, Accumulate<T> (&sum)[kVector]) {
+  const auto values = load_pack<kVector>(pixel);
   for (int v = 0; v < kVector; ++v) {
     sum[v] = multiply_add(weight, static_cast<Accumulate<T>>(to_float(values.value[v])), sum[v]);
   }

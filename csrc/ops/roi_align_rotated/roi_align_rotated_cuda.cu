@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kBlockSize, 2) pool_rotated_kernel(const RoiPa
       if (!fits && !empty) pool_samples(plane, roi, bin / pooled_width, bin % pooled_width, p, sum);
       Pack<T, kVector> result;
       for (int v = 0; v < kVector; ++v) result.value[v] = from_float<T>(sum[v]);
-      *reinterpret_cast<Pack<T, kVector>*>(pooled + c * p.pooled_strides[1] + bin * p.pooled_strides[3]) = result;
+      store_pack(pooled + c * p.pooled_strides[1] + bin * p.pooled_strides[3], result);
     }
   }
 }
