@@ -54,7 +54,8 @@ class Report:
 
     def __str__(self) -> str:
         width = max((len(name) for name, _ in self.replaced + self.left), default=0)
-        lines = [f"replaced {len(self.replaced)} convolutions"]
+        count = len(self.replaced)
+        lines = [f"replaced {count} convolution{'' if count == 1 else 's'}"]
         lines += [f"  {name:<{width}}  {what}" for name, what in self.replaced]
         if self.left:
             lines.append("left as they are")
