@@ -8,9 +8,10 @@ import typer
 
 from fastcv.cli.classify import classify
 from fastcv.cli.demo import demo
+from fastcv.cli.detect import detect
 from fastcv.cli.errors import command
 from fastcv.cli.info import info
-from fastcv.cli.predict import detect, predict
+from fastcv.cli.predict import predict
 from fastcv.cli.train import train
 from fastcv.cli.val import val
 from fastcv.cli.voxelize import voxelize

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,15 +101,6 @@ def predict(
         reader.close()
         results.writer.close()
     run.report()
-
-
-@wraps(predict)
-def detect(*arguments: Any, **options: Any) -> None:
-    """Do what ``fastcv predict`` does, under its former name."""
-    predict(*arguments, **options)
-
-
-detect.__name__, detect.__doc__ = "detect", "The former name of predict."
 
 
 def _sliced(model: Any, size: int, overlap: float, batch: int) -> Detector:
