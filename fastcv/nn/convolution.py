@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastcv.nn.batch_norm import has_fixed_statistics, scale_and_shift
 from fastcv.nn.conv2d import Conv2d
 
-__all__ = ["can_fuse", "convolve", "convolve_normalized"]
+__all__ = ["convolve", "convolve_normalized"]
 
 # torch's entry to oneDNN's convolution with an epilogue, made for its compiler. Without it the same is said in three
 # calls. On a CPU those two passes over each feature map are a quarter of a ResNet's time.
@@ -19,7 +19,7 @@ _binary: Any = getattr(getattr(torch.ops.mkldnn, "_convolution_pointwise_", None
 _is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
-def can_fuse(x: Tensor, weight: Tensor) -> bool:
+def _can_fuse(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's convolution with an epilogue may take these: on a CPU, in float32, for inference."""
     return bool(
         type(x) is Tensor
@@ -46,7 +46,7 @@ def convolve(
     """
     if isinstance(conv, Conv2d) and weight is conv.weight and conv.is_served(x, add):
         return conv.convolve(x, add, "relu" if relu else None)
-    if conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and can_fuse(x, weight):
+    if conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and _can_fuse(x, weight):
         form = (conv.padding, conv.stride, conv.dilation, conv.groups)
         if add is None:
             if relu:

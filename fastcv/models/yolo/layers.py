@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcv.models.yolo.config import Section
-from fastcv.models.yolo.fused import FusedConvolution
 from fastcv.models.yolo.heads import HEADS, Head, make_head
-from fastcv.nn.batch_norm import fold_batch_norm
 from fastcv.nn.conv2d import Conv2d
 
 __all__ = ["Connected", "Convolutional", "Layer", "Output", "Shape", "make_convolution", "make_layer"]
@@ -79,13 +77,6 @@ def make_convolution(
     return nn.Conv2d(channels, filters, size, stride, padding, dilation, groups, bias)
 
 
-def make_inference_convolution(conv: nn.Conv2d, name: str, activation: Callable[[Tensor], Tensor]) -> nn.Conv2d:
-    """Return what computes ``activation(conv(x))`` in inference: the one place where all of them are made."""
-    if name in _KERNELS:
-        return Conv2d.from_conv(conv, activation=_KERNELS[name], negative_slope=0.1)
-    return FusedConvolution(conv, name, activation)
-
-
 class Convolutional(Layer):
     """[convolutional]: a convolution, batch normalisation where asked for, an activation."""
 
@@ -118,11 +109,12 @@ class Convolutional(Layer):
         return self.activation(x if self.norm is None else self.norm(x))
 
     def optimize(self) -> None:
-        """Fold the normalisation into the convolution, and the activation behind it, for inference."""
-        if self.norm is not None:
-            fold_batch_norm(self.conv, self.norm)
-        self.conv = make_inference_convolution(self.conv, self.section.text("activation", "logistic"), self.activation)
-        self.norm, self.activation = None, _linear
+        """Fold the normalisation into the convolution, and activations that its kernels have, for inference."""
+        name = self.section.text("activation", "logistic")
+        self.conv = Conv2d.from_conv(self.conv, self.norm, _KERNELS.get(name), negative_slope=0.1)
+        self.norm = None
+        if name in _KERNELS:
+            self.activation = _linear
 
     def stored(self) -> list[Tensor]:
         if self.norm is None:
