@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fastcv.detections import Detections
     from fastcv.slicing import predict_sliced
 
-__version__ = "0.1.0"
+    __version__: str
 
 __all__ = ["Detections", "__version__", "accelerate_torchvision", "nn", "ops", "optimize", "predict_sliced", "sparse"]
 
@@ -50,8 +50,22 @@ _LAZY = {"Detections": "fastcv.detections", "predict_sliced": "fastcv.slicing"}
 
 def __getattr__(name: str) -> Any:
     """Import what most programs do not need when it is asked for."""
+    if name == "__version__":
+        return globals().setdefault(name, _version())
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_LAZY[name]), name)
+
+
+def _version() -> str:
+    """Return the version in pyproject.toml, by the installed package or, beside its sources, by the compiled module."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fastcv")
+    except PackageNotFoundError:
+        from fastcv.ops import build_info
+
+        return str(build_info()["version"])
