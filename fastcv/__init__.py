@@ -5,6 +5,7 @@ layers, ``fastcv.models`` complete models, and ``fastcv.reference`` the operator
 """
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,41 +23,45 @@ if find_spec("fastcv._C") is None:
 from fastcv import _interrupt
 
 if _interrupt.is_command():
-    _interrupt.exit_on_interrupt()
-
-# torch comes before the compiled module: it brings the OpenMP runtime that both share.
-import torch
-
-if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
-    raise ImportError(
-        f"fastcv needs torch >= 2.10, whose tensors offer the DLPack exchange API; found torch {torch.__version__}. "
-        "Upgrade with: pip install 'torch>=2.10'"
-    )
-
-from fastcv import nn, ops, sparse
-from fastcv.accelerate import accelerate_torchvision
-from fastcv.optimize import optimize
+    _interrupt.exit_on_interrupt()  # a command imports what it needs: the list of them and the version need no torch
+else:
+    from fastcv import ops  # registers the operators with torch, so that programs of torch.export and torch.jit load
 
 if TYPE_CHECKING:
+    from fastcv import nn, ops, sparse
+    from fastcv.accelerate import accelerate_torchvision
     from fastcv.detections import Detections
+    from fastcv.fusion import optimize
     from fastcv.slicing import predict_sliced
 
     __version__: str
 
 __all__ = ["Detections", "__version__", "accelerate_torchvision", "nn", "ops", "optimize", "predict_sliced", "sparse"]
 
-_LAZY = {"Detections": "fastcv.detections", "predict_sliced": "fastcv.slicing"}
+_LAZY = {
+    "Detections": "fastcv.detections",
+    "accelerate_torchvision": "fastcv.accelerate",
+    "optimize": "fastcv.fusion",
+    "predict_sliced": "fastcv.slicing",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what most programs do not need when it is asked for."""
     if name == "__version__":
-        return globals().setdefault(name, _version())
-    if name not in _LAZY:
+        value: Any = _version()
+    elif name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+    elif name in __all__:
+        value = import_module(f"fastcv.{name}")
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    globals()[name] = value
+    return value
 
-    return getattr(import_module(_LAZY[name]), name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _version() -> str:

@@ -35,7 +35,6 @@ def run() -> None:
     if not missing:
         from fastcv.cli.app import app
 
-        _interrupt.raise_on_interrupt()
         app(prog_name="fastcv")
     elif sys.argv[1:] == ["info"]:
         # A bug report must not depend on packages that are not part of the bug.

@@ -6,6 +6,15 @@ The layers of ``torchvision.ops`` are found here too; they live in :mod:`fastcv.
 from importlib import import_module
 from typing import Any
 
+# torch comes before the compiled module: it brings the OpenMP runtime that both share.
+import torch
+
+if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    raise ImportError(
+        f"fastcv needs torch >= 2.10, whose tensors offer the DLPack exchange API; found torch {torch.__version__}. "
+        "Upgrade with: pip install 'torch>=2.10'"
+    )
+
 from fastcv.ops._build import build_info
 from fastcv.ops._layers import LAYERS, found_in_nn
 from fastcv.ops._scripting import refuse_to_script
