@@ -30,7 +30,8 @@ def replaced_file(path: str | PathLike[str]) -> Iterator[Path]:
     Examples
     --------
     >>> with replaced_file("scan.bin") as file:
-    ...     file.write_bytes(data)
+    ...     file.write_bytes(b"points")
+    6
     """
     target = Path(os.path.realpath(path))
     before = _status(target, path)

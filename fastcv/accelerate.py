@@ -92,8 +92,10 @@ def accelerate_torchvision() -> Acceleration:
 
     Examples
     --------
+    >>> from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+    >>> model = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None).eval()
     >>> with fastcv.accelerate_torchvision():
-    ...     detections = model(images)
+    ...     detections = model([torch.rand(3, 320, 480)])
     """
     global _in_force
     replaced = _replaced_functions()

@@ -58,12 +58,16 @@ class Detections:
 
     Examples
     --------
+    >>> from fastcv.data import synthetic_scenes
+    >>> from fastcv.models import load_model
+    >>> model = load_model("maskrcnn_scenes").eval()
+    >>> image, _ = synthetic_scenes(1, seed=7)[0]
     >>> (found,) = model([image])
     >>> found = Detections.from_model(found, model, image=image).filter(score=0.5)
     >>> found
-    Detections(3 objects: 2 person, 1 tie; best 0.93)
+    Detections(...)
     >>> found.save("found.png")
-    >>> found[found.areas() > 1000].filter(labels="person").crop()
+    >>> parts = found[found.areas() > 100].filter(labels="star").crop()
     """
 
     boxes: Tensor

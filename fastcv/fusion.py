@@ -96,7 +96,7 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     >>> network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
     >>> optimized = optimize(network)
     >>> print(optimized.report)
-    replaced 1 convolutions
+    replaced 1 convolution
       0  batch normalisation, relu
     """
     if not isinstance(module, nn.Module):

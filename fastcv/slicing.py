@@ -90,6 +90,8 @@ def predict_sliced(
 
     Examples
     --------
+    >>> from fastcv.models import load_model
+    >>> model, image = load_model("maskrcnn_scenes").eval(), torch.rand(3, 300, 500)
     >>> found = predict_sliced(model, image, size=640, batch=4)
     >>> fastcv.Detections.from_model(found, model, image=image).save("found.png")
     """

@@ -81,6 +81,8 @@ class Transformed(Augmented):
 
     Examples
     --------
+    >>> from fastcv.data import synthetic_scenes
+    >>> from fastcv.data.transforms import HorizontalFlip
     >>> data = Transformed(synthetic_scenes(100), HorizontalFlip())
     >>> data.set_epoch(3)
     >>> image, target = data[0]

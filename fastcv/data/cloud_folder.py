@@ -51,8 +51,8 @@ class CloudFolder(CloudDataset):
 
     Examples
     --------
-    >>> data = CloudFolder("ModelNet10", "train", points=1024)
-    >>> points, label = data[0]
+    >>> data = CloudFolder("ModelNet10", "train", points=1024)  # doctest: +SKIP
+    >>> points, label = data[0]  # doctest: +SKIP
     """
 
     task = "classification"

@@ -283,6 +283,7 @@ def write_coco(dataset: DetectionDataset, folder: str | PathLike[str], split: st
 
     Examples
     --------
+    >>> from fastcv.data import synthetic_scenes
     >>> write_coco(synthetic_scenes(100, seed=1), "scenes", split="val")
     PosixPath('scenes/annotations/instances_val.json')
     """

@@ -60,7 +60,7 @@ def open_dataset(
 
     Examples
     --------
-    >>> data = open_dataset("coco", split="val")
+    >>> data = open_dataset("scenes", split="val", count=8)
     >>> image, target = data[0]
     """
     name = fspath(path_or_name)

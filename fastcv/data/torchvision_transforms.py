@@ -33,6 +33,8 @@ class TorchvisionTransform:
     Examples
     --------
     >>> from torchvision.transforms import v2
+    >>> from fastcv.data import synthetic_scenes
+    >>> image, target = synthetic_scenes(1)[0]
     >>> transform = TorchvisionTransform(v2.Compose([v2.RandomHorizontalFlip(), v2.RandomRotation(20)]))
     >>> image, target = transform(image, target, torch.Generator().manual_seed(0))
     """

@@ -21,6 +21,8 @@ class Compose:
 
     Examples
     --------
+    >>> from fastcv.data import synthetic_scenes
+    >>> image, target = synthetic_scenes(1)[0]
     >>> transform = Compose([HorizontalFlip(), ScaleJitter(0.8, 1.25), RandomCrop(128), ColourJitter()])
     >>> image, target = transform(image, target, torch.Generator().manual_seed(0))
     """

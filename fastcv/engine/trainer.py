@@ -82,9 +82,15 @@ class Trainer:
 
     Examples
     --------
-    >>> trainer = Trainer(DetectionTask(), model, data, held_out, TrainOptions(epochs=10), "runs/first")
-    >>> trainer.train()
-    >>> Trainer(DetectionTask(), model, data, held_out, TrainOptions(epochs=20), "runs/first").resume().train()
+    >>> from fastcv.data import synthetic_scenes
+    >>> from fastcv.engine import DetectionTask, TrainOptions
+    >>> from fastcv.models import create_model
+    >>> data, held_out = synthetic_scenes(4, 64), synthetic_scenes(2, 64, seed=1)
+    >>> model = create_model("yolov2_tiny", names=data.names, size=64)
+    >>> trainer = Trainer(DetectionTask(), model, data, held_out, TrainOptions(epochs=1, plots=False), "runs/first")
+    >>> last = trainer.train()
+    >>> more = TrainOptions(epochs=2, plots=False)
+    >>> last = Trainer(DetectionTask(), model, data, held_out, more, "runs/first").resume().train()
     """
 
     def __init__(

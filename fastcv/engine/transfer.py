@@ -26,7 +26,8 @@ def freeze(model: nn.Module, *parts: str) -> nn.Module:
 
     Examples
     --------
-    >>> freeze(model, "backbone.body")
+    >>> from fastcv.models import load_model
+    >>> model = freeze(load_model("maskrcnn_scenes"), "backbone.body")
     """
     for part in parts:
         for _, parameter in _of_part(model, part):
@@ -111,9 +112,11 @@ def replace_head(model: nn.Module, classes: int | Sequence[str] | Mapping[int, s
     --------
     Transfer learning in three lines:
 
-    >>> model = replace_head(load_model("best.safetensors"), ["cat", "dog"])
-    >>> freeze(model, "backbone.body")
-    >>> Trainer(DetectionTask(), model, data, options=TrainOptions(learning_rates={"backbone": 0.1})).train()
+    >>> from fastcv.models import load_model
+    >>> model = replace_head(load_model("maskrcnn_scenes"), ["cat", "dog"])
+    >>> model = freeze(model, "backbone.body")
+    >>> model.card.names
+    {1: 'cat', 2: 'dog'}
     """
     card = getattr(model, "card", None)
     if not isinstance(card, ModelCard):

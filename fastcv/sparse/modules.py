@@ -94,6 +94,7 @@ class SparseSequential(SparseModule):
 
     Examples
     --------
+    >>> from fastcv.sparse import SparseConv3d, SubMConv3d
     >>> net = SparseSequential(
     ...     SubMConv3d(4, 16, 3, indice_key="sites"),
     ...     nn.BatchNorm1d(16),

@@ -182,8 +182,9 @@ def fasterrcnn_resnet50_fpn(
 
     Examples
     --------
-    >>> model = fasterrcnn_resnet50_fpn(weights="fasterrcnn_resnet50_fpn_coco-258fb6c6.pth").eval().optimize()
-    >>> with torch.inference_mode():
+    >>> weights = "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"
+    >>> model = fasterrcnn_resnet50_fpn(weights=weights).eval().optimize()  # doctest: +SKIP
+    >>> with torch.inference_mode():  # doctest: +SKIP
     ...     detections = model([image])
     """
     return build(
