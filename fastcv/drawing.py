@@ -59,7 +59,7 @@ def _brightness(colour: Colour) -> float:
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
-def _ink_on(colour: Colour) -> Colour:
+def ink_on(colour: Colour) -> Colour:
     """Return white, or black on colours so bright that white has less than 3 of contrast (WCAG 2.1)."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -281,7 +281,7 @@ class _Captions:
                 labels.append((self._place(boxes[row], text), text, inks[row]))
         for (left, top, right, bottom), text, colour in reversed(labels):
             self.pen.rounded_rectangle((left, top, right - 1, bottom - 1), radius=self.pad, fill=colour)
-            ink = _ink_on(colour)
+            ink = ink_on(colour)
             self.pen.text(((left + right) / 2, (top + bottom) / 2), text, fill=ink, font=self.font, anchor="mm")
 
     def _fitted(self, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -19,8 +20,22 @@ from typer.testing import CliRunner
 import fastcv
 from fastcv.cli import app as app_module
 from fastcv.cli import main, speed
-from fastcv.cli.regions import choose_regions, covered, cut_out
+from fastcv.cli.regions import cut_out, squares_around
 from fastcv.cli.sheet import plan
+from fastcv.data.scenes import SCENE_CLASSES, figures_on_photograph
+from fastcv.detections import Detections
+from fastcv.models.registry import create_model, load_model, save_model
+
+names = dict(enumerate(SCENE_CLASSES, 1))
+
+
+FOLDER = os.environ.get("FASTCV_YOLOV3_TINY")
+
+
+@pytest.fixture(autouse=True)
+def without_published_weights(monkeypatch):
+    """The demo uses them where the environment says that there are such."""
+    monkeypatch.delenv("FASTCV_YOLOV3_TINY", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -55,26 +70,28 @@ def test_cut_out_at_half_size_averages_four_pixels(photo_path):
     torch.testing.assert_close(cut[0], expected, rtol=0, atol=1e-6)
 
 
-def test_demo_writes_the_sheet_with_the_right_pictures_in_it(photo_path, tmp_path):
+def test_demo_shows_what_is_found_and_cuts_it_out(photo_path, tmp_path):
     output = tmp_path / "sheet.png"
-    result = run("demo", photo_path, "--output", output, "--regions", 5, "--size", 80, "--no-speed")
+    result = run("demo", photo_path, "--output", output, "--size", 80, "--no-speed")
     assert result.exit_code == 0, result.output
-    assert "5 regions of photo.png (240x160) to 80x80" in result.stdout
-    layout = plan((240, 160), 5, 80)
+    assert "in photo.png (240x160), into which 5 shapes had been set" in result.stdout
+    picture, _ = figures_on_photograph(as_tensor(photo_path))
+    with torch.inference_mode():
+        (found,) = load_model("maskrcnn_scenes").eval().optimize()([picture])
+    kept = found["scores"] >= 0.5
+    boxes, count = found["boxes"][kept], int(kept.sum())
+    assert count >= 3
+    layout = plan((240, 160), count, 80)
     sheet = Image.open(output)
     assert sheet.size == layout.sheet
-    original = Image.open(photo_path)
-    regions = choose_regions(as_tensor(photo_path), 5)
-    assert regions[0].tolist() == [40, 0, 200, 160]  # the largest square in the middle
-    for region, place in zip(regions.tolist(), layout.tiles, strict=True):
-        # the largest region is halved by averaging, smaller ones are enlarged bilinearly
-        method = Image.Resampling.BOX if region[2] - region[0] >= 80 else Image.Resampling.BILINEAR
-        expected = np.asarray(original.resize((80, 80), method, box=region), dtype=float)
-        shown = np.asarray(sheet.crop(place), dtype=float)
-        # without the corner that the number covers
-        difference = np.abs(shown - expected)
-        difference[:24, :40] = 0
-        assert difference.max() <= 2, (region, difference.max())
+    for region, place in zip(squares_around(boxes, 160, 240), layout.tiles, strict=True):
+        shown = as_tensor(output)[:, place[1] : place[3], place[0] : place[2]]
+        torch.testing.assert_close(shown, cut_out(picture, region[None], 80)[0], rtol=0, atol=0.51 / 255)
+    shown = sheet.crop(layout.photo).resize((240, 160), Image.Resampling.BOX)
+    expected = Detections.from_model(found, image=picture, score=0.5).plot(captions=False)
+    assert np.abs(np.asarray(shown, float) - np.asarray(expected, float)).mean() < 12
+    lines = [line.split() for line in result.stdout.splitlines()[2:]]
+    assert [line[0] for line in lines] == [names[label] for label in found["labels"][kept].tolist()]
 
 
 def test_demo_is_the_same_twice_and_another_with_another_seed(photo_path, tmp_path):
@@ -95,11 +112,54 @@ def test_demo_turns_the_photograph_upright(tmp_path):
     assert "side.jpg (60x120)" in result.stdout
 
 
-def test_demo_uses_the_portrait_without_an_argument(tmp_path):
+def test_demo_finds_shapes_in_the_portrait_without_an_argument(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    result = run("demo", "--output", tmp_path / "sheet.png", "--regions", 1, "--no-speed")
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", "--no-speed")
     assert result.exit_code == 0, result.output
-    assert "1 region of portrait (512x600)" in result.stdout
+    assert "demo.png: found " in result.stdout
+    assert "in the portrait (512x600), into which 5 shapes had been set" in result.stdout
+
+
+@pytest.mark.skipif(FOLDER is None, reason="FASTCV_YOLOV3_TINY names no folder with published weights")
+@pytest.mark.parametrize("is_named", [False, True])
+def test_demo_finds_the_tie_with_published_weights(is_named, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    weights = Path(str(FOLDER)) / "yolov3-tiny.weights"
+    if not is_named:
+        monkeypatch.setenv("FASTCV_YOLOV3_TINY", str(FOLDER))
+    more = ("--weights", weights) if is_named else ()
+    result = run("demo", "--output", tmp_path / "tie.png", "--no-speed", *more)
+    assert result.exit_code == 0, result.output
+    name, score, *corners = result.stdout.splitlines()[2].split()
+    assert (name, float(score) > 0.4) == ("tie", True)
+    x1, y1, x2, y2 = map(int, corners)
+    assert x1 < 255 < x2
+    assert y1 < 460 < y2
+    assert "shapes" not in result.stdout
+
+
+def test_demo_with_a_detector_that_finds_nothing(photo_path, tmp_path):
+    pytest.importorskip("safetensors")
+    torch.manual_seed(0)
+    model = create_model("yolov2_tiny", names=["cat"], width=0.25, size=64)
+    save_model(model, tmp_path / "empty.safetensors")
+    output = tmp_path / "sheet.png"
+    result = run("demo", photo_path, "--weights", tmp_path / "empty.safetensors", "--output", output, "--no-speed")
+    assert result.exit_code == 0, result.output
+    assert "found nothing in photo.png" in result.stdout
+    assert Image.open(output).size == plan((240, 160), 0, 160).sheet
+
+
+def test_squares_lie_around_boxes_and_inside():
+    boxes = torch.tensor([[100.0, 50, 120, 90], [0, 0, 10, 30], [0, 0, 300, 200], [295, 190, 300, 200]])
+    squares = squares_around(boxes, 200, 300)
+    sides = squares[:, 2:] - squares[:, :2]
+    torch.testing.assert_close(sides, torch.tensor([46.0, 34.5, 200, 11.5])[:, None].expand(-1, 2))
+    torch.testing.assert_close(squares[0], torch.tensor([87.0, 47, 133, 93]))
+    assert (squares[:, :2] >= 0).all()
+    assert (squares[:, 2:] <= torch.tensor([300.0, 200])).all()
+    assert squares_around(torch.zeros(0, 4), 200, 300).shape == (0, 4)
 
 
 def test_demo_compares_with_torchvision(photo_path, tmp_path, monkeypatch):
@@ -162,39 +222,11 @@ def assert_one_line(result, *parts):
         assert part in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--regions", "0"), ("--size", "31")])
+@pytest.mark.parametrize("arguments", [("--crops", "0"), ("--size", "31")])
 def test_demo_refuses_senseless_numbers(arguments, photo_path, tmp_path):
     result = run("demo", photo_path, "--output", tmp_path / "sheet.png", *arguments)
     assert result.exit_code == 2
     assert arguments[0] in result.stderr
-
-
-def test_regions_lie_inside_and_apart():
-    generator = torch.Generator().manual_seed(0)
-    photo = torch.rand(3, 300, 500, generator=generator)
-    regions = choose_regions(photo, 10)
-    assert regions.shape == (10, 4)
-    assert (regions[:, :2] >= 0).all()
-    assert (regions[:, 2] <= 500).all()
-    assert (regions[:, 3] <= 300).all()
-    assert torch.equal(regions[:, 2] - regions[:, 0], regions[:, 3] - regions[:, 1])
-    assert (regions[:, 2] - regions[:, 0])[:6].tolist() == [300, 150, 100, 75, 50, 37]
-    pairs = [(a, b) for i, a in enumerate(regions[1:]) for b in regions[1:][:i]]
-    assert max(covered(a, b) for a, b in pairs) <= 0.45
-
-
-def test_regions_look_for_detail():
-    photo = torch.zeros(3, 256, 256)
-    photo[:, 180:200, 60:80] = torch.rand(20, 20, generator=torch.Generator().manual_seed(0))
-    x1, y1, x2, y2 = choose_regions(photo, 2)[1].tolist()
-    assert x1 <= 60
-    assert x2 >= 80
-    assert y1 <= 180
-    assert y2 >= 200
-
-
-def test_many_regions_of_a_small_photograph():
-    assert choose_regions(torch.zeros(3, 32, 32), 64).shape == (64, 4)
 
 
 def test_info_holds_what_a_bug_report_needs():

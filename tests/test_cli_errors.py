@@ -75,7 +75,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path, monkeypa
     def work(*arguments: Any, **options: Any) -> None:
         raise AssertionError("work has begun")
 
-    monkeypatch.setattr("fastcv.cli.demo.cut_out", work)
+    monkeypatch.setattr("fastcv.cli.demo.load_detector", work)
     monkeypatch.chdir(tmp_path)
     there = tmp_path / "there.png"
     there.mkdir()
@@ -114,7 +114,7 @@ def test_devices(good: dict[str, Any], device: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("command", "option", "value"), [
-    ("detect", "--size", 1_000_000), ("demo", "--seed", 2**63), ("demo", "--seed", -(2**63) - 1),
+    ("detect", "--size", 1_000_000), ("demo", "--seed", 2**63), ("demo", "--seed", -1),
     ("demo", "--seed", 10**30),
 ])  # fmt: skip
 def test_numbers_out_of_range(command: str, option: str, value: int) -> None:
@@ -126,7 +126,7 @@ def test_numbers_out_of_range(command: str, option: str, value: int) -> None:
 
 def test_the_ends_of_the_range_of_seeds(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40)).save(tmp_path / "photo.png")
-    for seed in (-(2**63), 2**63 - 1):
+    for seed in (0, 2**63 - 1):
         result = run("demo", tmp_path / "photo.png", "--output", tmp_path / "sheet.png", "--no-speed", "--seed", seed)
         assert result.exit_code == 0, result.output
 

@@ -20,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fastcv.cli import app as app_module
+from fastcv.cli.detector import model_of_file
 from fastcv.data.images import open_image, to_tensor
 from fastcv.models.registry import create_model, load_model, save_model
 
@@ -193,6 +194,15 @@ def test_weights_of_darknet_need_a_model(photos: Path, tmp_path: Path) -> None:
     assert "does not say which model it belongs to: name it, as in --model yolov3-tiny" in result.stderr
 
 
+@pytest.mark.parametrize(("file", "model"), [
+    ("yolov3-tiny.weights", "yolov3_tiny"), ("yolov2-tiny-voc.weights", "yolov2_tiny"), ("best.pth", None),
+    ("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", "fasterrcnn_resnet50_fpn_v2"),
+    ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "maskrcnn_resnet50_fpn"),
+])  # fmt: skip
+def test_names_of_published_files_say_the_model(file: str, model: str | None) -> None:
+    assert model_of_file(Path(file)) == model
+
+
 def test_interrupted_nothing_is_half_written(
     weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +313,7 @@ def test_the_tie_of_the_portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.chdir(tmp_path)
     weights = Path(str(FOLDER)) / "yolov3-tiny.weights"
-    result = run(portrait(), "--model", "yolov3-tiny", "--weights", weights, "--classes", "tie")
+    result = run(portrait(), "--weights", weights, "--classes", "tie")
     assert result.exit_code == 0, result.output
     x1, y1, x2, y2 = (int(word) for word in result.stdout.splitlines()[2].split()[2:])
     assert x1 < 255 < x2, "the knot, as a person sees it"

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from fastcv import Detections
-from fastcv.drawing import _Captions, _eroded, _ink_on, colour_of, draw_detections
+from fastcv.drawing import _Captions, _eroded, colour_of, draw_detections, ink_on
 
 BLACK = Image.new("RGB", (300, 200))
 
@@ -109,7 +109,7 @@ def test_captions_can_be_read_on_their_ground() -> None:
 
     for label in range(300):
         ground = luminance(colour_of(label))
-        ink = luminance(_ink_on(colour_of(label)))
+        ink = luminance(ink_on(colour_of(label)))
         assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) >= 3, label
         assert (ground + 0.05) / 0.05 >= 2.4, (label, "a line on black")
 

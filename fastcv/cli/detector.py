@@ -16,13 +16,15 @@ DEFAULT = "fasterrcnn_resnet50_fpn"  # of weights without a card, if no model is
 def load_detector(name: str | None, weights: Path, size: int | None, device: torch.device) -> Any:
     """Return a detector in evaluation mode, or end the command.
 
-    Its name is that of the card in the weights unless one is given.
+    Its name is that of the card in the weights, or the one that the file's name begins with, unless one is given.
     """
     from fastcv.models.registry import create_model, load_model, model_names, read_card
 
     options: dict[str, Any] = {} if size is None else {"min_size": size, "max_size": size * 5 // 3}
     try:
         card = read_card(weights)
+        if name is None and card is None:
+            name = model_of_file(weights)
         if name is None and card is None and weights.suffix == ".weights":
             fail(f"{weights} does not say which model it belongs to: name it, as in --model yolov3-tiny")
         name = (name or (DEFAULT if card is None else card.model)).replace("-", "_")
@@ -40,6 +42,14 @@ def load_detector(name: str | None, weights: Path, size: int | None, device: tor
     if hasattr(model, "optimize"):
         model.optimize()
     return model.to(device)
+
+
+def model_of_file(weights: Path) -> str | None:
+    """Return the longest name of a detector that a file's name begins with, such as yolov3-tiny.weights, or None."""
+    from fastcv.models.registry import model_names
+
+    stem = weights.stem.replace("-", "_").lower()
+    return max((name for name in model_names("detection") if stem.startswith(name)), key=len, default=None)
 
 
 def set_score(model: Any, score: float | None) -> float:

@@ -173,7 +173,7 @@ class _Run:
                 save_png(found.plot(), self.output)
             _say(f"{shown(str(self.output or drawn or frame.name))}: {number} in {seconds:.2f} s")
             if len(found):
-                console.print(_table(found))
+                console.print(table_of(found))
         else:
             where = "" if drawn is None else f" -> {shown(str(drawn))}"
             what = found.summary() if len(found) else "nothing"
@@ -218,7 +218,7 @@ def _say(line: str) -> None:
     print(line)  # rich would turn tabs into spaces
 
 
-def _table(found: Detections) -> Table:
+def table_of(found: Detections) -> Table:
     """Return a table of the detections."""
     rows = Table(box=None, pad_edge=False)
     rows.add_column("object")

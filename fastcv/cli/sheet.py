@@ -1,4 +1,4 @@
-"""The contact sheet of the demo: an image with numbered boxes, and its crops."""
+"""The sheet of the demo: a picture with what is found in it, and each object cut out."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-MARGIN, GAP, FRAME, CAPTION = 28, 14, 5, 34
+from fastcv.drawing import font_of, ink_on
+
+MARGIN, GAP, FRAME, CAPTION, NOTE = 24, 14, 4, 24, 34
 PAPER, INK = (250, 249, 246), (70, 70, 70)
-WIDEST = 1.6  # an image wider than this, relative to the height of the sheet, is shown smaller
+WIDEST = 1.6  # a picture wider than this, relative to the height of the sheet, is shown smaller
+LEAST_ROWS = 3  # the picture is as high as so many rows of tiles, or more
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
-PALETTE: tuple[Colour, ...] = (
-    (31, 119, 180),
-    (255, 127, 14),
-    (44, 160, 44),
-    (214, 39, 40),
-    (148, 103, 189),
-    (23, 190, 207),
-    (227, 119, 194),
-    (140, 86, 75),
-    (242, 194, 0),
-    (38, 65, 143),
-    (155, 211, 31),
-    (160, 0, 100),
-)
+
+@dataclass(frozen=True)
+class Tile:
+    """An object cut out: a square image with its caption."""
+
+    image: Image.Image
+    caption: str
+    colour: Colour
 
 
 @dataclass(frozen=True)
@@ -41,89 +38,48 @@ class Layout:
 
 
 def plan(photo_size: tuple[int, int], count: int, size: int) -> Layout:
-    """Place an image at the left and, at the same height, ``count`` tiles of ``size`` pixels at its right."""
-    columns = max(1, round(sqrt(count)))
-    rows = ceil(count / columns)
-    step = size + 2 * FRAME + GAP
-    grid_width, grid_height = columns * step - GAP, rows * step - GAP
+    """Place a picture at the left and, at its right, ``count`` tiles of ``size`` pixels with room for captions."""
+    columns = max(1, round(sqrt(count / 1.5)))
+    across, down = size + 2 * FRAME + GAP, size + 2 * FRAME + CAPTION + GAP
+    high = max(ceil(count / columns), LEAST_ROWS) * down - GAP
     width, height = photo_size
-    scale = min(grid_height / height, WIDEST * grid_height / width)
+    scale = min(high / height, WIDEST * high / width)
     shown = max(1, round(width * scale)), max(1, round(height * scale))
-    top = MARGIN + (grid_height - shown[1]) // 2
     left = MARGIN + shown[0] + 2 * GAP
     tiles = []
     for index in range(count):
-        x = left + index % columns * step + FRAME
-        y = MARGIN + index // columns * step + FRAME
+        x, y = left + index % columns * across + FRAME, MARGIN + index // columns * down + FRAME + CAPTION
         tiles.append((x, y, x + size, y + size))
-    sheet = (left + grid_width + MARGIN, MARGIN + grid_height + CAPTION + MARGIN // 2)
-    return Layout(sheet, (MARGIN, top, MARGIN + shown[0], top + shown[1]), tuple(tiles))
+    right = left + columns * across - GAP if count else MARGIN + shown[0]
+    bottom = MARGIN + max(shown[1], ceil(count / columns) * down - GAP)
+    return Layout(
+        (right + MARGIN, bottom + NOTE + MARGIN // 2),
+        (MARGIN, MARGIN, MARGIN + shown[0], MARGIN + shown[1]),
+        tuple(tiles),
+    )
 
 
-def colour_of(index: int) -> Colour:
-    """Return the colour of a region. Colours repeat after twelve; the numbers stay unique."""
-    return PALETTE[index % len(PALETTE)]
-
-
-def draw_sheet(
-    photo: Image.Image, regions: Sequence[Sequence[float]], tiles: Sequence[Image.Image], note: str
-) -> Image.Image:
+def draw_sheet(picture: Image.Image, tiles: Sequence[Tile], size: int, note: str) -> Image.Image:
     """Compose the sheet.
 
     Parameters
     ----------
-    photo
-        The image.
-    regions
-        Boxes x1, y1, x2, y2 in pixels of the image.
+    picture
+        It is resized if it does not have the size that :func:`plan` gives it.
     tiles
-        The crops; square, all of one size.
+        Square, all of ``size`` pixels.
     note
-        Caption, one line.
+        Caption of all, one line.
     """
-    layout = plan(photo.size, len(tiles), tiles[0].width)
+    layout = plan(picture.size, len(tiles), size)
     sheet = Image.new("RGB", layout.sheet, PAPER)
     draw = ImageDraw.Draw(sheet)
     left, top, right, bottom = layout.photo
-    sheet.paste(photo.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
-    scale = (right - left) / photo.width
-    placed = [
-        (index + 1, on_sheet(region, layout.photo, scale), colour_of(index)) for index, region in enumerate(regions)
-    ]
-    for _, box, colour in placed:
-        outline(draw, box, colour)
-    for number, box, colour in placed:  # after all boxes, so that no line crosses a number
-        badge(draw, (box[0], box[1]), number, colour)
-    for (number, _, colour), tile, place in zip(placed, tiles, layout.tiles, strict=True):
-        frame = (place[0] - FRAME, place[1] - FRAME, place[2] + FRAME - 1, place[3] + FRAME - 1)
-        draw.rectangle(frame, fill=colour)
-        sheet.paste(tile, place[:2])
-        badge(draw, (frame[0], frame[1]), number, colour)
-    draw.text((MARGIN, layout.sheet[1] - CAPTION), note, fill=INK, font=ImageFont.load_default(15))
+    sheet.paste(picture.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
+    for tile, (x1, y1, x2, y2) in zip(tiles, layout.tiles, strict=True):
+        draw.rectangle((x1 - FRAME, y1 - FRAME - CAPTION, x2 + FRAME - 1, y2 + FRAME - 1), fill=tile.colour)
+        sheet.paste(tile.image, (x1, y1))
+        place = ((x1 + x2) / 2, y1 - (FRAME + CAPTION) / 2)
+        draw.text(place, tile.caption, fill=ink_on(tile.colour), font=font_of(15), anchor="mm")
+    draw.text((MARGIN, layout.sheet[1] - NOTE), note, fill=INK, font=font_of(15))
     return sheet
-
-
-def on_sheet(region: Sequence[float], photo: Box, scale: float) -> Box:
-    """Return a region of the image in pixels of the sheet."""
-    x1, y1, x2, y2 = (round(value * scale) for value in region)
-    return photo[0] + x1, photo[1] + y1, photo[0] + x2 - 1, photo[1] + y2 - 1
-
-
-def outline(draw: ImageDraw.ImageDraw, box: Box, colour: Colour) -> None:
-    """Draw a box that is visible on any background: the colour, with a dark line inside."""
-    draw.rectangle(box, outline=colour, width=4)
-    inner = (box[0] + 4, box[1] + 4, box[2] - 4, box[3] - 4)
-    if inner[2] > inner[0] and inner[3] > inner[1]:
-        draw.rectangle(inner, outline=(30, 30, 30), width=1)
-
-
-def badge(draw: ImageDraw.ImageDraw, corner: tuple[int, int], number: int, colour: Colour) -> None:
-    """Draw a number on its colour, with its top left corner at ``corner``."""
-    text = str(number)
-    font = ImageFont.load_default(16)
-    x, y = corner
-    width, height = max(22, 12 + round(draw.textlength(text, font=font))), 22
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 150
-    ink = (0, 0, 0) if bright else (255, 255, 255)
-    draw.text((x + width / 2, y + height / 2), text, fill=ink, font=font, anchor="mm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median
@@ -65,7 +65,7 @@ def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list
     photo
         (3, H, W).
     regions
-        (K, 4).
+        (K, 4); without any, there is only the detector's workload.
     size
         Height and width of the crops.
     theirs
@@ -75,10 +75,14 @@ def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list
 
     features, boxes = detector_workload()
     rois = torch.cat([torch.zeros(len(regions), 1), regions], dim=1)
-    workloads: Mapping[str, Callable[[Operator], Any]] = {
-        f"this demo: {len(regions)} regions to {size}x{size}": lambda op: op(photo[None], rois, size, 1.0, -1, True),
-        "a detector: 1000 RoIs of 256 channels": lambda op: op(features, boxes, 7, 1 / 16, 2),
+    workloads: dict[str, Callable[[Operator], Any]] = {
+        f"roi_align of this demo: {len(regions)} crops of {size}x{size}": (
+            lambda op: op(photo[None], rois, size, 1.0, -1, True)
+        ),
+        "roi_align of a detector: 1000 RoIs of 256 channels": lambda op: op(features, boxes, 7, 1 / 16, 2),
     }
+    if not len(regions):
+        del workloads[next(iter(workloads))]
     all_threads = torch.get_num_threads()
     results = []
     try:

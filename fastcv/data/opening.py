@@ -48,8 +48,8 @@ def open_dataset(
     **options
         Of the format: see :class:`CocoDataset` (images, masks), :class:`VocDataset` (names, difficult),
         :class:`YoloDataset` (names, masks), :class:`CloudFolder` (points, features, columns, seed, unit_ball),
-        :func:`synthetic_scenes` (count, size, seed, classes, most) and the other generators; ``held_out`` of
-        scenes and people is the count of every split but train, in place of ``count``.
+        :func:`synthetic_scenes` (count, size, seed, classes, most, backgrounds) and the other generators;
+        ``held_out`` of scenes and people is the count of every split but train, in place of ``count``.
 
     Raises
     ------
@@ -130,12 +130,13 @@ def _scenes(
     classes: Any = 5,
     most: int = 5,
     held_out: int | None = None,
+    backgrounds: str | None = None,
 ) -> SceneDataset:
     if split == "train":
-        return synthetic_scenes(2000 if count is None else count, size, seed, classes, first_label, most)
+        return synthetic_scenes(2000 if count is None else count, size, seed, classes, first_label, most, backgrounds)
     if held_out is None:
         held_out = 200 if count is None else count
-    return synthetic_scenes(held_out, size, seed + _HELD_OUT_SEED, classes, first_label, most)
+    return synthetic_scenes(held_out, size, seed + _HELD_OUT_SEED, classes, first_label, most, backgrounds)
 
 
 def _people(
@@ -146,8 +147,9 @@ def _people(
     seed: int = 0,
     most: int = 3,
     held_out: int | None = None,
+    backgrounds: str | None = None,
 ) -> SceneDataset:
-    return _scenes(split, first_label, count, size, seed, ("person",), most, held_out)
+    return _scenes(split, first_label, count, size, seed, ("person",), most, held_out, backgrounds)
 
 
 def _solids(

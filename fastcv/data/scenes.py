@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ from torch import Tensor
 
 from fastcv.data.dataset import DetectionDataset, Target
 from fastcv.data.figures import KEYPOINTS, PERSON, SHAPES, Outline, clutter, figure
-from fastcv.data.textures import Colours, Random, background_colours, figure_colours, light, texture
+from fastcv.data.photographs import Photographs
+from fastcv.data.textures import Array, Colours, Random, background_colours, figure_colours, light, texture
 from fastcv.ops import masks_to_boxes
 
-__all__ = ["SCENE_CLASSES", "SceneDataset", "synthetic_scenes"]
+__all__ = ["SCENE_CLASSES", "SceneDataset", "figures_on_photograph", "synthetic_scenes"]
 
 SCENE_CLASSES = (*SHAPES, PERSON)
 # The part of an object's pixels in the image that stays visible; nothing is put where it would hide more.
 _LEAST_VISIBLE, _LEAST_VISIBLE_OF_PERSON = 0.6, 0.7
 _TRIES = 8  # to find such a place
+_PHOTOGRAPHS = 0.7  # part of the images with a photograph as background, if there are any
 
 
 def synthetic_scenes(
@@ -30,6 +33,7 @@ def synthetic_scenes(
     classes: int | Sequence[str] = 5,
     first_label: int = 1,
     most: int = 5,
+    backgrounds: str | PathLike[str] | None = None,
 ) -> SceneDataset:
     """Return a data set of generated images, made one by one when they are asked for. No download needed.
 
@@ -52,6 +56,8 @@ def synthetic_scenes(
         1 for detectors whose label 0 is the background, 0 for YOLO.
     most : int
         Most objects in an image; the least are none, in one image of twenty.
+    backgrounds : path, optional
+        A folder of photographs: seven of ten images get a part of one as background. Default: patterns.
 
     Returns
     -------
@@ -65,14 +71,54 @@ def synthetic_scenes(
     >>> image.shape, sorted(target)
     (torch.Size([3, 128, 128]), ['area', 'boxes', 'image_id', 'iscrowd', 'labels', 'masks'])
     """
-    return SceneDataset(count, size, seed, classes, first_label, most)
+    return SceneDataset(count, size, seed, classes, first_label, most, backgrounds)
+
+
+def figures_on_photograph(
+    photo: Tensor, classes: int | Sequence[str] = 5, seed: int = 0, first_label: int = 1
+) -> tuple[Tensor, Target]:
+    """Return a photograph with a figure of each class set into it, and where they are.
+
+    Parameters
+    ----------
+    photo : Tensor (3, H, W)
+        Values 0 to 1. The figures lie in its largest centred square.
+    classes, seed, first_label
+        As in :func:`synthetic_scenes`.
+
+    Returns
+    -------
+    image : Tensor (3, H, W)
+    target : dict
+        boxes (N, 4), labels (N,) and masks (N, H, W) of the figures that found a place.
+    """
+    names = _class_names(classes)
+    height, width = photo.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    image = photo.clone()
+    part = image[:, top : top + side, left : left + side]
+    scene = _Scene(Random(seed, 0), side, part.permute(1, 2, 0).numpy().copy())
+    placed = [number for number, name in enumerate(names) if scene.put(name, whole=True)]
+    part[...] = torch.from_numpy(scene.image.clip(0, 1)).permute(2, 0, 1)
+    masks = torch.zeros(len(placed), height, width, dtype=torch.uint8)
+    masks[:, top : top + side, left : left + side] = scene.visible()[0]
+    boxes = masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    return image, {"boxes": boxes, "labels": torch.tensor(placed, dtype=torch.int64) + first_label, "masks": masks}
 
 
 class SceneDataset(DetectionDataset):
     """See :func:`synthetic_scenes`."""
 
     def __init__(
-        self, count: int, size: int, seed: int, classes: int | Sequence[str], first_label: int, most: int
+        self,
+        count: int,
+        size: int,
+        seed: int,
+        classes: int | Sequence[str],
+        first_label: int,
+        most: int,
+        backgrounds: str | PathLike[str] | None = None,
     ) -> None:
         if count < 0:
             raise ValueError(f"count must not be negative, got {count}")
@@ -86,6 +132,7 @@ class SceneDataset(DetectionDataset):
         super().__init__({first_label + number: name for number, name in enumerate(names)})
         self.first_label = first_label
         self._count, self._size, self._seed, self._most = count, size, seed, most
+        self._photographs = None if backgrounds is None else Photographs(backgrounds)
         if "person" in names:
             self.keypoint_names = list(KEYPOINTS)
             self.keypoint_pairs = [(1, 2), (3, 4)]
@@ -99,7 +146,10 @@ class SceneDataset(DetectionDataset):
         if not -self._count <= index < self._count:
             raise IndexError(f"index must be less than {self._count}, got {index}")
         index %= self._count
-        scene = _Scene(Random(self._seed, index), self._size)
+        random, photographs = Random(self._seed, index), self._photographs
+        is_photograph = photographs is not None and random.chance(_PHOTOGRAPHS)
+        ground = photographs.ground(random, self._size) if photographs is not None and is_photograph else None
+        scene = _Scene(random, self._size, ground)
         labels = [] if scene.random.chance(0.05) else [0] * scene.random.integer(1, self._most + 1)
         for number in range(len(labels)):
             labels[number] = self.first_label + scene.random.integer(0, len(self.names))
@@ -122,10 +172,13 @@ class SceneDataset(DetectionDataset):
 class _Scene:
     """An image while it is drawn. ``owner`` is the number of the object that each pixel shows, 0 for none."""
 
-    def __init__(self, random: Random, size: int) -> None:
+    def __init__(self, random: Random, size: int, ground: Array | None = None) -> None:
         self.random, self.size = random, size
-        self.colours = background_colours(random)
-        self.image = texture(random, size, size, self.colours, 0.15 * size)
+        self.colours: Colours | None = None  # of the pattern behind; a photograph has others everywhere
+        self.image: Array = ground
+        if ground is None:
+            self.colours = background_colours(random)
+            self.image = texture(random, size, size, self.colours, 0.15 * size)
         self.owner = np.zeros((size, size), np.int64)
         self.least = [0.0]  # the pixels of each number that must stay visible
         self.keypoints: list[NDArray[np.float32] | None] = []
@@ -136,19 +189,23 @@ class _Scene:
             self._paint(clutter(self.random, self.size), background_colours(self.random))
         placed = []
         for number, name in enumerate(names):
-            if self._put(name):
+            if self.put(name):
                 placed.append(number)
             if self.random.chance(0.3):
                 self._cover(clutter(self.random, self.size))
         return placed
 
-    def _put(self, name: str) -> bool:
+    def put(self, name: str, whole: bool = False) -> bool:
+        """Draw an object where it hides others little, and return whether there was such a place.
+
+        ``whole`` are those that the image's edge does not cut.
+        """
         radius = self.size * (self.random.between(0.15, 0.26) if name == PERSON else self.random.between(0.1, 0.22))
         for _ in range(_TRIES):
             outline = figure(name, self.random, self.size, radius)
             inside = outline.distance > 0
             area = int(np.count_nonzero(inside))
-            if area and self._may_cover(outline, inside):
+            if area and not (whole and _is_cut(outline, self.size)) and self._may_cover(outline, inside):
                 share = _LEAST_VISIBLE_OF_PERSON if name == PERSON else _LEAST_VISIBLE
                 self.least.append(max(1.0, share * area))
                 self.keypoints.append(outline.keypoints)
@@ -180,13 +237,22 @@ class _Scene:
         rows, columns = (np.arange(length) for length in outline.distance.shape)
         rows, columns = (rows - down).clip(0, len(rows) - 1), (columns - right).clip(0, len(columns) - 1)
         shadow = np.clip(0.5 + outline.distance[rows[:, None], columns] / soft, 0, 1) * strength
+        behind = self._colours_behind(outline)
         self.image[outline.rows, outline.columns] *= (1 - shadow)[..., None]
         for part in outline.parts or [outline.distance]:
             window = Outline(outline.rows, outline.columns, part)
             if random.chance(0.3) and not outline.parts:
-                self._paint(window, figure_colours(random, self.colours))
+                self._paint(window, figure_colours(random, behind))
                 window.distance = part - unit * random.between(1.5, 3)
-            self._paint(window, figure_colours(random, self.colours))
+            self._paint(window, figure_colours(random, behind))
+
+    def _colours_behind(self, outline: Outline) -> Colours:
+        """Return two colours of the background: those of its pattern, or a dark and a bright one of a photograph."""
+        if self.colours is not None:
+            return self.colours
+        pixels = self.image[outline.rows, outline.columns][outline.distance > 0]
+        mean, deviation = pixels.mean(0), pixels.std(0)
+        return mean - deviation, mean + deviation
 
     def _paint(self, outline: Outline, colours: Colours) -> None:
         covered = outline.distance > -0.5
@@ -220,6 +286,14 @@ class _Scene:
         image = self.image * light(self.random, size) + noise
         pixels = torch.from_numpy((image.clip(0, 1) * 255).round().astype(np.uint8))
         return pixels.permute(2, 0, 1).float() / 255
+
+
+def _is_cut(outline: Outline, size: int) -> bool:
+    """Whether a figure reaches the edge of the image."""
+    rows, columns = outline.rows, outline.columns
+    inside = outline.distance > 0
+    edges = ((rows.start == 0, inside[0]), (rows.stop == size, inside[-1]), (columns.start == 0, inside[:, 0]))
+    return any(at_edge and bool(line.any()) for at_edge, line in (*edges, (columns.stop == size, inside[:, -1])))
 
 
 def _class_names(classes: int | Sequence[str]) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastcv.data import open_dataset, summary, synthetic_scenes
 from fastcv.data.figures import SHAPES, figure
+from fastcv.data.scenes import figures_on_photograph
 from fastcv.data.textures import Random
 
 
@@ -43,6 +46,51 @@ def test_the_first_image_of_seed_0() -> None:
     _, target = synthetic_scenes(1)[0]
     assert target["labels"].tolist() == [3, 5]
     assert target["boxes"].tolist() == [[43, 34, 83, 86], [27, 17, 71, 61]]
+
+
+def test_photographs_as_backgrounds(tmp_path: Path) -> None:
+    """The first pixels of the ground are those of a photograph, of which there is one that is red, in other gains."""
+    Image.new("RGB", (300, 200), (250, 0, 0)).save(tmp_path / "red.png")
+    (tmp_path / "notes.txt").write_text("no photograph")
+    data = synthetic_scenes(40, 48, seed=3, backgrounds=tmp_path)
+    assert same(data[5], synthetic_scenes(6, 48, seed=3, backgrounds=tmp_path)[5])
+    pure = 0
+    for image, target in data:
+        behind = image[:, ~target["masks"].bool().any(0)]
+        darkest, brightest = behind.median(1).values.sort().values[[1, 2]]
+        pure += bool(darkest < 0.1 and brightest > 0.4)  # one channel alone
+    assert 20 <= pure <= 36, "seven of ten"
+    opened = open_dataset("scenes", "val", size=48, count=6, seed=3, backgrounds=str(tmp_path))
+    assert same(opened[2], synthetic_scenes(3, 48, seed=1_000_006, backgrounds=tmp_path)[2])
+    (tmp_path / "red.png").unlink()
+    with pytest.raises(ValueError, match="backgrounds must be a folder with images"):
+        synthetic_scenes(1, backgrounds=tmp_path)
+    with pytest.raises(FileNotFoundError):
+        synthetic_scenes(1, backgrounds=tmp_path / "none")
+
+
+@pytest.mark.parametrize("shape", [(90, 200), (200, 90), (128, 128)])
+def test_figures_on_a_photograph_are_whole_and_the_rest_stays(shape: tuple[int, int]) -> None:
+    photo = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    for seed in range(5):
+        before = photo.clone()
+        image, target = figures_on_photograph(photo, 5, seed)
+        assert torch.equal(photo, before)
+        masks, (height, width) = target["masks"].bool(), shape
+        assert len(masks) >= 3
+        assert len(set(target["labels"].tolist())) == len(masks)
+        for mask, box in zip(masks, target["boxes"].tolist(), strict=True):
+            y, x = mask.nonzero().unbind(1)
+            assert box == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        side = min(shape)
+        top, left = (height - side) // 2, (width - side) // 2
+        inner = torch.zeros(shape, dtype=torch.bool)
+        inner[top + 1 : top + side - 1, left + 1 : left + side - 1] = True
+        assert not masks[:, ~inner].any(), "no figure is cut"
+        outer = torch.ones(shape, dtype=torch.bool)
+        outer[top : top + side, left : left + side] = False
+        assert torch.equal(image[:, outer], photo[:, outer])
+        assert (image != photo).any(0)[masks.any(0)].float().mean() > 0.95
 
 
 @pytest.mark.parametrize("size", [16, 61, 128])
