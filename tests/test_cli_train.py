@@ -65,6 +65,15 @@ def test_what_is_written(trained: Path) -> None:
     assert load_model(trained / "best.safetensors").card == card
 
 
+def test_evaluations_between_epochs(tmp_path: Path) -> None:
+    for every, more, evaluated in ((0, ("--epochs", 2), [2]), (2, ("--epochs", 3, "--resume", tmp_path), [2, 3])):
+        arguments = () if "--resume" in more else TINY
+        result = run("train", *arguments, "--evaluate-every", every, "--output", tmp_path, *more)
+        assert result.exit_code == 0, result.output
+        history = json.loads((tmp_path / "metrics.json").read_text())["history"]
+        assert [row["epoch"] for row in history if "bbox/AP" in row] == evaluated
+
+
 def test_val_finds_the_same(trained: Path, tmp_path: Path) -> None:
     (row,) = json.loads((trained / "metrics.json").read_text())["history"]
     for arguments in (("--resume", trained), (*SCENES, "--weights", trained / "best.safetensors", "--batch", 3)):

@@ -76,6 +76,9 @@ def train(
     clip: Annotated[float | None, how("Largest norm of the gradient, 0 for any. Default: 5.")] = None,
     amp: Annotated[bool | None, how("Half precision.", "--amp/--no-amp")] = None,
     ema: Annotated[float | None, how("Decay of the average of the weights, such as 0.999. Default: 0, none.")] = None,
+    evaluate_every: Annotated[
+        int | None, how("Epochs between evaluations, 0 for none but the last. Default: 1.")
+    ] = None,
     patience: Annotated[int | None, how("Stop after so many evaluations without a better one.")] = None,
     seed: Annotated[int | None, how("Of all random numbers. Default: 0.")] = None,
     output: Annotated[Path | None, where("Folder for what is written. Default: runs/MODEL.")] = None,
@@ -93,8 +96,9 @@ def train(
         "model_options": option_pairs(model_option, "--model-option"), "augment": augment, "epochs": epochs,
         "steps": steps, "batch": batch, "accumulate": accumulate, "optimizer": optimizer, "learning_rate": lr,
         "learning_rates": option_pairs(rate, "--rate"), "freeze": freeze or None, "schedule": schedule,
-        "warmup": warmup, "weight_decay": weight_decay, "clip": clip, "amp": amp, "ema": ema, "patience": patience,
-        "seed": seed, "device": device, "workers": workers, "save_steps": save_steps,
+        "warmup": warmup, "weight_decay": weight_decay, "clip": clip, "amp": amp, "ema": ema,
+        "evaluate_every": evaluate_every, "patience": patience, "seed": seed, "device": device,
+        "workers": workers, "save_steps": save_steps,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     last = None if resume is None else _checkpoint(resume)

@@ -57,7 +57,7 @@ class TrainOptions(Options):
     device : str
         "auto" is the GPU where there is one.
     evaluate_every : int
-        Epochs from one evaluation to the next.
+        Epochs from one evaluation to the next; the last epoch is always evaluated. 0 evaluates nothing else.
     patience : int
         Stop after so many evaluations without a better one; 0 for never.
     save_steps : int
@@ -96,8 +96,11 @@ class TrainOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         for names, least in (
-            (("epochs", "batch", "accumulate", "evaluate_every"), 1),
-            (("weight_decay", "clip", "seed", "workers", "patience", "save_steps", "save_minutes"), 0),
+            (("epochs", "batch", "accumulate"), 1),
+            (
+                ("evaluate_every", "weight_decay", "clip", "seed", "workers", "patience", "save_steps", "save_minutes"),
+                0,
+            ),
         ):
             for name in names:
                 if not getattr(self, name) >= least:

@@ -273,7 +273,8 @@ class Trainer:
         last = self.step >= self.total_steps
         records: list[Any] | None = None
         metrics: dict[str, float] = {}
-        if self.validation_data is not None and (epoch % opt.evaluate_every == 0 or last):
+        is_due = last or (opt.evaluate_every > 0 and epoch % opt.evaluate_every == 0)
+        if self.validation_data is not None and is_due:
             states = random_states(self.device)
             try:
                 records, metrics = self._evaluate()

@@ -180,6 +180,27 @@ def test_the_best_is_kept_and_patience_ends(tmp_path: Path) -> None:
     assert (tmp_path / "best.safetensors").stat().st_mtime_ns < (tmp_path / "last.safetensors").stat().st_mtime_ns
 
 
+@pytest.mark.parametrize(("every", "patience", "evaluated"), [
+    (1, 0, [1, 2, 3, 4, 5, 6, 7]), (3, 0, [3, 6, 7]), (0, 0, [7]), (9, 0, [7]), (2, 1, [2, 4]), (0, 1, [7]),
+])  # fmt: skip
+def test_evaluations_between_epochs(tmp_path: Path, every: int, patience: int, evaluated: list[int]) -> None:
+    """Patience counts evaluations, not epochs; the weights of epochs between are never the best."""
+
+    class Scripted(ClassificationTask):
+        scores = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01])
+
+        def metrics(self, records: Any) -> dict[str, float]:
+            return {"accuracy": next(self.scores)}
+
+    trainer = make_trainer(tmp_path, task=Scripted(), epochs=7, evaluate_every=every, patience=patience)
+    history = trainer.train()
+    assert [row["epoch"] for row in history if "accuracy" in row] == evaluated
+    assert len(history) == evaluated[-1]
+    assert [row["epoch"] for row in history if row["best"]] == evaluated[:1]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [int(row["epoch"]) for row in rows if row["accuracy"]] == evaluated
+
+
 def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
     make_trainer(None, [Progress()], epochs=2).train()
     lines = capsys.readouterr().out.splitlines()
