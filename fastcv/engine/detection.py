@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 
 from fastcv.ops import box_iou
 
-__all__ = ["DetectionScore", "detection_confusion", "evaluate_detection"]
+__all__ = ["DetectionScore", "detection_confusion", "evaluate_detection", "scores_for_metrics"]
+
+_LEAST_SCORE = 0.005  # Darknet's own for YOLO's metrics
+_LEAST_SCORE_OF_RCNN = 0.05  # torchvision's
 
 Targets = Sequence[dict[str, Tensor]]
 
@@ -20,6 +24,22 @@ class DetectionScore(NamedTuple):
 
     precision: float
     recall: float
+
+
+@contextmanager
+def scores_for_metrics(model: nn.Module) -> Iterator[None]:
+    """Let a detector find in the block what has low scores, too: average precision is over all of the curve."""
+    heads: Any = getattr(model, "roi_heads", None)
+    owner, least = (model, _LEAST_SCORE) if heads is None else (heads, _LEAST_SCORE_OF_RCNN)
+    own = getattr(owner, "score_thresh", None)
+    if not isinstance(own, float | int):  # a detector of someone else
+        yield
+        return
+    owner.score_thresh = min(own, least)
+    try:
+        yield
+    finally:
+        owner.score_thresh = own
 
 
 @torch.no_grad()

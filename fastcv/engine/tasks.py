@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fastcv.engine import plots
 from fastcv.engine.coco import CocoScores, coco_record, score_records
-from fastcv.engine.detection import detection_confusion
+from fastcv.engine.detection import detection_confusion, scores_for_metrics
 from fastcv.engine.segmentation import class_iou, confusion_matrix, mean_iou
 
 __all__ = ["ClassificationTask", "DetectionTask", "PointSegmentationTask", "SegmentationTask", "Task"]
@@ -86,6 +86,7 @@ class DetectionTask(Task):
     In training ``model(images, targets)`` is a dictionary of losses; in evaluation ``model(images)`` is a list of
     dictionaries with boxes, labels and scores, and with masks and keypoints where the model has them. Metrics are
     COCO's, see :func:`fastcv.engine.evaluate_coco`; the main one is the AP of keypoints, else of masks, else of boxes.
+    They are of all detections with a score of at least 0.005 (YOLO) or 0.05, even if the model returns fewer by itself.
     """
 
     def __init__(self, names: Mapping[int, str] | None = None) -> None:
@@ -108,7 +109,8 @@ class DetectionTask(Task):
 
     def records(self, model: nn.Module, batch: Any) -> list[Any]:
         images, targets = batch
-        found = model(images)
+        with scores_for_metrics(model):
+            found = model(images)
         return [coco_record(each, target, _kinds(each, target)) for each, target in zip(found, targets, strict=True)]
 
     def metrics(self, records: Sequence[Any]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from fastcv.engine import (
     TrainOptions,
     evaluate,
 )
+from fastcv.models import create_model
 
 
 class Scripted(nn.Module):
@@ -168,3 +169,44 @@ def test_odd_plots(tmp_path: Path) -> None:
     plots.plot_confusion(torch.zeros(1, 1), ["a"], tmp_path / "zero.png")
     plots.plot_confusion(torch.eye(40) * 1e6, [f"class {i}" for i in range(40)], tmp_path / "large.png")
     assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("is_rcnn", [False, True])
+def test_average_precision_is_over_low_scores_too(is_rcnn: bool) -> None:
+    """Of two objects one is found with a score of 0.1, which the model does not return by itself."""
+    boxes, labels = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]]), torch.ones(2, dtype=torch.int64)
+    everything = {"boxes": boxes, "labels": labels, "scores": torch.tensor([0.9, 0.1])}
+
+    class Choosy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.score_thresh = 0.3
+
+        def forward(self, images: Any) -> Any:
+            kept = everything["scores"] >= self.score_thresh
+            return [{name: value[kept] for name, value in everything.items()}]
+
+    model = owner = Choosy()
+    if is_rcnn:
+        outer: Any = nn.Sequential(owner)
+        outer.roi_heads, model = owner, outer
+    data = [(torch.zeros(3, 48, 48), {"boxes": boxes, "labels": labels})]
+    _, metrics = evaluate(DetectionTask(), model, data, device="cpu")
+    assert metrics["bbox/AP50"] == 1, "51/101 without the second"
+    assert owner.score_thresh == 0.3, "as before"
+
+
+def test_average_precision_of_yolo_is_over_low_scores_too() -> None:
+    torch.manual_seed(0)
+    model = create_model("yolov2_tiny", names=["a", "b"], width=0.25, size=64)
+    model.score_thresh = 0.005
+    image = torch.rand(3, 64, 64)
+    with torch.no_grad():
+        (found,) = model([image])
+    assert found["scores"].min() >= 0.005
+    assert found["scores"].max() < 0.05
+    model.score_thresh = 0.3
+    target = {"boxes": found["boxes"][:1], "labels": found["labels"][:1]}
+    _, metrics = evaluate(DetectionTask(), model, [(image, target)], device="cpu")
+    assert metrics["bbox/AP"] == pytest.approx(1, abs=1e-6)
+    assert model.score_thresh == 0.3
