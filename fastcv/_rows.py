@@ -46,6 +46,16 @@ def names_of(model: nn.Module) -> dict[int, str]:
     return dict(COCO_91) if classes == 91 else {}
 
 
+def skeleton_of(model: nn.Module) -> list[tuple[int, int]] | None:
+    """Return which keypoints of a detector are joined by lines, as the data it was trained on say; None if unknown."""
+    card = getattr(model, "card", None)
+    pairs = None if card is None else card.facts.get("skeleton")
+    try:
+        return [(int(first), int(second)) for first, second in pairs] if pairs else None
+    except (TypeError, ValueError):  # what someone else calls so
+        return None
+
+
 def as_names(names: Names | nn.Module | None) -> dict[int, str]:
     """Return names by label; a list is numbered from 0."""
     if names is None:

@@ -135,7 +135,8 @@ class Detections:
         mask_threshold : float
             Least probability, exclusive, of a pixel of a mask.
         **options
-            ``image``, ``path``, ``image_size`` and ``skeleton`` of :class:`Detections`.
+            ``image``, ``path``, ``image_size`` and ``skeleton`` of :class:`Detections`. Default of the last: the model's,
+            which weights of :class:`fastcv.engine.Trainer` know.
         """
         if not isinstance(found, Mapping):
             raise TypeError(f"found must be the dictionary of one image, got {type(found).__name__}")
@@ -151,6 +152,8 @@ class Detections:
             if masks.dim() == 4 and masks.shape[1] == 1:
                 masks = masks[:, 0]
             rows["masks"] = masks > mask_threshold if masks.is_floating_point() else masks
+        if isinstance(names, nn.Module) and "keypoints" in rows:
+            options.setdefault("skeleton", _rows.skeleton_of(names))
         return cls(**rows, names=names, **options)
 
     @classmethod
@@ -165,6 +168,8 @@ class Detections:
     ) -> list[Detections]:
         """Do :meth:`from_model` for all images of a batch."""
         named = as_names(names)
+        if isinstance(names, nn.Module):
+            options.setdefault("skeleton", _rows.skeleton_of(names))
         for what, values in (("images", images), ("paths", paths)):
             if values is not None and len(values) != len(found):
                 raise ValueError(f"{what} must have one per image, {len(found)}, got {len(values)}")

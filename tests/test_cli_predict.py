@@ -21,7 +21,9 @@ from typer.testing import CliRunner
 
 from fastcv.cli import app as app_module
 from fastcv.cli.detector import model_of_file
-from fastcv.data.images import open_image, to_tensor
+from fastcv.data import synthetic_scenes
+from fastcv.data.images import as_picture, open_image, to_tensor
+from fastcv.detections import Detections
 from fastcv.models.registry import create_model, load_model, save_model
 
 FOLDER = os.environ.get("FASTCV_YOLOV3_TINY")
@@ -249,6 +251,25 @@ def test_odd_names(weights: Path, photos: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(result.stdout.splitlines()) == 2
     assert "[bold]\\n1.png\t" in result.stdout
+
+
+def test_keypoints_are_drawn_with_the_skeleton_of_the_training(tmp_path: Path) -> None:
+    image, _ = synthetic_scenes(1, 96, 3, classes=("person",))[0]
+    picture = as_picture(image)
+    picture.save(tmp_path / "people.png")
+    output = tmp_path / "drawn.png"
+    result = run(tmp_path / "people.png", "--weights", "keypointrcnn_people", "--output", output)
+    assert result.exit_code == 0, result.output
+    with torch.inference_mode():
+        (answer,) = load_model("keypointrcnn_people").eval().optimize()([to_tensor(picture)])
+    expected, bare = (
+        Detections.from_model(answer, {1: "person"}, score=0.5, image=picture, skeleton=pairs).plot()
+        for pairs in ([(0, 1), (0, 2), (0, 3), (0, 4)], [])
+    )
+    assert len(answer["boxes"]) > 0
+    drawn = open_image(output)
+    assert np.array_equal(np.asarray(drawn), np.asarray(expected))
+    assert not np.array_equal(np.asarray(drawn), np.asarray(bare))
 
 
 def test_slices(weights: Path, photos: Path, tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ def test_keypoints_of_the_data(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     model = load_model(tmp_path / "last.safetensors")
     assert model.roi_heads.keypoint_predictor.kps_score_lowres.out_channels == 5
+    assert model.card.facts["skeleton"] == [[0, 1], [0, 2], [0, 3], [0, 4]]
     assert "keypoints/AP" in json.loads((tmp_path / "metrics.json").read_text())["history"][0]
 
 

@@ -175,6 +175,19 @@ def test_from_model() -> None:
         Detections.from_models([found], images=[])
 
 
+def test_the_skeleton_of_a_model() -> None:
+    model = create_model("keypointrcnn_tiny_fpn", names=["person"], num_keypoints=3)
+    found = {"boxes": torch.ones(1, 4), "scores": torch.ones(1), "labels": torch.ones(1).long(),
+             "keypoints": torch.ones(1, 3, 3)}  # fmt: skip
+    assert Detections.from_model(found, model).skeleton is None
+    model.card.facts["skeleton"] = [[0, 1], [1, 2]]
+    assert Detections.from_model(found, model).skeleton == [(0, 1), (1, 2)]
+    assert Detections.from_models([found], model)[0].skeleton == [(0, 1), (1, 2)]
+    assert Detections.from_model(found, model, skeleton=[(0, 2)]).skeleton == [(0, 2)]
+    model.card.facts["skeleton"] = "bones"
+    assert Detections.from_model(found, model).skeleton is None
+
+
 def test_names_of_models() -> None:
     assert names_of(create_model("yolov3_tiny")) == COCO_80
     assert names_of(create_model("yolov2_tiny"))[14] == "person"

@@ -87,7 +87,7 @@ def predict(
     least, names = set_score(detector, score), names_of(detector)
     labels = classes_of(classes, names)
     results = Results(save_dir, crop_dir, json_file, found)
-    run = _Run(names, least, labels, results, output, quiet, is_single, faults)
+    run = _Run(detector, least, labels, results, output, quiet, is_single, faults)
     reader = read_ahead(found, ahead=max(4, 2 * batch), frames=frames, stretch=stretch)
     detect = _sliced(detector, slice_size, overlap, batch) if slice_size is not None else detector
     length = None if any(source.kind != "image" for source in found) else len(found)
@@ -114,7 +114,7 @@ class _Run:
 
     def __init__(
         self,
-        names: dict[int, str],
+        detector: Any,
         least: float,
         labels: Any,
         results: Results,
@@ -123,7 +123,7 @@ class _Run:
         is_single: bool,
         faults: list[str],
     ) -> None:
-        self.names, self.least, self.labels = names, least, labels
+        self.detector, self.least, self.labels = detector, least, labels
         self.results, self.output, self.quiet, self.is_single = results, output, quiet, is_single
         self.images, self.bad, self.counts = 0, 0, Counter[str]()
         for fault in faults:
@@ -156,7 +156,7 @@ class _Run:
 
     def _add(self, frame: Frame, one: dict[str, Tensor], seconds: float) -> None:
         try:
-            found = Detections.from_model(one, self.names, score=self.least, image=frame.image).cpu()
+            found = Detections.from_model(one, self.detector, score=self.least, image=frame.image).cpu()
         except ValueError as error:  # such as boxes of NaN, of a model whose training went wrong
             self._is_bad(f"{frame.name}: {reason(error)}")
             return

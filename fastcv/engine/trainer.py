@@ -59,7 +59,7 @@ class Trainer:
         Augmentation: ``transform(sample, target, generator) -> (sample, target)``. The generator depends on the seed,
         the epoch and the index of the sample alone. Data sets with a method ``sample(index, generator)`` get it too.
     facts : dict, optional
-        To be kept with the weights, such as the command.
+        To be kept with the weights, such as the command. The skeleton of the data's keypoints is added.
 
     Attributes
     ----------
@@ -110,7 +110,8 @@ class Trainer:
         self.options = options if options is not None else TrainOptions()
         self.folder = None if folder is None else Path(folder)
         self.callbacks = list(callbacks)
-        self.facts = dict(facts or {})
+        skeleton = getattr(data, "skeleton", None)
+        self.facts = ({"skeleton": skeleton} if skeleton else {}) | dict(facts or {})
         for name, several in (("data", data), ("validation_data", validation_data)):
             if several is not None and not len(several):
                 raise ValueError(f"{name} must hold at least one sample, got none")
