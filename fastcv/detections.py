@@ -135,8 +135,8 @@ class Detections:
         mask_threshold : float
             Least probability, exclusive, of a pixel of a mask.
         **options
-            ``image``, ``path``, ``image_size`` and ``skeleton`` of :class:`Detections`. Default of the last: the model's,
-            which weights of :class:`fastcv.engine.Trainer` know.
+            ``image``, ``path``, ``image_size`` and ``skeleton`` of :class:`Detections`. By default the last is the
+            model's, which weights of :class:`fastcv.engine.Trainer` know.
         """
         if not isinstance(found, Mapping):
             raise TypeError(f"found must be the dictionary of one image, got {type(found).__name__}")

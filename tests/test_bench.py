@@ -17,10 +17,13 @@ if not (ROOT / "bench").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from bench import harness, machine, report, summary, text  # noqa: E402
+from bench.models import drift_rcnn  # noqa: E402
 from bench.models.drift_rcnn import drift  # noqa: E402
 from bench.workloads import Problem, Target, Variant, Workload  # noqa: E402
 
 sys.path.remove(str(ROOT))
+
+from fastcv.models.registry import create_model, save_model  # noqa: E402
 
 
 def make_workload(**changes):
@@ -283,6 +286,21 @@ def test_three_digits(value, written):
 def test_limits_are_the_better_of_two_measurements():
     assert machine.higher({"copy": 1.0, "write": 5.0}, {"copy": 2.0, "write": 4.0}) == {"copy": 2.0, "write": 5.0}
     assert machine.slug("NVIDIA H200, 1 core") == "nvidia-h200-1-core"
+
+
+def test_drift_of_a_model_that_finds_nothing(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("safetensors")
+    torch.manual_seed(0)
+    model = create_model("maskrcnn_tiny_fpn", names=["circle", "square"], min_size=64, max_size=64)
+    save_model(model, tmp_path / "new.safetensors")
+    monkeypatch.setattr(drift_rcnn, "HELD_OUT_IMAGES", 2)
+    monkeypatch.setattr(sys, "argv", ["drift_rcnn", str(tmp_path / "new.safetensors")])
+    drift_rcnn.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(" 0 findings")
+    assert lines[1].startswith("nothing has a score of 0.5")
+    nothing = {"boxes": torch.zeros(0), "scores": torch.zeros(0), "masks": torch.zeros(0), "alone": 3}
+    assert drift_rcnn.summary(nothing) == "3 findings without a partner, none with one"
 
 
 def test_drift_pairs_findings_of_one_label_and_counts_the_others():

@@ -1,13 +1,12 @@
 """How far a detector's answers move in lower precision: ``python -m bench.models.drift_rcnn [CHECKPOINT]``.
 
-CHECKPOINT is what ``examples/train_mask_rcnn.py`` has written (default: runs/shapes/best.safetensors). Weights that
-nobody has trained would say nothing: their scores nearly tie.
+CHECKPOINT is what ``examples/train_mask_rcnn.py`` has written, or a name of weights that come with the package.
+Default: maskrcnn_scenes. Weights that nobody has trained would say nothing: their scores nearly tie.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,23 +40,34 @@ def drift(exact: list[dict[str, Tensor]], moved: list[dict[str, Tensor]]) -> dic
     return {"boxes": torch.cat(boxes), "scores": torch.cat(scores), "masks": torch.cat(masks), "alone": alone}
 
 
+def summary(found: dict[str, Any]) -> str:
+    """Return what :func:`drift` found, in words."""
+    line = f"{found['alone']} findings without a partner"
+    boxes, scores, masks = (found[name] for name in ("boxes", "scores", "masks"))
+    if not len(boxes):
+        return f"{line}, none with one"
+    return (
+        f"{line}; boxes moved by {boxes.median():.2g} px (median), {boxes.max():.2g} px (most); scores by "
+        f"{scores.median():.2g}, {scores.max():.2g}; masks differ in {masks.mean():.2g} of the pixels"
+    )
+
+
 def main() -> None:
     """Print a line per precision."""
-    checkpoint = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/shapes/best.safetensors")
+    checkpoint = sys.argv[1] if len(sys.argv) > 1 else "maskrcnn_scenes"
     data = synthetic_scenes(HELD_OUT_IMAGES, SIZE, HELD_OUT_SEED)
     images, targets = map(list, zip(*(data[index] for index in range(len(data))), strict=True))
     score, exact = evaluate_detection(load_model(checkpoint), images, targets)
     findings = sum(len(each["labels"]) for each in exact)
     print(f"float32: recall {score.recall:.3f}, precision {score.precision:.3f}, {findings} findings")
+    if not findings:
+        print(
+            "nothing has a score of 0.5 or more: there is nothing to compare before the model has been trained longer"
+        )
+        return
     for name, dtype in WAYS.items():
         score, moved = evaluate_detection(load_model(checkpoint).eval().optimize(dtype), images, targets)
-        found = drift(exact, moved)
-        print(
-            f"{name}: recall {score.recall:.3f}, precision {score.precision:.3f}; {found['alone']} findings without a "
-            f"partner; boxes moved by {found['boxes'].median():.2g} px (median), {found['boxes'].max():.2g} px (most); "
-            f"scores by {found['scores'].median():.2g}, {found['scores'].max():.2g}; masks differ in "
-            f"{found['masks'].mean():.2g} of the pixels"
-        )
+        print(f"{name}: recall {score.recall:.3f}, precision {score.precision:.3f}; {summary(drift(exact, moved))}")
 
 
 if __name__ == "__main__":
