@@ -11,7 +11,7 @@ from fastcv.models.pointcloud.pointwise import (
     FullyConnected,
     check_at_least_one,
     check_clouds,
-    largest,
+    largest_of_layer,
     norms_of,
     pointwise,
 )
@@ -41,8 +41,7 @@ class TransformNet(nn.Module):
         """Return the matrices (B, size, size) of features (B, N, C)."""
         x = pointwise(x, self.conv1, self.bn1)
         x = pointwise(x, self.conv2, self.bn2)
-        x = pointwise(x, self.conv3, self.bn3, relu=False)
-        x = largest(x).relu()  # the same as the largest of ReLUs, for fewer numbers
+        x = largest_of_layer(x, self.conv3, self.bn3).relu()  # the same as the largest of ReLUs, for fewer numbers
         x = pointwise(x, self.fc1, self.bn4)
         x = pointwise(x, self.fc2, self.bn5)
         x = pointwise(x, self.fc3, relu=False).view(-1, self.size, self.size)
@@ -77,8 +76,7 @@ class PointNetEncoder(nn.Module):
         transform = self.fstn(x)
         local = x @ transform
         x = pointwise(local, self.conv2, self.bn2)
-        x = pointwise(x, self.conv3, self.bn3, relu=False)
-        return largest(x), local, transform
+        return largest_of_layer(x, self.conv3, self.bn3), local, transform
 
 
 def orthogonality_loss(transform: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcv.ops import group_points
+
 __all__ = [
     "FullyConnected",
     "check_at_least_one",
@@ -18,6 +20,7 @@ __all__ = [
     "convolutions",
     "folded",
     "largest",
+    "largest_of_layer",
     "norms_of",
     "pointwise",
     "run_mlp",
@@ -84,6 +87,56 @@ def run_mlp(x: Tensor, convs: nn.ModuleList, norms: nn.ModuleList) -> Tensor:
 def largest(x: Tensor) -> Tensor:
     """Return the largest of all points (B, N, C), whose gradient goes to one point alone."""
     return x.max(1).values if x.requires_grad else x.amax(1)
+
+
+def largest_of_layer(x: Tensor, conv: Convolution, norm: nn.BatchNorm1d) -> Tensor:
+    """Return the largest of all points of a layer with batch norm and without ReLU: from (B, N, in) to (B, out).
+
+    In training the layer's output at all points is needed for its largest alone, and for mean and variance, which
+    follow from those of the input: so only the largest are kept, and the gradient needs no product with the rest.
+    """
+    if not _has_statistics(x, norm):
+        return largest(pointwise(x, conv, norm, relu=False))
+    weight, rows = conv.weight.flatten(1), x.flatten(0, 1)
+    mean = rows.mean(0)
+    centred = rows - mean
+    covariance = centred.T @ centred / len(rows)
+    middle, variance = F.linear(mean, weight, conv.bias), ((weight @ covariance) * weight).sum(1)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(middle, norm.momentum or 0.0)
+        norm.running_var.lerp_(variance * (len(rows) / (len(rows) - 1)), norm.momentum or 0.0)
+        chosen = _places_of_largest(x, torch.where(norm.weight[:, None] < 0, -weight, weight))
+    found = (group_points(x, chosen[:, :, None])[:, :, 0] * weight).sum(2)
+    found = found if conv.bias is None else found + conv.bias
+    return (found - middle) * (torch.rsqrt(variance + norm.eps) * norm.weight) + norm.bias
+
+
+def _has_statistics(x: Tensor, norm: nn.BatchNorm1d) -> bool:
+    """Whether a batch norm in training is an ordinary one, over enough rows for moments to be worth it."""
+    return (
+        type(norm) is nn.BatchNorm1d
+        and norm.training
+        and norm.track_running_stats
+        and norm.affine
+        and norm.momentum is not None
+        and x.device.type == "cpu"
+        and x.shape[0] * x.shape[1] > x.shape[2]
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _places_of_largest(x: Tensor, weight: Tensor) -> Tensor:
+    """Return the point (B, out), int32, at which each linear function of (B, N, in) is largest."""
+    places = []
+    for points in x:
+        values = (points @ weight.T)[None, :, None].permute(0, 3, 1, 2)  # channels last: torch's pooling is fast there
+        places.append(F.max_pool2d(values, (len(points), 1), return_indices=True)[1].flatten())
+    return torch.stack(places).int()
 
 
 class FullyConnected(nn.Module):
