@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 
 from fastcv.cli import app as app_module
 from fastcv.cli import train as train_module
+from fastcv.cli.recipes import with_recipe
+from fastcv.cli.run_options import RunOptions
 from fastcv.data import SOLIDS, STREET_CLASSES, open_dataset
 from fastcv.engine import Progress
 from fastcv.models import create_model, load_model, model_names, save_model
@@ -180,6 +182,18 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any,
     monkeypatch.chdir(tmp_path)
     assert_one_line(run("train", *arguments), "fastcv train: ", *parts)
     assert not list(tmp_path.rglob("last*"))
+
+
+def test_recipes() -> None:
+    """What is given stands; a count is that of all splits; options of data are for the generator alone."""
+    assert with_recipe("unet", "scenes", {"batch": 2}) == {"batch": 2}
+    short = with_recipe("pointnet", "solids", {"data": "solids"})
+    assert (short["batch"], short["data_options"]["points"], short["data_options"]["held_out"]) == (32, 512, 1000)
+    other = with_recipe("pointnet", "solids", {"batch": 5, "data_options": {"count": 30}})
+    assert (other["batch"], other["data_options"]) == (5, {"points": 512, "count": 30})
+    assert "data_options" not in with_recipe("pointnet", "modelnet", {})
+    for name in model_names():
+        RunOptions.from_dict(with_recipe(name, "solids", {}))
 
 
 def test_weights_for_clouds_are_not_for_images(tmp_path: Path) -> None:

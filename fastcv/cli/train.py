@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fastcv.cli.errors import fail, is_out_of_memory, reason
 from fastcv.cli.options import check_device
+from fastcv.cli.recipes import with_recipe
 from fastcv.cli.run_options import (
     AUGMENTS,
     CLOUD_AUGMENTS,
@@ -62,12 +63,12 @@ def train(
     augment: Annotated[str | None, what("none, flip, strong, mosaic; of clouds none, turn, strong.")] = None,
     data_option: Annotated[list[str] | None, what("For the reader of the data.", metavar=PAIR)] = None,
     model_option: Annotated[list[str] | None, what("For the model's builder.", metavar=PAIR)] = None,
-    epochs: Annotated[int | None, how("How often each sample is seen. Default: 20.")] = None,
+    epochs: Annotated[int | None, how("How often each sample is seen. Default: 20, or the model's.")] = None,
     steps: Annotated[int | None, how("Steps, in place of epochs.")] = None,
-    batch: Annotated[int | None, how("Samples per pass. Default: 4.")] = None,
+    batch: Annotated[int | None, how("Samples per pass. Default: 4, or the model's.")] = None,
     accumulate: Annotated[int | None, how("Passes per step. Default: 1.")] = None,
     optimizer: Annotated[str | None, how("adamw or sgd. Default: adamw.")] = None,
-    lr: Annotated[float | None, how("Largest learning rate. Default: 0.001.")] = None,
+    lr: Annotated[float | None, how("Largest learning rate. Default: 0.001, or the model's.")] = None,
     rate: Annotated[list[str] | None, how("Lower rate of a part, such as backbone=0.1.", metavar="PART=FACTOR")] = None,
     freeze: Annotated[list[str] | None, how("Part that is not trained, such as backbone.", metavar="PART")] = None,
     schedule: Annotated[str | None, how("cosine, step, one-cycle or constant. Default: cosine.")] = None,
@@ -104,6 +105,8 @@ def train(
     last = None if resume is None else _checkpoint(resume)
     if last is not None and options is None:
         options = last.with_name("options.yaml")
+    if options is None and data:  # a file has all of them
+        given = with_recipe(model_name(model, None if weights is None else str(weights)), data, given)
     chosen: RunOptions = read_options(RunOptions, options, given)
     if not chosen.data:
         fail("DATA is missing: a data set to train on")

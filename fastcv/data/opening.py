@@ -48,8 +48,8 @@ def open_dataset(
     **options
         Of the format: see :class:`CocoDataset` (images, masks), :class:`VocDataset` (names, difficult),
         :class:`YoloDataset` (names, masks), :class:`CloudFolder` (points, features, columns, seed, unit_ball),
-        :func:`synthetic_scenes` (count, size, seed, classes, most, backgrounds) and the other generators;
-        ``held_out`` of scenes and people is the count of every split but train, in place of ``count``.
+        :func:`synthetic_scenes` (count, size, seed, classes, most, backgrounds) and the other generators, whose
+        ``held_out`` is the count of every split but train, in place of ``count``.
 
     Raises
     ------
@@ -132,11 +132,8 @@ def _scenes(
     held_out: int | None = None,
     backgrounds: str | None = None,
 ) -> SceneDataset:
-    if split == "train":
-        return synthetic_scenes(2000 if count is None else count, size, seed, classes, first_label, most, backgrounds)
-    if held_out is None:
-        held_out = 200 if count is None else count
-    return synthetic_scenes(held_out, size, seed + _HELD_OUT_SEED, classes, first_label, most, backgrounds)
+    count, seed = _of_split(split, count, held_out, seed, (2000, 200))
+    return synthetic_scenes(count, size, seed, classes, first_label, most, backgrounds)
 
 
 def _people(
@@ -161,11 +158,10 @@ def _solids(
     noise: float = 0.02,
     tilt: float = 30.0,
     occlusion: float = 0.3,
+    held_out: int | None = None,
 ) -> SyntheticSolids:
-    held_out = split != "train"
-    if count is None:
-        count = 1000 if held_out else 4000
-    return synthetic_solids(count, points, seed + _HELD_OUT_SEED * held_out, noise, tilt, occlusion, first_label)
+    count, seed = _of_split(split, count, held_out, seed, (4000, 1000))
+    return synthetic_solids(count, points, seed, noise, tilt, occlusion, first_label)
 
 
 def _streets(
@@ -176,11 +172,21 @@ def _streets(
     rings: int = 32,
     columns: int = 720,
     points: int | None = None,
+    held_out: int | None = None,
 ) -> SyntheticStreets:
-    held_out = split != "train"
-    if count is None:
-        count = 20 if held_out else 100
-    return synthetic_streets(count, seed + _HELD_OUT_SEED * held_out, rings, columns, first_label, points)
+    count, seed = _of_split(split, count, held_out, seed, (100, 20))
+    return synthetic_streets(count, seed, rings, columns, first_label, points)
+
+
+def _of_split(
+    split: str, count: int | None, held_out: int | None, seed: int, usual: tuple[int, int]
+) -> tuple[int, int]:
+    """Return how many samples a generated split has, and its seed."""
+    if split == "train":
+        return usual[0] if count is None else count, seed
+    if held_out is None:
+        held_out = usual[1] if count is None else count
+    return held_out, seed + _HELD_OUT_SEED
 
 
 def _coco_json(folder: Path, split: str) -> Path | None:

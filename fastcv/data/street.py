@@ -24,6 +24,7 @@ TOP, BOTTOM = np.radians(2.0), np.radians(-24.8)  # elevations of an HDL-64E
 KERB, ROAD = 0.12, 4.5  # height of the pavement, half of the road's width
 RANGE_NOISE, LEAF_NOISE = 0.015, 0.12
 _NEVER = np.inf
+_KEPT = 300  # scans that a data set keeps: each takes longer to make than a network to learn from it
 
 # For networks on voxels: all that a scan reaches, in whatever direction it is turned.
 STREET_MODEL_OPTIONS: dict[str, Any] = {
@@ -287,6 +288,7 @@ class SyntheticStreets(CloudDataset):
         self.task, self.model_options = "point-segmentation", dict(STREET_MODEL_OPTIONS)
         self.first_label = first_label
         self.names = dict(enumerate(STREET_CLASSES, first_label))
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -294,10 +296,17 @@ class SyntheticStreets(CloudDataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not -self.count <= index < self.count:
             raise IndexError(f"index {index} is out of range for {self.count} scans")
-        seed = np.random.SeedSequence([self.seed, index % self.count]).generate_state(1)[0]
+        index %= self.count
+        points, labels = self._made.get(index) or self._make(index)
+        if len(self._made) < _KEPT:
+            self._made[index] = points, labels
+        return points.clone(), labels.clone()
+
+    def _make(self, index: int) -> tuple[Tensor, Tensor]:
+        seed = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
         points, labels = labelled_street_scan(int(seed), self.rings, self.columns)
         if self.points is not None:
-            chosen = choose_points(len(points), self.points, np.random.default_rng([self.seed, index % self.count]))
+            chosen = choose_points(len(points), self.points, np.random.default_rng([self.seed, index]))
             points, labels = points[chosen], labels[chosen]
         return points, labels + self.first_label
 

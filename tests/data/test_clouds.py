@@ -131,9 +131,19 @@ def test_generators_by_name() -> None:
     assert streets.names == dict(enumerate(STREET_CLASSES))
     assert streets.task == "point-segmentation"
     with pytest.raises(
-        ValueError, match='the options of "solids" are count, points, seed, noise, tilt, occlusion, got'
+        ValueError, match='the options of "solids" are count, points, seed, noise, tilt, occlusion, held_out, got'
     ):
         open_dataset("solids", size=3)
+    assert [len(open_dataset("solids", split, count=30, held_out=7)) for split in ("train", "val")] == [30, 7]
+    assert [len(open_dataset("streets", split, count=3, held_out=2)) for split in ("train", "val")] == [3, 2]
+
+
+def test_kept_streets_are_not_changed_from_outside() -> None:
+    data = synthetic_streets(2, rings=8, columns=90)
+    points, labels = data[1]
+    expected = points.clone(), labels.clone()
+    points.zero_(), labels.zero_()
+    assert all(torch.equal(*both) for both in zip(data[-1], expected, strict=True))
 
 
 def test_streets_of_one_size() -> None:

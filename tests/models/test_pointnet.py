@@ -52,6 +52,7 @@ def pair(name: str, columns: int, dtype: torch.dtype) -> tuple[nn.Module, nn.Mod
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.weight.data[::3].neg_()  # the largest is then that of the smallest before
             nn.init.uniform_(module.bias, -0.2, 0.2)
     ours.load_state_dict(twin.state_dict())  # strict: the same names and shapes
     return ours.to(dtype), twin.to(dtype)
@@ -178,6 +179,15 @@ def test_the_regulariser_is_that_of_the_last_pass(build: Build) -> None:
             norm.reset_running_stats()
     expected = 0.001 * orthogonality_loss(model.logits_and_transform(points)[1])
     torch.testing.assert_close(found, expected)
+
+
+def test_without_feature_transform() -> None:
+    torch.manual_seed(0)
+    model, points = PointNet(4, feature_transform=False).train(), clouds(3, 40)
+    model(points).sum().backward()
+    assert float(model.regulariser()) == 0
+    assert not any(name.startswith("feat.fstn") for name in model.state_dict())
+    assert model.eval().logits_and_transform(points)[1] is None
 
 
 def test_orthogonality_loss() -> None:

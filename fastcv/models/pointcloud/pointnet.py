@@ -55,9 +55,11 @@ class PointNetEncoder(nn.Module):
     ----------
     channels : int
         Columns of the points, at least x, y and z; only these are turned by the input transform.
+    feature_transform : bool
+        Whether there is a second transform, of the features behind the first layer.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, feature_transform: bool = True) -> None:
         super().__init__()
         if channels < 3:
             raise ValueError(f"in_channels must be at least 3, for x, y and z, got {channels}")
@@ -65,16 +67,16 @@ class PointNetEncoder(nn.Module):
         self.stn = TransformNet(channels, 3)
         self.conv1, self.conv2, self.conv3 = nn.Conv1d(channels, 64, 1), nn.Conv1d(64, 128, 1), nn.Conv1d(128, 1024, 1)
         self.bn1, self.bn2, self.bn3 = norms_of((64, 128, 1024))
-        self.fstn = TransformNet(64, 64)
+        self.fstn = TransformNet(64, 64) if feature_transform else None
 
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the features of the cloud (B, 1024), those of each point (B, N, 64), and the transform of these."""
         check_clouds(points, self.channels)
         xyz = points[:, :, :3] @ self.stn(points)
         x = xyz if self.channels == 3 else torch.cat([xyz, points[:, :, 3:]], 2)
         x = pointwise(x, self.conv1, self.bn1)
-        transform = self.fstn(x)
-        local = x @ transform
+        transform = None if self.fstn is None else self.fstn(x)
+        local = x if transform is None else x @ transform
         x = pointwise(local, self.conv2, self.bn2)
         return largest_of_layer(x, self.conv3, self.bn3), local, transform
 
@@ -111,6 +113,7 @@ def orthogonality_loss(transform: Tensor) -> Tensor:
 class _Regularised(nn.Module):
     """Models that keep the feature transform of their last training pass, for the loss."""
 
+    feat: PointNetEncoder
     _transform: Tensor | None = None
 
     def forward(self, points: Tensor) -> Tensor:
@@ -119,12 +122,14 @@ class _Regularised(nn.Module):
         self._transform = transform if self.training else None
         return logits
 
-    def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the feature transform (B, 64, 64) for :func:`orthogonality_loss`."""
+    def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits, and the feature transform (B, 64, 64), if any, for :func:`orthogonality_loss`."""
         raise NotImplementedError
 
     def regulariser(self) -> Tensor:
         """Return what is added to the loss of the last training pass: 0.001 times :func:`orthogonality_loss`."""
+        if self.feat.fstn is None:
+            return torch.zeros((), device=self.feat.conv1.weight.device)
         if self._transform is None:
             raise RuntimeError("regulariser() needs a pass in training before it")
         transform, self._transform = self._transform, None
@@ -145,6 +150,8 @@ class PointNet(_Regularised, FullyConnected):
         Columns of the points: x, y, z, and others such as a normal.
     dropout : float
         Probability of dropout before the last layer.
+    feature_transform : bool
+        Whether features are transformed as well as points; without, it has half of the parameters.
 
     Notes
     -----
@@ -162,13 +169,15 @@ class PointNet(_Regularised, FullyConnected):
     torch.Size([2, 10])
     """
 
-    def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.4) -> None:
+    def __init__(
+        self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.4, feature_transform: bool = True
+    ) -> None:
         super().__init__(num_classes)
-        self.feat = PointNetEncoder(in_channels)
+        self.feat = PointNetEncoder(in_channels, feature_transform)
         self.dropout = nn.Dropout(dropout)
 
-    def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the feature transform (B, 64, 64) for :func:`orthogonality_loss`."""
+    def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits, and the feature transform (B, 64, 64), if any, for :func:`orthogonality_loss`."""
         x, _, transform = self.feat(points)
         x = pointwise(x, self.fc1, self.bn1)
         x = self.bn2(self.dropout(self.fc2(x))).relu() if self.training else pointwise(x, self.fc2, self.bn2)
@@ -210,8 +219,8 @@ class PointNetSegmentation(_Regularised):
         self.conv3, self.conv4 = nn.Conv1d(256, 128, 1), nn.Conv1d(128, num_classes, 1)
         self.bn1, self.bn2, self.bn3 = norms_of((512, 256, 128))
 
-    def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the feature transform (B, 64, 64) for :func:`orthogonality_loss`."""
+    def logits_and_transform(self, points: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits, and the feature transform (B, 64, 64), if any, for :func:`orthogonality_loss`."""
         cloud, local, transform = self.feat(points)
         # The first layer is linear: the part of the cloud's features is the same for all of its points.
         weight = self.conv1.weight.flatten(1)

@@ -1,0 +1,50 @@
+"""What ``fastcv train`` does for a model unless told otherwise: options with which a short command ends well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["with_recipe"]
+
+# By model. "data_options" are by generator, and for these alone.
+_RECIPES: dict[str, dict[str, Any]] = {
+    "pointnet": {
+        "batch": 32, "epochs": 6, "learning_rate": 1e-3,
+        "data_options": {"solids": {"count": 9600, "points": 512, "held_out": 1000}},
+    },
+    "pointnet2": {
+        "batch": 16, "epochs": 4, "learning_rate": 2e-3,
+        "data_options": {"solids": {"count": 4800, "points": 512, "held_out": 1000}},
+    },
+    "voxnet": {
+        "batch": 32, "epochs": 6, "learning_rate": 2e-3,
+        "data_options": {"solids": {"count": 9600, "held_out": 1000}},
+    },
+    "sparse_unet": {
+        "batch": 4, "epochs": 40, "learning_rate": 3e-3,
+        "data_options": {"streets": {"count": 200, "held_out": 20}},
+    },
+}  # fmt: skip
+_RECIPES["sparse_voxnet"] = _RECIPES["octnet"] = _RECIPES["voxnet"]
+_RECIPES["pointnet2_msg"] = _RECIPES["pointnet2"]
+
+
+def with_recipe(name: str, data: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options given for a training of a model, with those of its recipe where there are none.
+
+    Parameters
+    ----------
+    name : str
+        The model.
+    data : str
+        What it is trained on.
+    given : dict
+        Options of :class:`fastcv.cli.run_options.RunOptions`.
+    """
+    recipe = dict(_RECIPES.get(name, {}))
+    usual, chosen = dict(recipe.pop("data_options", {}).get(data, {})), given.get("data_options", {})
+    if "count" in chosen:  # it is that of all splits
+        usual.pop("held_out", None)
+    options = {**usual, **chosen}
+    return {**recipe, **given, **({"data_options": options} if options else {})}
