@@ -8,45 +8,18 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.harness import run_case
 from bench.workloads import Problem, Target, Variant, Workload
+from fastcv.cli import contenders
 
 HEIGHT, WIDTH = 480, 640
 
 
 def image() -> Tensor:
-    """(3, 480, 640): smooth colours with edges and some noise, values 0 to 1."""
-    generator = torch.Generator().manual_seed(0)
-    y, x = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH), indexing="ij")
-    pattern = torch.stack([x, y, ((x * 16).floor() + (y * 12).floor()) % 2])
-    return 0.8 * pattern + 0.2 * torch.rand(3, HEIGHT, WIDTH, generator=generator)
-
-
-def spread(model: Any) -> None:
-    """Give an untrained model statistics of the image, and scores as spread as a trained one's.
-
-    Without, numbers grow from layer to layer until rounding decides what is found.
-    """
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # plain averages
-    model.eval()
-    batch = model.transform([image()])[0].tensors
-    model.backbone.train()
-    with torch.no_grad():
-        model.backbone(batch)
-        predictor, head = model.roi_heads.box_predictor, model.rpn.head
-        for layer, deviation in (
-            (predictor.cls_score, 0.05),
-            (predictor.bbox_pred, 0.01),
-            (head.cls_logits, 0.02),
-            (head.bbox_pred, 0.005),
-        ):
-            layer.weight.normal_(0, deviation, generator=generator)
-    model.eval()
+    """(3, 480, 640), values 0 to 1."""
+    return contenders.image(HEIGHT, WIDTH)
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +27,7 @@ def weights(name: str) -> dict[str, Tensor]:
     """The weights that all contenders get."""
     torch.manual_seed(0)
     model = getattr(importlib.import_module("fastcv.models.detection"), name)()
-    spread(model)
+    contenders.spread(model, image())
     state: dict[str, Tensor] = model.state_dict()
     return state
 

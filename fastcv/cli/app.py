@@ -35,8 +35,12 @@ COMMANDS = {
         "Tell which of its classes a trained network takes a point cloud for, and draw the cloud.", "Point clouds"
     ),
     "voxelize": Entry("Turn a point cloud into a grid of voxels, and draw both.", "Point clouds"),
-    "demo": Entry("Crop regions of an image with roi_align and show them on a contact sheet.", "Demonstration"),
+    "demo": Entry("Show what a detector finds in a photograph, and compare the speed with torchvision.", "Demonstration"),
     "info": Entry("Print what to paste into a bug report: versions, machine and build.", "Installation"),
+    "bench": Entry(
+        "Compare the speed of a network with PyTorch, ONNX Runtime and OpenVINO: float32, on the CPU, random weights.",
+        "Installation",
+    ),
     "detect": Entry("Do what ``fastcv predict`` does, under its former name.", hidden=True),
 }
 
