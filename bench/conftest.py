@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from bench.harness import list_cases, thread_counts, timer_for
-from bench.machine import Limits, device_name, higher, measure_limits, package_versions, slug
+from bench.machine import device_name, measure_limits, package_versions
+from bench.summary import Limits, higher
+from bench.text import slug
 
 RESULTS = Path(__file__).parent / "results"
 LIMITS = pytest.StashKey[dict[int, Limits]]()

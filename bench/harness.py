@@ -50,6 +50,8 @@ def list_cases(
     whose speed drifts, a slow minute then falls on all of them alike.
     """
     for workload in workloads:
+        if device not in workload.devices:
+            continue
         for dtype, layout in workload.variants if full else workload.variants[:1]:
             variant = Variant(dtype, layout, device)
             for count in threads:

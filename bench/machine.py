@@ -18,13 +18,12 @@ from pathlib import Path
 import torch
 
 from bench.harness import CudaTick, threads_set_to
+from bench.summary import Limits
 
 TRIES = 7
 RESULT_BYTES = 50_000_000  # size of workload A1's result
 COPY_BYTES = 200_000_000  # beyond any cache
 PACKAGES = ("fastcv", "torch", "torchvision", "spconv", "numpy")
-
-Limits = dict[str, float]
 
 
 def best_seconds(action: Callable[[], object], device: str) -> float:
@@ -71,11 +70,6 @@ def measure_limits(device: str, threads: int) -> Limits:
     return limits
 
 
-def higher(a: Limits, b: Limits) -> Limits:
-    """The better of two measurements, quantity by quantity."""
-    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
-
-
 @lru_cache
 def cpu_name() -> str:
     """The processor as people know it."""
@@ -96,11 +90,6 @@ def device_name(device: str, cores: int) -> str:
         return torch.cuda.get_device_name()
     name = re.sub(r"\s*\((R|TM|tm)\)", "", cpu_name())
     return f"{name}, {cores} cores" if cores > 1 else f"{name}, 1 core"
-
-
-def slug(name: str) -> str:
-    """A folder's name made of a device's name."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def package_versions() -> dict[str, str]:

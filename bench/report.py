@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import text
-from bench.machine import slug
 from bench.summary import Row, Summary, load
+from bench.text import slug
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("workload", "data", "contender", "threads", "time", "to peer", "rate", "of limit", "target", "met")

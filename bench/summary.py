@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+Limits = dict[str, float]
 Key = tuple[str, str, str, int]
 """Workload, dtype, layout, threads: what the contenders are compared within."""
 
@@ -127,6 +128,11 @@ def summarize(document: Mapping[str, Any]) -> Summary:
         limits=limits,
         rows=rows,
     )
+
+
+def higher(a: Limits, b: Limits) -> Limits:
+    """The better of two measurements of a machine, quantity by quantity."""
+    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
 
 
 def share_of_limit(info: Mapping[str, Any], seconds: float, limits: Mapping[str, float]) -> float | None:

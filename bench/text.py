@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from bench.summary import Row
+
+
+def slug(name: str) -> str:
+    """A folder's name made of a device's name."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def digits(value: float) -> str:

@@ -120,6 +120,8 @@ class Workload:
         ``(dtype, layout)`` pairs. The first is always measured, the others with ``--full`` alone.
     iterations
         Calls per timed round. More than one: the cost of a call itself is measured, by the wall clock.
+    devices
+        Where it is measured: of sizes for a GPU alone, ``("cuda",)``.
     tolerance
         By how much a result may deviate from the first contender's: norm of the difference over norm of the
         result, in float32 and float64 (half types get 50 times as much). None when results cannot be compared.
@@ -134,6 +136,7 @@ class Workload:
     targets: Mapping[str, Target] = field(default_factory=dict)
     variants: tuple[tuple[str, str], ...] = (("float32", "contiguous"),)
     iterations: int = 1
+    devices: tuple[str, ...] = ("cpu", "cuda")
     tolerance: float | None = 1e-3
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ if not (ROOT / "bench").is_dir():
 # Only while bench is imported: the folder fastcv in here must not come before the installed package.
 sys.path.insert(0, str(ROOT))
 
-from bench import harness, machine, report, summary, text  # noqa: E402
+from bench import harness, report, summary, text  # noqa: E402
 from bench.models import drift_rcnn  # noqa: E402
 from bench.models.drift_rcnn import drift  # noqa: E402
 from bench.workloads import Problem, Target, Variant, Workload  # noqa: E402
@@ -284,8 +284,8 @@ def test_three_digits(value, written):
 
 
 def test_limits_are_the_better_of_two_measurements():
-    assert machine.higher({"copy": 1.0, "write": 5.0}, {"copy": 2.0, "write": 4.0}) == {"copy": 2.0, "write": 5.0}
-    assert machine.slug("NVIDIA H200, 1 core") == "nvidia-h200-1-core"
+    assert summary.higher({"copy": 1.0, "write": 5.0}, {"copy": 2.0, "write": 4.0}) == {"copy": 2.0, "write": 5.0}
+    assert text.slug("NVIDIA H200, 1 core") == "nvidia-h200-1-core"
 
 
 def test_drift_of_a_model_that_finds_nothing(tmp_path, monkeypatch, capsys):

@@ -111,7 +111,65 @@ def inference(id: str, name: str, title: str) -> Workload:
     )
 
 
+@lru_cache(maxsize=1)
+def captured(name: str, dtype: str) -> Callable[[list[Tensor]], list[dict[str, Tensor]]]:
+    """The whole inference as one CUDA graph, captured at the first call."""
+    model = getattr(importlib.import_module("fastcv.models.detection"), name)(weights=None, weights_backbone=None)
+    model.load_state_dict(weights(name))
+    model.eval().optimize(getattr(torch, dtype))
+    graphs: dict[Any, Any] = {}
+
+    def detect(images: list[Tensor]) -> list[dict[str, Tensor]]:
+        batch = torch.stack(images)
+        if batch.shape not in graphs:
+            model.to(batch.device)
+            graph, kept = torch.cuda.CUDAGraph(), batch.clone()
+            with torch.no_grad():
+                model.forward_padded(kept)
+                with torch.cuda.graph(graph):
+                    found = model.forward_padded(kept)
+            graphs[batch.shape] = graph, kept, found
+        graph, kept, found = graphs[batch.shape]
+        kept.copy_(batch)
+        graph.replay()
+        return [{key: value[i] for key, value in found.items()} for i in range(len(images))]
+
+    return detect
+
+
+def large_problem(variant: Variant, images: int) -> Problem:
+    """Images of 800×1333."""
+    one = nn.functional.interpolate(image()[None], (800, 1333), mode="bilinear")[0].to(variant.device)
+    return Problem(([one.roll(37 * i, -1) for i in range(images)],))
+
+
+def detect_all(contender: Callable[..., Any], images: list[Tensor]) -> Tensor:
+    """Scores of all images."""
+    return torch.cat([found["scores"] for found in contender(images)])
+
+
+def inference_on_gpu(id: str, name: str, title: str, images: int) -> Workload:
+    """One model on 800×1333: as it is, in one graph, and torchvision's."""
+    return Workload(
+        id=f"{id}-800-{images}",
+        title=f"{title} R50-FPN, {images} × 800×1333, evaluation",
+        problem=partial(large_problem, images=images),
+        call=detect_all,
+        contenders={
+            "fastcv": partial(detector, "fastcv", name),
+            "fastcv graph": partial(captured, name, "float32"),
+            "fastcv graph, float16": partial(captured, name, "float16"),
+            "torchvision": partial(detector, "torchvision", name),
+        },
+        targets={"cuda": Target(ratio=1.5)},
+        tolerance=None,  # a graph's results are padded
+        devices=("cuda",),
+    )
+
+
+MODELS = (("M1", "fasterrcnn_resnet50_fpn", "Faster R-CNN"), ("M2", "maskrcnn_resnet50_fpn", "Mask R-CNN"))
 WORKLOADS = [
+    *(inference_on_gpu(*model, images) for model in MODELS for images in (1, 8)),
     inference("M1", "fasterrcnn_resnet50_fpn", "Faster R-CNN"),
     inference("M2", "maskrcnn_resnet50_fpn", "Mask R-CNN"),
     Workload(

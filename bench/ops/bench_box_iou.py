@@ -69,6 +69,15 @@ WORKLOADS = [
         variants=VARIANTS,
     ),
     Workload(
+        id="C1-10k",
+        title="box_iou 10 000×10 000",
+        problem=partial(problem, rows=10_000, columns=2500),
+        call=forward,
+        contenders=contenders("box_iou"),
+        targets={"cuda": CUDA},
+        devices=("cuda",),
+    ),
+    Workload(
         id="C2",
         title="generalized_box_iou 1000×1000",
         problem=partial(problem, rows=1000, columns=1000),

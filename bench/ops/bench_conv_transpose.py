@@ -37,6 +37,8 @@ LAYERS = {
     "E4": Layer("DCGAN 4×4 s2 p1, 8×512×8×8 → 256", (8, 512, 8, 8), (512, 256, 4, 4), 2, 1),
 }
 
+LARGE = Layer("", (128, 256, 14, 14), (256, 256, 2, 2), 2, 0)  # four times as many images on a GPU
+
 
 def torch_fused() -> Op:
     """The convolution of torch followed by its ReLU."""
@@ -121,6 +123,17 @@ WORKLOADS = [
         variants=(("float32", "channels_last"),),
     ),
     *workloads("E5-{}-half", "forward", forward, dict.fromkeys(LAYERS, 0.95), variants=HALVES),
+    Workload(
+        id="E1-512",
+        title="conv_transpose2d with bias and ReLU, Mask R-CNN 2×2 s2, 512×256×14×14 → 256",
+        problem=partial(problem, layer=LARGE),
+        call=partial(fused, layer=LARGE),
+        contenders=CONTENDERS,
+        peer="torch",
+        targets={"cuda": Target(ratio=1)},
+        variants=(("float16", "contiguous"), ("float16", "channels_last")),
+        devices=("cuda",),
+    ),
     *workloads("E6-{}", "with bias and ReLU", fused, {name: ratio * 1.05 for name, ratio in FORWARD.items()}),
     Workload(
         id="H1-conv_transpose",

@@ -21,11 +21,15 @@ def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.cat([corner, corner + sides], dim=1)
 
 
-def problem(variant: Variant, count: int, classes: int = 0) -> Problem:
-    """Boxes, scores and, for the batched form, classes."""
+def problem(variant: Variant, count: int, classes: int = 0, spread: bool = False) -> Problem:
+    """Boxes, scores and, for the batched form, classes; spread out, 1000 boxes share an area of 800×1333."""
     generator = torch.Generator().manual_seed(0)
     count *= variant.scale
-    boxes = variant.place(random_boxes(count, generator))
+    boxes = random_boxes(count, generator)
+    if spread:
+        corner = torch.rand(count, 2, generator=generator) * IMAGE * (count / 1000) ** 0.5
+        boxes += (corner - boxes[:, :2]).repeat(1, 2)
+    boxes = variant.place(boxes)
     # No two scores alike: torchvision leaves the order of ties between classes open.
     scores = variant.place(torch.randperm(count, generator=generator) / count)
     if not classes:
@@ -63,6 +67,35 @@ WORKLOADS += [
         call=call,
         contenders=BATCHED,
         targets={**dict.fromkeys(EVERYWHERE, Target(ratio=10)), "cuda": Target(ratio=5)},
+    ),
+    Workload(
+        id="B1-200k",
+        title="nms, 200 000 boxes in 800×1333, IoU 0.5",
+        problem=partial(problem, count=50_000),
+        call=call,
+        contenders=CONTENDERS,
+        targets={"cuda": Target(ratio=5)},
+        devices=("cuda",),
+    ),
+    *(
+        Workload(
+            id=f"B1-spread-{title}",
+            title=f"nms, {title} boxes, 1000 of them per 800×1333, IoU 0.5",
+            problem=partial(problem, count=count, spread=True),
+            call=call,
+            contenders={"fastcv": "fastcv.ops:nms"},
+            devices=("cuda",),
+        )
+        for title, count in (("100k", 25_000), ("1M", 250_000))
+    ),
+    Workload(
+        id="B2-200k",
+        title="batched_nms, 200 000 boxes, 80 classes, IoU 0.5",
+        problem=partial(problem, count=50_000, classes=80),
+        call=call,
+        contenders=BATCHED,
+        targets={"cuda": Target(ratio=5)},
+        devices=("cuda",),
     ),
     Workload(
         id="H1-nms",

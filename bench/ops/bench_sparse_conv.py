@@ -73,6 +73,29 @@ def load_spconv() -> Callable[..., Any]:
     return call
 
 
+def load_spconv_over_map() -> Callable[..., Any]:
+    """spconv's layer where the tensor already holds its map, under the layer's key. The kept map is of these sites."""
+    import spconv.pytorch as spconv
+
+    kept: dict[Any, Any] = {}
+
+    def call(features: Tensor, weight: Tensor, neighbours: Tensor, reverse: Tensor) -> Tensor:
+        out_channels, *_, in_channels = weight.shape
+        key = (features.data_ptr(), in_channels, out_channels, features.dtype)
+        if key not in kept:
+            kept.clear()
+            layer = spconv.SubMConv3d(in_channels, out_channels, 3, bias=False, indice_key="map").to(features)
+            layer.weight.data.copy_(weight)
+            kind = Variant(device=features.device.type)
+            tensor = spconv.SparseConvTensor(features, surface_sites(kind).to(features.device), SHAPE, 1)
+            kept[key] = layer, tensor, layer(tensor).indice_dict
+        layer, tensor, maps = kept[key]
+        tensor.indice_dict = maps
+        return layer(tensor).features  # type: ignore[no-any-return]
+
+    return call
+
+
 def call(op: Any, *arguments: Any) -> Any:
     with torch.inference_mode():
         return op(*arguments)
@@ -113,6 +136,20 @@ WORKLOADS += [
         variants=(("float32", "contiguous"), ("bfloat16", "contiguous")),
     )
     for channels in CHANNELS
+]
+WORKLOADS += [
+    Workload(
+        id=f"G1-kept-{channels}",
+        title=f"SubMConv3d 3³ over a map that is there, {channels} → {channels}",
+        problem=partial(problem, in_channels=channels, out_channels=channels, kind="subm", with_map=False),
+        call=call,
+        contenders={"fastcv": load_fastcv_over_map, "spconv": load_spconv_over_map},
+        peer="spconv",
+        targets={"cuda": Target(ratio=1)},
+        variants=(("float16", "contiguous"), ("bfloat16", "contiguous")),
+        devices=("cuda",),
+    )
+    for channels in (16, 64, 128, 256)
 ]
 WORKLOADS += [
     Workload(

@@ -59,8 +59,8 @@ def spconv_voxelize() -> Callable[..., Any]:
     return voxelize
 
 
-def voxelize_problem(variant: Variant, points: Callable[[int], torch.Tensor]) -> Problem:
-    placed = variant.place(points(120_000 * variant.scale))
+def voxelize_problem(variant: Variant, points: Callable[[int], torch.Tensor], count: int = 120_000) -> Problem:
+    placed = variant.place(points(count * variant.scale))
     # read the points; write the voxels, their coordinates and numbers
     return Problem((placed,), bytes=placed.numel() * 4 + MAX_VOXELS * (MAX_POINTS * 16 + 12 + 4))
 
@@ -71,10 +71,10 @@ def call_voxelize(op: Any, points: torch.Tensor) -> torch.Tensor:
     return voxels
 
 
-def scatter_problem(variant: Variant) -> Problem:
+def scatter_problem(variant: Variant, count: int = 120_000) -> Problem:
     from fastcv.ops import voxel_ids
 
-    points = scan(120_000 * variant.scale)
+    points = scan(count * variant.scale)
     coords = voxel_ids(points, SIZE, RANGE).to(variant.device)
     features = torch.rand(len(points), 16, generator=torch.Generator().manual_seed(1))
     return Problem((variant.place(features), coords), bytes=features.numel() * 4 + coords.numel() * 4)
@@ -154,6 +154,25 @@ WORKLOADS = [
     for suffix, what, points in (("", " of a scan", scan), ("u", " anywhere", uniform))
 ]
 WORKLOADS += [
+    Workload(
+        id="F1-1M",
+        title="voxelize, 1 000 000 points of a scan, 0.05×0.05×0.1 m, 5 per voxel, 40 000 voxels",
+        problem=partial(voxelize_problem, points=scan, count=250_000),
+        call=call_voxelize,
+        contenders={"fastcv": "fastcv.ops:voxelize"},
+        targets={"cuda": Target(share=0.7)},
+        devices=("cuda",),
+    ),
+    Workload(
+        id="F2-1M",
+        title="voxel_scatter, 1 000 000 points of a scan, 16 channels, mean",
+        problem=partial(scatter_problem, count=250_000),
+        call=call_scatter,
+        contenders={"fastcv": "fastcv.ops:voxel_scatter", "torch": torch_scatter},
+        peer="torch",
+        targets={"cuda": Target(share=0.7)},
+        devices=("cuda",),
+    ),
     Workload(
         id="F2",
         title="voxel_scatter, 120 000 points of a scan, 16 channels, mean",
