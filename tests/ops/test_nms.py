@@ -321,24 +321,6 @@ def test_compile_and_export(backend: Any) -> None:
     torch.testing.assert_close(exported(*problem), module(*problem), rtol=0, atol=0)
 
 
-def test_cuda_graph(backend: Any) -> None:
-    if backend.name != "cuda":
-        pytest.skip("graphs are CUDA's")
-    boxes, scores = (tensor.cuda() for tensor in random_boxes(2000, 1))
-    idxs = torch.arange(2000, device="cuda") % 3
-    expected = batched_nms_padded(boxes, scores, idxs, 0.3, 500)
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        batched_nms_padded(boxes, scores, idxs, 0.3, 500)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = batched_nms_padded(boxes, scores, idxs, 0.3, 500)
-    graph.replay()
-    torch.cuda.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_extreme_numbers(backend: Any, dtype: torch.dtype) -> None:
     """Boxes and scores of the least, the largest and no numbers at all: every call comes to an end, with a result."""

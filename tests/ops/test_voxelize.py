@@ -222,23 +222,6 @@ def test_compile_for_any_number_of_points() -> None:
                 assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_cuda_graph(backend: Any) -> None:
-    if backend.name != "cuda":
-        pytest.skip("graphs are CUDA's")
-    points = random_points(5000, 1).cuda()
-    expected = voxelize_padded(points, SIZE, RANGE, 3, 500)
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        voxelize_padded(points, SIZE, RANGE, 3, 500)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = voxelize_padded(points, SIZE, RANGE, 3, 500)
-    graph.replay()
-    torch.cuda.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
-
-
 BAD_OFFSETS = [[0, 2], [1, 3], [0, 4], [0, 2, 1, 3], [-1, 3], [2**62, 3], [0, -(2**62), 3]]
 
 
