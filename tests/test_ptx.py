@@ -59,6 +59,14 @@ def aligned(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return copy
 
 
+@pytest.mark.ptx
+@pytest.mark.skipif(nvcc() is None, reason="needs nvcc")
+def test_more_shared_memory_than_every_gpu_has_is_refused(launch: Launcher) -> None:
+    values, out = np.arange(1, 129, dtype=np.float32), np.zeros(128, np.float32)
+    with pytest.raises(PtxFault, match=r"a block with 10\d{4} bytes of shared memory, .* sm_86 has 99 KiB"):
+        launch("dynamic_shared_end<false>", aligned(values), out, shared=100 << 10)
+
+
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 class TestFaults:
     pytestmark = needs_nvcc

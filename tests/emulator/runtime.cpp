@@ -251,9 +251,8 @@ void after_cas(bool won) {
 
 void run(const KernelCall& call) {
   if (launching) throw EmulatorError("a kernel cannot launch a kernel");
-  constexpr size_t kMaxSharedBytes = 163 << 10;  // of sm_80; sm_90 has more
   if (call.shared_bytes > kMaxSharedBytes) {
-    throw EmulatorError("a block has at most 163 KiB of shared memory, asked for " + std::to_string(call.shared_bytes) +
+    throw EmulatorError("a block has at most 99 KiB of shared memory, asked for " + std::to_string(call.shared_bytes) +
                         " bytes");
   }
   const LaunchScope scope;

@@ -43,7 +43,6 @@ void free_list(SharedArray*& list) {
 void* shared_array(const void* declaration, size_t bytes, size_t alignment) {
   current_thread();
   if (SharedArray* array = find_shared(declaration)) return array->memory;
-  constexpr size_t kMaxStaticBytes = 48 << 10;
   size_t total = bytes;
   for (const SharedArray* array = machine.shared; array != nullptr; array = array->next) {
     if (array->declaration != &dynamic_declaration) total += array->bytes;
@@ -51,6 +50,10 @@ void* shared_array(const void* declaration, size_t bytes, size_t alignment) {
   if (total > kMaxStaticBytes) {
     fail_thread("FASTCV_SHARED arrays of " + std::to_string(total) +
                 " bytes: a kernel has at most 48 KiB; use FASTCV_DYNAMIC_SHARED");
+  }
+  if (total + machine.call->shared_bytes > kMaxSharedBytes) {
+    fail_thread("a block has at most 99 KiB of shared memory, asked for " + std::to_string(machine.call->shared_bytes) +
+                " bytes beside FASTCV_SHARED arrays of " + std::to_string(total));
   }
   return add_shared(declaration, bytes, alignment)->memory;
 }

@@ -49,7 +49,7 @@ void check_limits(const Entry& entry, const emulator::KernelCall& call) {
   const size_t bytes = entry.static_bytes + call.shared_bytes;
   if (entry.static_bytes > 48 << 10 || bytes > kMaxSharedBytes) {
     refuse(entry, "a block with " + std::to_string(bytes) + " bytes of shared memory, " +
-                      std::to_string(entry.static_bytes) + " of them static; sm_80 has 163 KiB, 48 KiB static");
+                      std::to_string(entry.static_bytes) + " of them static; sm_86 has 99 KiB, 48 KiB static");
   }
 }
 

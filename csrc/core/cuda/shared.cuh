@@ -7,9 +7,17 @@
 // 0xFF, which reads as NaN, in a heap block of exactly that size.
 #pragma once
 
+#include <cstddef>
 #include <type_traits>
 
 #include "core/platform.h"
+
+namespace fastcv::FASTCV_VARIANT {
+
+// What a block may have on every GPU that is served, static and dynamic together: sm_86 and sm_89 have the least.
+constexpr size_t kMaxSharedBytes = 99 << 10;
+
+}  // namespace fastcv::FASTCV_VARIANT
 
 #if defined(__CUDACC__)
 

@@ -154,6 +154,7 @@ bool suits_tensor_cores(const SparseConvParams& p) {
 
 template <class T, class Tile>
 void launch_mma_tile(const SparseConvParams& p, Stream stream) {
+  static_assert(convolve_mma_bytes<Tile>() + (Tile::kRows + kMapElements) * sizeof(int) <= kMaxSharedBytes);
   const int64_t column_tiles = ceil_div<int64_t>(p.out_channels, Tile::kColumns);
   launch(convolve_mma_kernel<T, Tile>,
          {{grid_size(p.outputs, Tile::kRows), column_tiles * p.groups}, {Tile::kThreads}, convolve_mma_bytes<Tile>()},

@@ -220,11 +220,18 @@ __global__ void good_kernel(int* output) {
   output[threadIdx.x] = 7;
 }
 
-// A GPU that has more runs it.
+__global__ void together_kernel(int* output) {
+  FASTCV_SHARED(int, slots, 1000);
+  slots[threadIdx.x] = 7;
+  output[threadIdx.x] = slots[threadIdx.x];
+}
+
+// A GPU that has more runs them.
+template <void (*kKernel)(int*), size_t kBytes>
 bool too_much_shared() {
 #if defined(FASTCV_EMULATED)
   Buffer<int> output(kThreads);
-  launch(good_kernel, {1, kThreads, (163 << 10) + 1}, kStream, output.data());
+  launch(kKernel, {1, kThreads, kBytes}, kStream, output.data());
 #endif
   return true;
 }
@@ -279,7 +286,8 @@ CaseList buggy_cases() {
       {"early_copy", gives<copy_kernel<1, 0, true>, 7>},
       {"misaligned_copy", gives<copy_kernel<0, 1, true>, 7>},
       {"copy_at_exit", gives<copy_kernel<1, 0, false>, 7>},
-      {"too_much_shared", too_much_shared},
+      {"too_much_shared", too_much_shared<good_kernel, (99 << 10) + 1>},
+      {"too_much_together", too_much_shared<together_kernel, 96 << 10>},
       {"recovery", recovery},
   };
   return {kCases, sizeof(kCases) / sizeof(kCases[0])};
