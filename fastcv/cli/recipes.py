@@ -22,7 +22,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "data_options": {"solids": {"count": 9600, "held_out": 1000}},
     },
     "sparse_unet": {
-        "batch": 4, "epochs": 40, "learning_rate": 3e-3,
+        "batch": 4, "epochs": 12, "learning_rate": 3e-3,
         "data_options": {"streets": {"count": 200, "held_out": 20}},
     },
 }  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcv.models.pointcloud.counted_norm import is_ordinary
 from fastcv.ops import group_points
 
 __all__ = [
@@ -95,7 +96,7 @@ def largest_of_layer(x: Tensor, conv: Convolution, norm: nn.BatchNorm1d) -> Tens
     In training the layer's output at all points is needed for its largest alone, and for mean and variance, which
     follow from those of the input: so only the largest are kept, and the gradient needs no product with the rest.
     """
-    if not _has_statistics(x, norm):
+    if not is_ordinary(norm, x) or x.shape[0] * x.shape[1] <= x.shape[2]:
         return largest(pointwise(x, conv, norm, relu=False))
     weight, rows = conv.weight.flatten(1), x.flatten(0, 1)
     mean = rows.mean(0)
@@ -113,21 +114,6 @@ def largest_of_layer(x: Tensor, conv: Convolution, norm: nn.BatchNorm1d) -> Tens
     found = (group_points(x, chosen[:, :, None])[:, :, 0] * weight).sum(2)
     found = found if conv.bias is None else found + conv.bias
     return (found - middle) * (torch.rsqrt(variance + norm.eps) * norm.weight) + norm.bias
-
-
-def _has_statistics(x: Tensor, norm: nn.BatchNorm1d) -> bool:
-    """Whether a batch norm in training is an ordinary one, over enough rows for moments to be worth it."""
-    return (
-        type(norm) is nn.BatchNorm1d
-        and norm.training
-        and norm.track_running_stats
-        and norm.affine
-        and norm.momentum is not None
-        and x.device.type == "cpu"
-        and x.shape[0] * x.shape[1] > x.shape[2]
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
 
 
 def _places_of_largest(x: Tensor, weight: Tensor) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcv.models.pointcloud.pointwise import convolutions, folded, largest, norms_of, run_mlp
+from fastcv.models.pointcloud.counted_norm import counted_norm, has_counted_form
+from fastcv.models.pointcloud.pointwise import convolutions, folded, largest_of_layer, norms_of, pointwise, run_mlp
 from fastcv.ops import ball_query, farthest_point_sample, group_points, knn, sparse_max_pool, three_interpolate
 
 __all__ = ["FeaturePropagation", "MultiScaleSetAbstraction", "SetAbstraction"]
@@ -28,15 +30,63 @@ def neighbourhood_features(
     convs: nn.ModuleList, norms: nn.ModuleList, offsets_first: bool,
 ) -> Tensor:  # fmt: skip
     """Return (B, S, C): the largest, over the neighbours of each centre, of an MLP on their offsets and features."""
-    padded = norms.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+    learns = has_counted_form(norms, xyz)
+    padded = (norms.training or torch.is_grad_enabled() or torch.compiler.is_compiling()) and not learns
     k = min(k, xyz.shape[1])
     indices = ball_query(centres.detach(), xyz.detach(), radius, k, repeat_first=padded)
+    if learns:
+        return _learn(xyz, features, centres, indices, convs, norms, offsets_first)
     if not padded:
         return _infer(xyz, features, centres, indices, convs, norms, offsets_first)
     offsets = group_points(xyz, indices) - centres[:, :, None]
     parts = [offsets] if features is None else [offsets, group_points(features, indices)]
     grouped = torch.cat(parts if offsets_first else parts[::-1], 3)
     return run_mlp(grouped, convs, norms).max(2).values
+
+
+class _Neighbours(NamedTuple):
+    """The real neighbours of all centres behind each other, those of a centre in order."""
+
+    rows: Tensor  # of the points of all clouds
+    owners: Tensor  # the centre of each
+    nth: Tensor  # which of its centre's neighbours each is
+    sizes: Tensor  # how many a centre has
+
+    @classmethod
+    def of(cls, indices: Tensor, points: int) -> _Neighbours:
+        """Make them from a ball query's (B, S, K), -1 where there is none."""
+        first = torch.arange(indices.shape[0], device=indices.device)[:, None, None] * points
+        valid = (indices >= 0).flatten(0, 1)
+        rows = (indices + first).flatten(0, 1)[valid]
+        owners, nth = valid.nonzero().unbind(1)
+        return cls(rows, owners, nth, valid.sum(1))
+
+
+def _learn(
+    xyz: Tensor, features: Tensor | None, centres: Tensor, indices: Tensor,
+    convs: nn.ModuleList, norms: nn.ModuleList, offsets_first: bool,
+) -> Tensor:  # fmt: skip
+    """The same in training, of real neighbours alone: the first counts for all that it fills a ball up with.
+
+    The first layer is linear in offset and features, so it is applied to points and centres before they meet.
+    """
+    k, found = indices.shape[2], _Neighbours.of(indices, xyz.shape[1])
+    counts = torch.where(found.nth == 0, 1 + k - found.sizes[found.owners], 1).to(xyz.dtype)
+    first: nn.Conv2d = convs[0]  # type: ignore[assignment]
+    weight, bias = first.weight.flatten(1), first.bias
+    offset = weight[:, :3] if offsets_first else weight[:, -3:]
+    parts = [xyz] if features is None else [xyz, features] if offsets_first else [features, xyz]
+    points = F.linear(torch.cat(parts, 2), weight, bias).flatten(0, 1)
+    x = points.index_select(0, found.rows) - (centres @ offset.T).flatten(0, 1).index_select(0, found.owners)
+    for conv, norm in zip(list(convs)[1:], norms, strict=False):
+        x = pointwise(counted_norm(x, counts, norm), conv, relu=False)  # type: ignore[arg-type]
+    places = found.owners.new_full((k, len(found.sizes)), -1, dtype=torch.int32)
+    places[found.nth, found.owners] = torch.arange(len(x), dtype=torch.int32, device=x.device)
+    reverse = places.new_full((k, len(x)), -1)
+    reverse[found.nth, torch.arange(len(x), device=x.device)] = found.owners.int()
+    last: nn.BatchNorm1d = norms[-1]  # type: ignore[assignment]
+    largest = counted_norm(x, counts, last, lambda y: sparse_max_pool(y, places, reverse))
+    return largest.view(*centres.shape[:2], -1)
 
 
 def _infer(
@@ -116,7 +166,8 @@ class SetAbstraction(nn.Module):
         """Return coordinates (B, S, 3) and features (B, S, C) of points (B, N, 3) with features (B, N, F) or None."""
         if self.count is None:
             whole = xyz if features is None else torch.cat([xyz, features], 2)
-            x = largest(run_mlp(whole, self.mlp_convs, self.mlp_bns))
+            x = run_mlp(whole, self.mlp_convs[:-1], self.mlp_bns[:-1])
+            x = largest_of_layer(x, self.mlp_convs[-1], self.mlp_bns[-1]).relu()  # type: ignore[arg-type]
             return xyz.new_zeros(xyz.shape[0], 1, 3), x[:, None]
         centres = sample(xyz, self.count)
         return centres, neighbourhood_features(
