@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastcv.cli.errors import fail, reason
-from fastcv.data import SOLIDS, read_points, synthetic_solids
+from fastcv.data import SOLIDS, labelled_street_scan, read_points, synthetic_solids
 
 Array = NDArray[np.float64]
 
@@ -21,15 +21,21 @@ INK, PAPER = "#23262b", "#ffffff"
 _LIGHT = np.array([-0.35, -0.55, 0.75]) / np.linalg.norm([-0.35, -0.55, 0.75])
 
 
-def read_cloud(cloud: Path, columns: int | None, count: int, seed: int, drop_invalid: bool) -> Tensor:
-    """Read a cloud from a file, or make the one of that name (``cone``), or end the command."""
-    if not cloud.exists() and cloud.name == str(cloud) and cloud.name in SOLIDS:
-        number = list(SOLIDS).index(cloud.name)
-        return synthetic_solids(number + 1, points=count, seed=seed, noise=0.008)[number][0]
+def read_cloud(cloud: Path, columns: int | None, count: int | None, seed: int, drop_invalid: bool) -> Tensor:
+    """Read a cloud from a file, or make the one of that name (``cone``, ``street``), or end the command.
+
+    ``count`` is the number of points of surfaces; None for the usual.
+    """
+    if not cloud.exists() and cloud.name == str(cloud):
+        if cloud.name in SOLIDS:
+            number = list(SOLIDS).index(cloud.name)
+            return synthetic_solids(number + 1, points=count or 4096, seed=seed, noise=0.008)[number][0]
+        if cloud.name == "street":
+            return labelled_street_scan(seed, 64, 1440)[0]
     try:
-        return read_points(cloud, columns, count, seed, "drop" if drop_invalid else "raise")
+        return read_points(cloud, columns, count or 4096, seed, "drop" if drop_invalid else "raise")
     except FileNotFoundError:
-        fail(f"there is no file {cloud}, and no such shape: those are {', '.join(SOLIDS)}")
+        fail(f"there is no file {cloud}, and no such shape: those are {', '.join(SOLIDS)}, street")
     except OSError as error:
         fail(f"cannot read {cloud}: {reason(error)}")
     except ValueError as error:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from fastcv._files import replaced_file
@@ -31,6 +32,7 @@ _POINT_MODELS = {
     "octnet": "OctNet",
     "sparse_unet": "SparseUNet",
 }
+_SMALL = 1000  # numbers that are not worth halving
 _CARD = "fastcv"  # the key of the card in a file's metadata
 _SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 
@@ -140,7 +142,7 @@ def create_model(
     return model
 
 
-def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
+def save_model(model: nn.Module, path: str | Path, half: bool = False, **facts: Any) -> None:
     """Write the weights of a model that :func:`create_model` made, with its card, as ``.safetensors``.
 
     The file is written completely or not at all.
@@ -151,6 +153,9 @@ def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
         The model; not one that is optimized.
     path : path
         The file; it has to end in .safetensors.
+    half : bool
+        Write matrices of more than a thousand numbers in float16, for half of the size; they are loaded in the dtype
+        of the model.
     **facts
         For ``facts`` of the card: what JSON can hold.
     """
@@ -170,6 +175,9 @@ def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
     except TypeError as error:
         raise ValueError(f"options and facts must be what JSON can hold: {error}") from None
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        large = {key for key, value in state.items() if value.dtype == torch.float32 and value.numel() > _SMALL}
+        state = {key: value.half() if key in large and value.dim() > 1 else value for key, value in state.items()}
     with replaced_file(path) as file:
         file.write_bytes(save(state, {_CARD: text}))
 
@@ -178,7 +186,9 @@ def weights_path(path: str | Path) -> Path:
     """Return the path of a file with weights: one that there is, or one that came with the package, by its name.
 
     With the package come "maskrcnn_scenes", "keypointrcnn_people" and "yolov2_scenes": small detectors for
-    :func:`fastcv.data.synthetic_scenes`. Their cards say how they were trained, and how good they are.
+    :func:`fastcv.data.synthetic_scenes`; "pointnet_solids", "pointnet2_solids" and "voxnet_solids": classifiers for
+    :func:`fastcv.data.synthetic_solids`; "sparse_unet_streets": classes of points for
+    :func:`fastcv.data.synthetic_streets`. Their cards say how they were trained, and how good they are.
     """
     file = Path(path)
     shipped = _SHIPPED / f"{file}.safetensors"

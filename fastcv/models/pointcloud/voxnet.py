@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastcv.models.pointcloud.pointwise import check_at_least_one, check_clouds
 from fastcv.models.pointcloud.voxel_input import cube, flattened
-from fastcv.ops import sparse_conv, sparse_max_pool, voxel_occupancy
+from fastcv.ops import sparse_conv, sparse_max_pool, voxel_ids, voxel_occupancy, voxel_scatter
 from fastcv.ops.sparse_kernel_map import KernelMap, layer_geometry
 from fastcv.sparse import SparseConvTensor
 
@@ -60,6 +60,7 @@ class VoxNet(nn.Module):
         if grid < 11:
             raise ValueError(f"grid must be at least 11, so that pooling leaves a voxel, got {grid}")
         self.grid, self.range = grid, cube(extent)
+        self.voxel_size = (self.range[3] - self.range[0]) / grid
         self.side = ((grid - 5) // 2 + 1 - 2) // 2
         self.conv1, self.conv2 = nn.Conv3d(1, 32, 5, stride=2), nn.Conv3d(32, 32, 3)
         self.fc1, self.fc2 = nn.Linear(32 * self.side**3, 128), nn.Linear(128, num_classes)
@@ -67,10 +68,13 @@ class VoxNet(nn.Module):
 
     def occupancy(self, points: Tensor) -> Tensor:
         """Return the grids (B, Z, Y, X) of clouds (B, N, 3 or more): 1 where there is a point, else 0."""
+        rows, offsets = self._rows(points)
+        return voxel_occupancy(rows, self.voxel_size, self.range, offsets=offsets).to(points.dtype)
+
+    def _rows(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return clouds behind each other, and where each begins."""
         check_clouds(points, max(3, points.shape[-1]) if isinstance(points, Tensor) and points.dim() else 3)
-        rows, offsets = flattened(points.detach())
-        size = (self.range[3] - self.range[0]) / self.grid
-        return voxel_occupancy(rows, size, self.range, offsets=offsets).to(points.dtype)
+        return flattened(points.detach())
 
     def forward(self, points: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of clouds (B, N, 3 or more)."""
@@ -78,12 +82,15 @@ class VoxNet(nn.Module):
 
     def classify_grid(self, grid: Tensor) -> Tensor:
         """Return the logits of grids (B, Z, Y, X) as :meth:`occupancy` gives them."""
-        side = self.grid
-        if grid.dim() != 4 or grid.shape[1:] != (side, side, side):
-            raise ValueError(f"grid must have shape (B, {side}, {side}, {side}), got {tuple(grid.shape)}")
+        self._check_grid(grid)
         x = self.drop1(F.leaky_relu(self.conv1(grid[:, None]), _SLOPE))
         x = F.max_pool3d(F.leaky_relu(self.conv2(x), _SLOPE), 2)
         return self._classify(x)
+
+    def _check_grid(self, grid: Tensor) -> None:
+        side = self.grid
+        if grid.dim() != 4 or grid.shape[1:] != (side, side, side):
+            raise ValueError(f"grid must have shape (B, {side}, {side}, {side}), got {tuple(grid.shape)}")
 
     def _classify(self, x: Tensor) -> Tensor:
         x = self.drop3(F.relu(self.fc1(self.drop2(x).flatten(1))))
@@ -108,26 +115,34 @@ class SparseVoxNet(VoxNet):
     True
     """
 
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of clouds (B, N, 3 or more)."""
+        rows, offsets = self._rows(points)
+        ids = voxel_ids(rows, self.voxel_size, self.range, offsets)
+        occupied, sites, _ = voxel_scatter(rows.new_ones(len(rows), 1), ids, "max")
+        return self.classify_sites(SparseConvTensor(occupied, sites, [self.grid] * 3, points.shape[0]))
+
     def classify_grid(self, grid: Tensor) -> Tensor:
         """Return the logits of grids (B, Z, Y, X) as :meth:`occupancy` gives them."""
-        side = self.grid
-        if grid.dim() != 4 or grid.shape[1:] != (side, side, side):
-            raise ValueError(f"grid must have shape (B, {side}, {side}, {side}), got {tuple(grid.shape)}")
-        x = SparseConvTensor.from_dense(grid[..., None])
+        self._check_grid(grid)
+        return self.classify_sites(SparseConvTensor.from_dense(grid[..., None]))
+
+    def classify_sites(self, x: SparseConvTensor) -> Tensor:
+        """Return the logits of the occupied sites of grids."""
         bias1, bias2 = self.conv1.bias, self.conv2.bias
         assert bias1 is not None
         assert bias2 is not None
         empty = F.leaky_relu(bias1, _SLOPE)
-        x, _ = _convolve(x, self.conv1)
-        x = x.replace_feature(self.drop1(F.leaky_relu(x.features + bias1, _SLOPE) - empty))
+        x, _ = _convolve(x, self.conv1, bias1)
+        x = x.replace_feature(self.drop1(F.leaky_relu(x.features, _SLOPE) - empty))
         before = self.conv2.weight.sum((2, 3, 4)) @ empty + bias2
-        x, _ = _convolve(x, self.conv2)
-        empty = F.leaky_relu(before, _SLOPE)
-        x = x.replace_feature(F.leaky_relu(x.features + before, _SLOPE) - empty)
+        x, _ = _convolve(x, self.conv2, None)
         links, wanted = _links(x, (2, 2, 2), (2, 2, 2))
         largest = sparse_max_pool(x.features, links.neighbours, _reverse(links, wanted))
         filled = (links.neighbours >= 0).all(0)[:, None]  # no empty voxel among the eight
-        x = x._output(torch.where(filled, largest, largest.relu()), links, None)
+        largest = torch.where(filled, largest, largest.relu())
+        empty = F.leaky_relu(before, _SLOPE)  # leaky ReLU keeps the order, so the largest come first
+        x = x._output(F.leaky_relu(largest + before, _SLOPE) - empty, links, None)
         return self._classify(x.dense() + empty[:, None, None, None])
 
 
@@ -141,9 +156,9 @@ def _reverse(links: KernelMap, wanted: bool) -> Tensor:
     return links.reverse if wanted else links.neighbours.new_empty((0, links.indices.shape[0]))
 
 
-def _convolve(x: SparseConvTensor, conv: nn.Conv3d) -> tuple[SparseConvTensor, KernelMap]:
-    """Apply a dense layer's weight, without its bias, to a sparse tensor."""
+def _convolve(x: SparseConvTensor, conv: nn.Conv3d, bias: Tensor | None) -> tuple[SparseConvTensor, KernelMap]:
+    """Apply a dense layer's weight to a sparse tensor, and a bias to what comes out."""
     links, wanted = _links(x, conv.kernel_size, conv.stride)
     weight = conv.weight.permute(0, 2, 3, 4, 1)
-    output = sparse_conv(x.features, weight, None, links.neighbours, _reverse(links, wanted))
+    output = sparse_conv(x.features, weight, bias, links.neighbours, _reverse(links, wanted))
     return x._output(output, links, None), links
