@@ -188,9 +188,9 @@ def test_recipes() -> None:
     """What is given stands; a count is that of all splits; options of data are for the generator alone."""
     assert with_recipe("unet", "scenes", {"batch": 2}) == {"batch": 2}
     short = with_recipe("pointnet", "solids", {"data": "solids"})
-    assert (short["batch"], short["data_options"]["points"], short["data_options"]["held_out"]) == (32, 512, 1000)
+    assert (short["batch"], short["data_options"]["points"], short["data_options"]["held_out"]) == (32, 256, 1000)
     other = with_recipe("pointnet", "solids", {"batch": 5, "data_options": {"count": 30}})
-    assert (other["batch"], other["data_options"]) == (5, {"points": 512, "count": 30})
+    assert (other["batch"], other["data_options"]) == (5, {"points": 256, "count": 30})
     assert "data_options" not in with_recipe("pointnet", "modelnet", {})
     for name in model_names():
         RunOptions.from_dict(with_recipe(name, "solids", {}))

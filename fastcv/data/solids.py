@@ -114,9 +114,9 @@ SOLIDS: dict[str, Callable[[Random], Mesh]] = {
 }
 
 
-def rotation(random: Random, tilt: float) -> Array:
-    """Return a turn around the z axis by any angle, then around a level axis by up to ``tilt`` degrees."""
-    turn, direction = random.uniform(0, 2 * math.pi, 2)
+def rotation(random: Random, tilt: float, most: float = 360.0) -> Array:
+    """Return a turn around the z axis by up to ``most`` degrees, then around a level axis by up to ``tilt`` degrees."""
+    turn, direction = random.uniform(0, 2 * math.pi, 2) * [most / 360, 1]
     lowest = math.cos(math.radians(tilt))
     angle = math.acos(random.uniform(lowest, 1.0)) if tilt else 0.0  # as many poses per area of the sphere of up
     axis = np.array([math.cos(direction), math.sin(direction), 0.0])
@@ -131,7 +131,15 @@ class SyntheticSolids(CloudDataset):
     """The data set that :func:`synthetic_solids` returns: ``data[i]`` is a cloud (N, 3) and its label."""
 
     def __init__(
-        self, count: int, points: int, seed: int, noise: float, tilt: float, occlusion: float, first_label: int
+        self,
+        count: int,
+        points: int,
+        seed: int,
+        noise: float,
+        tilt: float,
+        occlusion: float,
+        first_label: int,
+        turn: float = 360.0,
     ) -> None:
         for name, value, least in (("count", count, 0), ("points", points, 1), ("seed", seed, 0)):
             if value < least:
@@ -140,11 +148,13 @@ class SyntheticSolids(CloudDataset):
             raise ValueError(f"noise must be from 0 to below 1, got {noise}")
         if not 0 <= tilt <= 180:
             raise ValueError(f"tilt must be from 0 to 180 degrees, got {tilt}")
+        if not 0 <= turn <= 360:
+            raise ValueError(f"turn must be from 0 to 360 degrees, got {turn}")
         if not 0 <= occlusion <= 0.9:
             raise ValueError(f"occlusion must be from 0 to 0.9, got {occlusion}")
         self.count, self.seed = count, seed
         self.points: int = points
-        self.noise, self.tilt, self.occlusion = noise, tilt, occlusion
+        self.noise, self.tilt, self.occlusion, self.turn = noise, tilt, occlusion, turn
         self.first_label = first_label
         self.names = dict(enumerate(SOLIDS, first_label))
         self.task, self.model_options = "classification", {"in_channels": 3}
@@ -159,7 +169,7 @@ class SyntheticSolids(CloudDataset):
         random = np.random.default_rng([self.seed, index])
         label = index % len(SOLIDS)
         vertices, faces = list(SOLIDS.values())[label](random)
-        vertices = vertices @ rotation(random, self.tilt).T
+        vertices = vertices @ rotation(random, self.tilt, self.turn).T
         hidden = self.occlusion * random.random()
         cloud = sample_surface(vertices, faces, math.ceil(self.points / (1 - hidden)), random)
         cloud = self._visible(cloud, random)
@@ -182,6 +192,7 @@ def synthetic_solids(
     tilt: float = 30.0,
     occlusion: float = 0.3,
     first_label: int = 0,
+    turn: float = 360.0,
 ) -> SyntheticSolids:
     """Generate clouds of solid shapes: a data set for classifiers that needs no download.
 
@@ -205,6 +216,8 @@ def synthetic_solids(
         Greatest part of the surface that is cut away, 0 to 0.9.
     first_label : int
         Label of the first class.
+    turn : float
+        Greatest turn around the z axis in degrees; 0 with a tilt of 0: every shape in the same pose.
 
     Returns
     -------
@@ -218,4 +231,4 @@ def synthetic_solids(
     >>> points.shape, data.names[label]
     (torch.Size([256, 3]), 'torus')
     """
-    return SyntheticSolids(count, points, seed, noise, tilt, occlusion, first_label)
+    return SyntheticSolids(count, points, seed, noise, tilt, occlusion, first_label, turn)

@@ -88,6 +88,10 @@ def test_noise_pose_and_occlusion_are_real() -> None:
     ]
     assert float((clean.amax(0) + clean.amin(0)).abs().max()) < 0.1
     assert float(max(middle)) > 0.12  # what is left is not even around its mean
+    still = {"points": 500, "noise": 0.0, "tilt": 0.0, "occlusion": 0.0, "turn": 0.0}
+    boxes = [synthetic_solids(200, **still)[1 + 10 * i][0] for i in range(5)]  # their faces look along the axes
+    away = [torch.cat([cloud.amax(0) - cloud, cloud - cloud.amin(0)], 1).amin(1).max() for cloud in boxes]
+    assert float(max(away)) < 0.02
     for _ in range(3):
         turn = rotation(np.random.default_rng(0), 30.0)
         np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
@@ -102,6 +106,7 @@ def test_noise_pose_and_occlusion_are_real() -> None:
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"noise": -0.1}, "noise must be from 0 to below 1, got -0.1"),
         ({"tilt": 200}, "tilt must be from 0 to 180 degrees, got 200"),
+        ({"turn": 400}, "turn must be from 0 to 360 degrees, got 400"),
         ({"occlusion": 1.0}, "occlusion must be from 0 to 0.9, got 1.0"),
     ],
 )

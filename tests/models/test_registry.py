@@ -44,6 +44,22 @@ def test_a_saved_model_comes_back(tmp_path: Path, name: str, classes: int, optio
         assert json.loads(file.metadata()["fastcv"])["model"] == again.card.model
 
 
+def test_half_of_the_size(tmp_path: Path) -> None:
+    """Matrices in float16 in the file, in float32 in the model; what is small keeps its bits."""
+    torch.manual_seed(0)
+    model = create_model("pointnet", names=["a", "b"])
+    save_model(model, tmp_path / "whole.safetensors")
+    save_model(model, tmp_path / "half.safetensors", half=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole")]
+    assert 0.49 < sizes[0] / sizes[1] < 0.53
+    for (name, back), value in zip(
+        load_model(tmp_path / "half.safetensors").state_dict().items(), model.state_dict().values(), strict=True
+    ):
+        assert back.dtype == value.dtype
+        expected = value.half().float() if value.dim() > 1 and value.numel() > 1000 else value
+        assert torch.equal(back, expected), name
+
+
 def test_the_number_of_classes_comes_from_the_names() -> None:
     assert create_model(TINY, names={1: "cat", 4: "dog"}).roi_heads.box_predictor.cls_score.out_features == 5
     assert create_model(TINY, names=["cat"], num_classes=7).roi_heads.box_predictor.cls_score.out_features == 7
