@@ -36,7 +36,7 @@ def load(weights: str) -> tuple[nn.Module, int]:
 def errors(conv: Conv2d, input: Tensor) -> tuple[int, Tensor, Tensor]:
     """The tile that was taken, and all errors of fastcv and of torch, as shares of the largest output."""
     bias = None if conv.bias is None else conv.bias.double()
-    form = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    form: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
     exact = F.conv2d(input.double(), conv.weight.double(), bias, *form)
     kept: Any = conv._packed
     kept.packed = {}

@@ -1,7 +1,10 @@
 #include "core/arguments.h"
 
+#include <dlpack.h>
+
 #include <cstring>
 
+#include "core/arena.h"
 #include "core/dispatch.h"
 
 namespace py = pybind11;
@@ -24,6 +27,24 @@ py::tuple tuple_of(const int64_t* values, int count) {
   py::tuple tuple(count);
   for (int i = 0; i < count; ++i) PyTuple_SET_ITEM(tuple.ptr(), i, py::int_(values[i]).release().ptr());
   return tuple;
+}
+
+DLDataType dlpack_dtype(DType dtype) {
+  const auto bits = static_cast<uint8_t>(8 * size_of(dtype));
+  switch (dtype) {
+    case DType::kBFloat16:
+      return {kDLBfloat, bits, 1};
+    case DType::kFloat16:
+    case DType::kFloat32:
+    case DType::kFloat64:
+      return {kDLFloat, bits, 1};
+    case DType::kBool:
+      return {kDLBool, bits, 1};
+    case DType::kUInt8:
+      return {kDLUInt, bits, 1};
+    default:
+      return {kDLInt, bits, 1};
+  }
 }
 
 std::string describe_device(const TensorView& view) {
@@ -59,6 +80,49 @@ py::object allocate(const TensorView& like, DType dtype, const py::tuple& shape,
   return py::reinterpret_steal<py::object>(made);
 }
 
+// A tensor of torch's on a block of the arena, which torch gives back through the deleter.
+struct ArenaTensor {
+  DLManagedTensorVersioned managed;
+  ArenaBlock block;
+  int64_t shape[TensorView::kMaxRank], strides[TensorView::kMaxRank];
+};
+
+py::object new_in_arena(const TensorView& like, DType dtype, const int64_t* shape, const int64_t* strides, int rank,
+                        const py::tuple& sizes, int64_t bytes) {
+  const ArenaBlock block = take_from_arena(static_cast<size_t>(bytes));
+  if (block.data == nullptr) refuse_memory(sizes, dtype, bytes);
+  auto* made = new ArenaTensor{};
+  made->block = block;
+  for (int i = 0; i < rank; ++i) made->shape[i] = shape[i], made->strides[i] = strides[i];
+  made->managed.version = {DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION};
+  made->managed.manager_ctx = made;
+  made->managed.deleter = [](DLManagedTensorVersioned* self) {
+    auto* const tensor = static_cast<ArenaTensor*>(self->manager_ctx);
+    give_to_arena(tensor->block);
+    delete tensor;
+  };
+  DLTensor& tensor = made->managed.dl_tensor;
+  tensor.data = block.data;
+  tensor.device = {kDLCPU, 0};
+  tensor.ndim = rank;
+  tensor.dtype = dlpack_dtype(dtype);
+  tensor.shape = made->shape;
+  tensor.strides = made->strides;
+  void* object = nullptr;
+  const auto* api = static_cast<const DLPackExchangeAPI*>(like.exchange);
+  if (api->managed_tensor_to_py_object_no_sync(&made->managed, &object) != 0) {
+    made->managed.deleter(&made->managed);
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+bool is_for_arena(const TensorView& like, int64_t bytes) {
+  if (!arena_is_on() || like.on_cuda || bytes < int64_t{kLeastArenaBytes}) return false;
+  const auto* api = static_cast<const DLPackExchangeAPI*>(like.exchange);
+  return api != nullptr && api->managed_tensor_to_py_object_no_sync != nullptr;
+}
+
 NewTensor make(const TensorView& like, DType dtype, const int64_t* shape, const int64_t* strides, int rank) {
   NewTensor made;
   int64_t bytes = size_of(dtype);
@@ -67,6 +131,8 @@ NewTensor make(const TensorView& like, DType dtype, const int64_t* shape, const 
   if (like.is_description) {
     const auto& description = py::handle(like.object).cast<const Description&>();
     made.object = py::type::of<Description>()(sizes, steps, torch_dtype(dtype), description.device, like.device);
+  } else if (is_for_arena(like, bytes)) {
+    made.object = new_in_arena(like, dtype, shape, strides, rank, sizes, bytes);
   } else {
     made.object = allocate(like, dtype, sizes, steps, bytes);
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/arena.h"
 #include "core/cpu_variants.h"
 #include "core/dispatch.h"
 #include "core/memory.h"
@@ -63,6 +64,12 @@ void bind_build_info(py::module_& module) {
   module.def("build_info", &build_info);
   module.def("set_cpu_variant", &set_cpu_variant_by_name, py::arg("variant"));
   module.def("fail_allocation_after", &fail_allocation_after, py::arg("count"));
+  module.def("set_arena", &set_arena, py::arg("on"));
+  module.def("release_arena", &release_arena);
+  module.def("arena_use", [] {
+    const ArenaUse use = arena_use();
+    return py::make_tuple(use.used, use.free);
+  });
 }
 
 }  // namespace fastcv

@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "core/arena.h"
 #include "core/dispatch.h"
 #include "ops/conv2d/conv2d.h"
 
@@ -167,6 +168,7 @@ py::object conv2d(const TensorView& input, const TensorView& weight, const Optio
   if (!runs_on_cpu(input) && !input.is_description && shape[0] != 0 && shape[1] != 0) {
     return convolve_with_torch(input, weight, bias, options, residual, p.activation, negative_slope);
   }
+  const ArenaScope scope(packed || arena_is_on());  // who keeps the weight packed runs again
   NewTensor output = new_dense(input, input.dtype, shape);
   if (input.is_description || output.view.elements() == 0) return std::move(output.object);
   const TensorView source = dense(input);
@@ -214,6 +216,7 @@ py::object conv2d_pack(const TensorView& weight, int64_t groups, int tile) {
   }
   if (!runs_on_cpu(weight)) return py::none();
   p.tile = tile;
+  const ArenaScope scope(false);  // what is packed stays
   NewTensor packed = new_workspace(weight, conv2d_packed_bytes(p, tile));
   const TensorView kernel = contiguous(weight);
   p.weight = kernel.data;

@@ -24,6 +24,7 @@ from fastcv.models.detection.transform import (
 from fastcv.nn.blocks import ConvNormActivation
 from fastcv.nn.conv2d import replace_convolutions
 from fastcv.nn.conv_transpose import ConvTranspose2d
+from fastcv.ops._arena import arena
 from fastcv.ops._scripting import refuse_to_script
 
 __all__ = ["GeneralizedRCNN"]
@@ -202,8 +203,9 @@ class GeneralizedRCNN(nn.Module):
 
     def _detect(self, batch: ImageList, sizes: list[Size]) -> tuple[list[Target], Tensor]:
         features = self._features(batch.tensors)
-        boxes, count, _ = self.rpn.forward_padded(batch, features)
-        detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
+        with arena(self.optimized):
+            boxes, count, _ = self.rpn.forward_padded(batch, features)
+            detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
         self.transform.postprocess(detections, batch.image_sizes, sizes)
         return detections, count
 

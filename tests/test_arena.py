@@ -1,0 +1,132 @@
+"""Memory of results that lives between calls: it is used again, never while somebody holds it, and bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from fastcv import _C
+from fastcv.models.detection import create
+from fastcv.nn import Conv2d
+from fastcv.ops import conv2d
+
+SIDE = 64  # a result of 16 x 64 x 64 floats is 256 kB
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> Iterator[None]:
+    _C.release_arena()
+    yield
+    _C.release_arena()
+
+
+def layer() -> Conv2d:
+    torch.manual_seed(0)
+    return Conv2d(16, 16, 3, padding=1, channels_last=True).optimize()
+
+
+def test_a_result_that_is_gone_gives_its_memory_to_the_next() -> None:
+    conv, x = layer(), torch.randn(1, 16, SIDE, SIDE)
+    first = conv(x)
+    where, values = first.data_ptr(), first.clone()
+    used, free = _C.arena_use()
+    assert used >= first.nbytes
+    assert free == 0
+    second = conv(x)  # while the first is held
+    assert second.data_ptr() != where
+    assert torch.equal(first, values)
+    view = first[:, :3]
+    del first
+    third = conv(x)
+    assert third.data_ptr() not in (where, second.data_ptr()), "a view holds the first"
+    assert torch.equal(view, values[:, :3])
+    del view
+    assert conv(x).data_ptr() == where
+    del second, third
+    assert _C.arena_use()[0] == used - 2**18
+    assert _C.arena_use()[1] == 3 * 2**18
+
+
+def test_only_who_asked_for_it_gets_it() -> None:
+    x, weight = torch.randn(1, 16, SIDE, SIDE), torch.randn(16, 16, 3, 3)
+    used = _C.arena_use()
+    kept = [conv2d(x, weight), Conv2d(16, 16, 3)(x.clone())]
+    small = layer()(x[..., :8, :8])
+    assert _C.arena_use() == used
+    del kept, small
+
+
+def test_free_memory_adds_nothing_to_the_peak() -> None:
+    """Other sizes push out what is free; what is kept is never more than what was in use at once."""
+    conv = layer()
+    most = 0
+    for side in (64, 96, 32, 128, 80, 200, 64):
+        held = conv(torch.randn(1, 16, side, side))
+        used, free = _C.arena_use()
+        most = max(most, used)
+        assert used + free <= most
+        assert used >= held.nbytes
+        del held
+    _C.release_arena()
+    assert _C.arena_use()[1] == 0
+
+
+def test_results_are_ordinary_tensors() -> None:
+    conv, x = layer(), torch.randn(2, 16, SIDE, SIDE)
+    with torch.inference_mode():
+        assert conv(x).is_inference()
+    y = conv(x)
+    expected = torch.nn.functional.conv2d(x, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+    assert type(y) is torch.Tensor
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert y.dtype is torch.float32
+    assert not y.requires_grad
+    y.requires_grad_().sum().backward()
+    assert torch.equal(y.grad, torch.ones_like(y))
+    half = conv.to(torch.bfloat16)(x.bfloat16())
+    assert half.dtype is torch.bfloat16
+    assert half.shape == y.shape
+
+
+def test_from_many_threads() -> None:
+    """Results are made on some threads and go on another."""
+    conv, x = layer(), torch.randn(1, 16, SIDE, SIDE)
+    expected = conv(x).clone()
+    made: list[Any] = []
+
+    def work() -> None:
+        for _ in range(50):
+            y = conv(x)
+            assert torch.equal(y, expected)
+            made.append(y)
+            if len(made) > 8:
+                made.pop(0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(y, expected) for y in made)
+    made.clear()
+
+
+def test_a_detector_leaves_nothing_in_use() -> None:
+    torch.manual_seed(0)
+    model = create("maskrcnn_tiny_fpn", num_classes=3, min_size=128).eval().optimize()
+    before = _C.arena_use()[0]
+    with torch.no_grad():
+        found = model([torch.rand(3, 128, 128)])
+        kept = [{name: value.clone() for name, value in image.items()} for image in found]
+        model([torch.rand(3, 128, 128)])
+    for old, new in zip(kept, found, strict=True):
+        for name, value in old.items():
+            assert torch.equal(value, new[name]), "the second call wrote into results of the first"
+    del found
+    assert _C.arena_use()[0] == before
+    assert _C.set_arena(False) is False
