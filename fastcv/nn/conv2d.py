@@ -113,8 +113,8 @@ class Conv2d(nn.Conv2d):
             return F.leaky_relu(output, self.negative_slope)
         return output if self.activation is None else getattr(F, self.activation)(output)  # type: ignore[no-any-return]
 
-    def is_served(self, input: Tensor, residual: Tensor | None = None) -> bool:
-        """Whether :meth:`convolve` takes these tensors."""
+    def is_served(self, input: Tensor, residual: Tensor | None = None, enlarges: bool = False) -> bool:
+        """Whether :meth:`convolve` takes these tensors; with ``enlarges`` a residual of another size, too."""
         weight = self.weight
         tensors = (input, weight) if residual is None else (input, weight, residual)
         return (
@@ -122,11 +122,17 @@ class Conv2d(nn.Conv2d):
             and all(is_plain(tensor) and tensor.is_cpu and tensor.dtype is weight.dtype for tensor in tensors)
             and not torch.is_autocast_enabled("cpu")
             and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-            and (residual is None or tuple(residual.shape) == self._output_shape(input))
+            and (residual is None or enlarges or tuple(residual.shape) == self._output_shape(input))
         )
 
-    def convolve(self, input: Tensor, residual: Tensor | None, activation: str | None) -> Tensor:
-        """Convolve, add and activate in one pass; ``activation`` takes the place of the module's own."""
+    def convolve(
+        self, input: Tensor, residual: Tensor | None, activation: str | None, takes_over: bool = False
+    ) -> Tensor:
+        """Convolve, add and activate in one pass; ``activation`` takes the place of the module's own.
+
+        With ``takes_over`` nobody else needs ``residual``: the result may be written over it. It may also be smaller
+        than the result, which then adds its nearest pixels.
+        """
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
@@ -135,7 +141,7 @@ class Conv2d(nn.Conv2d):
             input = input.contiguous(memory_format=torch.channels_last)
         weight = self.weight
         packed = None if self._packed is None else self._weight_packed(weight)
-        options = (activation, self.negative_slope, self.exact, packed)
+        options = (activation, self.negative_slope, self.exact, packed, takes_over)
         return apply(input, weight, self.bias, self.stride, padding, self.dilation, self.groups, residual, *options)
 
     def _output_shape(self, input: Tensor) -> tuple[int, ...]:

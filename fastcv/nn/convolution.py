@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcv.nn.batch_norm import has_fixed_statistics, scale_and_shift
@@ -42,10 +43,12 @@ def convolve(
 ) -> Tensor:
     """Return ``relu(conv(x) + add)``, where ``conv`` has ``weight`` and ``bias`` in place of its own.
 
-    ``add`` may be overwritten: it must be a tensor that nobody else needs.
+    ``add`` may be overwritten: it must be a tensor that nobody else needs. Of a smaller one nearest pixels are added.
     """
-    if isinstance(conv, Conv2d) and weight is conv.weight and conv.is_served(x, add):
-        return conv.convolve(x, add, "relu" if relu else None)
+    if isinstance(conv, Conv2d) and weight is conv.weight and conv.is_served(x, add, enlarges=True):
+        return conv.convolve(x, add, "relu" if relu else None, takes_over=True)
+    if add is not None:
+        add = _enlarged(conv, add, x)
     if conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and _can_fuse(x, weight):
         form = (conv.padding, conv.stride, conv.dilation, conv.groups)
         if add is None:
@@ -57,6 +60,13 @@ def convolve(
     if add is not None:
         x = x + add
     return x.relu_() if relu else x
+
+
+def _enlarged(conv: nn.Conv2d, add: Tensor, x: Tensor) -> Tensor:
+    """Return the nearest pixels of a map for a convolution that keeps the size of its input, or the map as it is."""
+    if add.shape[-2:] == x.shape[-2:] or conv.stride != (1, 1):
+        return add
+    return F.interpolate(add, size=x.shape[-2:], mode="nearest")
 
 
 def convolve_normalized(
@@ -75,6 +85,7 @@ def convolve_normalized(
         return convolve(
             conv, x, weight * scale[:, None, None, None], shift + (0 if bias is None else bias * scale), relu, add
         )
+    add = None if add is None else _enlarged(conv, add, x)
     x = norm(convolve(conv, x, weight, bias))
     x = x if add is None else x + add
     return x.relu_() if relu else x

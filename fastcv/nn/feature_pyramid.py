@@ -24,12 +24,13 @@ def rename_keys(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) 
 
 
 def _apply(block: nn.Module, x: Tensor, add: Tensor | None = None) -> Tensor:
+    """Return the block's result and, added to it, the nearest pixels of ``add``, which nobody else needs."""
     layers = list(block.children())
     conv = layers[0] if layers else block
     is_known = type(block) is Conv2dNormActivation and type(conv) in (nn.Conv2d, Conv2d) and len(layers) <= 2
     if not is_known or not isinstance(conv, nn.Conv2d):
         x = block(x)  # somebody put another layer there
-        return x if add is None else x + add
+        return x if add is None else x + F.interpolate(add, size=x.shape[-2:], mode="nearest")
     if len(layers) == 2:
         return convolve_normalized(conv, layers[1], x, add=add)
     return convolve(conv, x, conv.weight, conv.bias, add=add)
@@ -174,8 +175,7 @@ class FeaturePyramidNetwork(nn.Module):
         results = [_apply(self.layer_blocks[-1], inner)]
         for index in range(len(maps) - 2, -1, -1):
             fine = maps[index]
-            above = F.interpolate(inner, size=fine.shape[-2:], mode="nearest")
-            inner = _apply(self.inner_blocks[index], fine, add=above)
+            inner = _apply(self.inner_blocks[index], fine, add=inner)
             results.insert(0, _apply(self.layer_blocks[index], inner))
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, maps, names)

@@ -85,8 +85,13 @@ def apply(
     negative_slope: float,
     exact: bool,
     packed: dict[int, Tensor] | None = None,
+    takes_over: bool = False,
 ) -> Tensor:
-    """Convolve. ``packed`` is what earlier calls with this weight have packed, by tile; this one adds what it lacks."""
+    """Convolve. ``packed`` is what earlier calls with this weight have packed, by tile; this one adds what it lacks.
+
+    With ``takes_over``, of plain tensors without gradients, the result may be written over ``residual``; of one that is
+    smaller the nearest pixels are added.
+    """
     check_tensor(input, "input")
     if not isinstance(activation, str) and activation is not None:
         raise TypeError(f"activation must be None or a str, got {type(activation).__name__}")
@@ -103,7 +108,8 @@ def apply(
         if made is None:
             made = packed[tile] = COMPILED["_C"].conv2d_pack(weight, groups, tile)
     options = (groups, residual, activation, negative_slope, exact, made)
-    output: Tensor = _conv2d(input, weight, bias, steps, around, gaps, *options)
+    call = COMPILED["_C"].conv2d_taking_over if takes_over and residual is not None else _conv2d
+    output: Tensor = call(input, weight, bias, steps, around, gaps, *options)
     return output.squeeze(0) if unbatched else output
 
 

@@ -3,7 +3,8 @@
 //   input     (N, C, H, W)             contiguous, or channels innermost
 //   weight    (O, C / groups, KH, KW)  contiguous
 //   bias      (O,)                     in the dtype that sums are kept in
-//   residual  (N, O, H', W')           in the layout of output, which it may be
+//   residual  (N, O, H', W')           in the layout of output, which it may be, where conv2d_takes_over; or smaller maps,
+//                                      (N, O, residual_size), whose nearest pixels are added
 //   output    (N, O, H', W')           contiguous, or channels innermost
 //
 //   output[o, i] = activation(bias[o] + sum over c, k of weight[o, c, k] * input[c, i * stride - padding + k * dilation]
@@ -35,10 +36,11 @@ enum class Activation { kNone, kRelu, kLeakyRelu, kSilu };
 struct Conv2dParams {
   const void* input;
   const void* weight;
-  const void* bias;      // null: none
-  const void* residual;  // null: none
-  const void* packed;    // the weight as conv2d_pack writes it; null: pack it on the way
-  void* output;          // of conv2d_pack: the packed weight
+  const void* bias;          // null: none
+  const void* residual;      // null: none
+  int64_t residual_size[2];  // y, x
+  const void* packed;        // the weight as conv2d_pack writes it; null: pack it on the way
+  void* output;              // of conv2d_pack: the packed weight
   DType dtype;
   int tile;
   int64_t batch, groups;
@@ -64,6 +66,14 @@ inline bool conv2d_may_tile(const Conv2dParams& p) {
   bool fits = p.groups == 1 && p.dtype != DType::kFloat64;
   for (const Conv2dAxis& axis : p.axes) fits = fits && axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1;
   return fits;
+}
+
+// Whether residual may be output, or smaller than it: where sums are not kept in output before they are finished.
+inline bool conv2d_takes_over(const Conv2dParams& p) {
+  const bool depthwise = p.groups > 1 && p.in_channels == 1 && p.out_channels == 1;
+  const bool whole = p.residual_size[0] == p.axes[0].output && p.residual_size[1] == p.axes[1].output;
+  return p.input_channels_last && p.output_channels_last && !depthwise && (whole || p.tile == 0) &&
+         (p.dtype == DType::kFloat32 || p.dtype == DType::kFloat64);
 }
 
 // What a convolution costs with a tile, in cycles of a core that takes 16 products per cycle and reads packed weights

@@ -144,10 +144,44 @@ py::object convolve_with_torch(const TensorView& input, const TensorView& weight
   return output.attr("contiguous")(py::arg("memory_format") = py::module_::import("torch").attr(layout));
 }
 
-py::object conv2d(const TensorView& input, const TensorView& weight, const OptionalTensor& bias, const Ints& stride,
-                  const Ints& padding, const Ints& dilation, int64_t groups, const OptionalTensor& residual,
-                  const std::optional<std::string>& activation, double negative_slope, bool exact,
-                  const OptionalTensor& packed) {
+// What a caller allows conv2d to do beyond the operator: write over `residual`, which nobody else needs then; and add the
+// nearest pixels of a smaller one.
+struct Conv2dLeave {
+  bool overwrites, enlarges;
+};
+
+void check_conv2d_residual(const TensorView& residual, const int64_t* shape, Argument first, Conv2dLeave leave) {
+  const Argument argument{residual, "residual"};
+  const bool any = leave.enlarges && residual.rank == 4 && residual.shape[2] > 0 && residual.shape[3] > 0;
+  check_shape(argument, {shape[0], shape[1], any ? kAny : shape[2], any ? kAny : shape[3]}, "(N, O, H', W')");
+  check_same_dtype(argument, first);
+  check_same_device(argument, first);
+}
+
+// Whether `residual` can be the output: no other memory, and not the input's.
+bool is_output(const TensorView& residual, const TensorView& input, const int64_t* shape) {
+  int64_t strides[4];
+  set_dense_strides(shape, 4, gives_channels_last(input), strides);
+  bool same = residual.data != input.data;
+  for (int i = 0; i < 4; ++i) {
+    same = same && residual.shape[i] == shape[i] && (shape[i] == 1 || residual.strides[i] == strides[i]);
+  }
+  return same;
+}
+
+// A view of `residual` with the pixels that are added one by one.
+TensorView enlarged(const TensorView& residual, const int64_t* shape) {
+  const py::object functional = py::module_::import("torch").attr("nn").attr("functional");
+  py::object made = functional.attr("interpolate")(py::handle(residual.object), py::make_tuple(shape[2], shape[3]));
+  TensorView view = view_of(made.ptr());
+  view.copy = std::move(made);
+  return view;
+}
+
+py::object run_conv2d(const TensorView& input, const TensorView& weight, const OptionalTensor& bias, const Ints& stride,
+                      const Ints& padding, const Ints& dilation, int64_t groups, const OptionalTensor& residual,
+                      const std::optional<std::string>& activation, double negative_slope, bool exact,
+                      const OptionalTensor& packed, Conv2dLeave leave) {
   const Conv2dOptions options{stride, padding, dilation, groups};
   const Argument first{input, "input"};
   Conv2dParams p = conv2d_params(input, weight, options);
@@ -159,19 +193,33 @@ py::object conv2d(const TensorView& input, const TensorView& weight, const Optio
     check_same_dtype({bias, "bias"}, first);
     check_same_device({bias, "bias"}, first);
   }
-  if (residual) {
-    check_shape({residual, "residual"}, {shape[0], shape[1], shape[2], shape[3]}, "(N, O, H', W')");
-    check_same_dtype({residual, "residual"}, first);
-    check_same_device({residual, "residual"}, first);
-  }
+  if (residual) check_conv2d_residual(residual, shape, first, leave);
   p.tile = packed ? tile_of_packed(p, packed, first) : FASTCV_VARIANT::conv2d_choose_tile(p, exact, false);
   if (!runs_on_cpu(input) && !input.is_description && shape[0] != 0 && shape[1] != 0) {
-    return convolve_with_torch(input, weight, bias, options, residual, p.activation, negative_slope);
+    OptionalTensor added = residual;
+    if (residual && (residual.shape[2] != shape[2] || residual.shape[3] != shape[3])) {
+      static_cast<TensorView&>(added) = enlarged(residual, shape);
+      added.object = added.copy.ptr();
+    }
+    return convolve_with_torch(input, weight, bias, options, added, p.activation, negative_slope);
   }
-  const ArenaScope scope(packed || arena_is_on());  // who keeps the weight packed runs again
-  NewTensor output = new_dense(input, input.dtype, shape);
-  if (input.is_description || output.view.elements() == 0) return std::move(output.object);
   const TensorView source = dense(input);
+  p.input_channels_last = is_channels_last(source);
+  p.output_channels_last = gives_channels_last(input);
+  if (residual) {
+    p.residual_size[0] = residual.shape[2];
+    p.residual_size[1] = residual.shape[3];
+  }
+  const bool takes_over = residual && FASTCV_VARIANT::conv2d_takes_over(p);
+  const ArenaScope scope(packed || arena_is_on());  // who keeps the weight packed runs again
+  NewTensor output;
+  if (takes_over && leave.overwrites && is_output(residual, input, shape)) {
+    output.object = py::reinterpret_borrow<py::object>(residual.object);
+    output.view = residual;
+  } else {
+    output = new_dense(input, input.dtype, shape);
+  }
+  if (input.is_description || output.view.elements() == 0) return std::move(output.object);
   TensorView kernel, wide_bias, other;
   if (packed) {
     p.packed = packed.data;
@@ -184,15 +232,40 @@ py::object conv2d(const TensorView& input, const TensorView& weight, const Optio
     p.bias = wide_bias.data;
   }
   if (residual) {
-    other = with_strides_of(residual, output.view);
+    const bool whole = p.residual_size[0] == shape[2] && p.residual_size[1] == shape[3];
+    if (whole) {
+      other = with_strides_of(residual, output.view);
+    } else if (takes_over && is_channels_last(residual)) {
+      other = residual;
+    } else {
+      other = with_strides_of(enlarged(residual, shape), output.view);
+      p.residual_size[0] = shape[2];
+      p.residual_size[1] = shape[3];
+    }
     p.residual = other.data;
   }
   p.input = source.data;
   p.output = output.view.data;
-  p.input_channels_last = is_channels_last(source);
   p.output_channels_last = is_channels_last(output.view);
   FASTCV_RUN_ON_CPU(conv2d_forward, p);
   return std::move(output.object);
+}
+
+py::object conv2d(const TensorView& input, const TensorView& weight, const OptionalTensor& bias, const Ints& stride,
+                  const Ints& padding, const Ints& dilation, int64_t groups, const OptionalTensor& residual,
+                  const std::optional<std::string>& activation, double negative_slope, bool exact,
+                  const OptionalTensor& packed) {
+  return run_conv2d(input, weight, bias, stride, padding, dilation, groups, residual, activation, negative_slope, exact,
+                    packed, {false, false});
+}
+
+// The same for who needs `residual` no more: it may be written over and returned. Or it is smaller, and enlarged.
+py::object conv2d_taking_over(const TensorView& input, const TensorView& weight, const OptionalTensor& bias,
+                              const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups,
+                              const OptionalTensor& residual, const std::optional<std::string>& activation,
+                              double negative_slope, bool exact, const OptionalTensor& packed) {
+  return run_conv2d(input, weight, bias, stride, padding, dilation, groups, residual, activation, negative_slope, exact,
+                    packed, {true, true});
 }
 
 // The tile that conv2d takes for these sizes where the weight is packed.
@@ -229,6 +302,7 @@ py::object conv2d_pack(const TensorView& weight, int64_t groups, int tile) {
 
 void bind_conv2d(py::module_& module) {
   module.def("conv2d", &conv2d);
+  module.def("conv2d_taking_over", &conv2d_taking_over);
   module.def("conv2d_tile", &conv2d_tile);
   module.def("conv2d_pack", &conv2d_pack);
 }

@@ -39,7 +39,8 @@ void convolve(const Conv2dProblem<S>& problem, int tile) {
     if (tile == 4) return convolve_by_tiles<4>(problem);
   }
   if (problem.groups > 1 && problem.channels == 1 && problem.columns == 1) return convolve_depthwise(problem);
-  if (is_narrow(problem)) return convolve_narrow(problem);
+  const bool taken_over = problem.residual != nullptr && (problem.residual == problem.target || is_enlarged(problem));
+  if (is_narrow(problem) && !taken_over) return convolve_narrow(problem);
   convolve_directly(problem);
 }
 
@@ -51,7 +52,8 @@ void forward(const Conv2dParams& p) {
   const ChannelsInnermost<T, Map> input(const_cast<void*>(p.input), p.batch, in, p.axes[0].input * p.axes[1].input,
                                         p.input_channels_last);
   const int64_t pixels = p.axes[0].output * p.axes[1].output;
-  const ChannelsInnermost<T, Map> residual(const_cast<void*>(p.residual), p.batch, out, pixels, p.output_channels_last);
+  const int64_t added = p.residual == nullptr ? 0 : p.residual_size[0] * p.residual_size[1];
+  const ChannelsInnermost<T, Map> residual(const_cast<void*>(p.residual), p.batch, out, added, p.output_channels_last);
   const ChannelsInnermost<T, Map> output(p.output, p.batch, out, pixels, p.output_channels_last);
   const Scratch packed(p.packed == nullptr ? bytes_of<E>(conv2d_packed_elements(p, p.tile)) : 0);
   if (p.packed == nullptr) pack<T>(p, packed.as<E>());
@@ -67,6 +69,7 @@ void forward(const Conv2dParams& p) {
   problem.packed = p.packed == nullptr ? packed.as<E>() : static_cast<const E*>(p.packed);
   problem.bias = static_cast<const S*>(p.bias);
   problem.residual = residual.data();
+  for (int i = 0; i < 2; ++i) problem.residual_size[i] = p.residual_size[i];
   problem.target = output.data();
   problem.epilogue = {p.activation, static_cast<S>(p.negative_slope)};
   if constexpr (kIsPair<E>) {

@@ -138,23 +138,43 @@ class ConvRows {
   Scratch memory_, pointers_;
 };
 
-// One panel of columns for a block of pixels, a chunk of segments at a time. `sums` is memory for a block of those, where
-// target is of another type.
+// Bias is in the sums of a block already; the rest, and from `sums` to the target. `place` is that of its first one.
+template <class E, class T>
+void finish_block(const Conv2dProblem<E, T>& p, const Accumulate<E>* sums, int64_t width, int64_t place,
+                  int64_t first_pixel, int64_t count, int64_t columns) {
+  const int64_t step = p.groups * p.columns;
+  if (!is_enlarged(p)) {
+    return finish_rows(sums, width, p.residual == nullptr ? nullptr : p.residual + place, p.target + place, step, count,
+                       columns, p.epilogue);
+  }
+  const int64_t height = p.axes[0].output, line = p.axes[1].output;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t pixel = first_pixel + i, x = pixel % line, y = pixel / line % height, n = pixel / line / height;
+    const int64_t from = (n * p.residual_size[0] + nearest(y, height, p.residual_size[0])) * p.residual_size[1] +
+                         nearest(x, line, p.residual_size[1]);
+    finish_rows(sums + i * width, width, p.residual + place + (from - first_pixel) * step, p.target + place + i * step,
+                step, 1, columns, p.epilogue);
+  }
+}
+
+// One panel of columns for a block of pixels, a chunk of segments at a time. `sums` is memory for a block of those: they
+// stay in the first-level cache until they are finished, so target is written once, and may be what is added.
 template <int kVectors, class E, class T>
 void convolve_panel(const Conv2dProblem<E, T>& p, const ConvSegments<E>& all, const E* const* rows, int64_t group,
-                    int64_t first_pixel, int64_t count, int64_t first, [[maybe_unused]] Accumulate<E>* sums) {
+                    int64_t first_pixel, int64_t count, int64_t first, Accumulate<E>* sums) {
   constexpr int64_t kWidth = kVectors * kLanes<E>, kMostSegments = 64;
   const int64_t depth = p.axes[0].kernel * p.axes[1].kernel * p.channels, step = p.groups * p.columns;
   const E* panel = p.packed + group * packed_size<E>(depth, p.columns) + first * depth;
   const int64_t place = first_pixel * step + group * p.columns + first;
   GemmRows<E> g{};
   g.a_stride = ConvRows<E, T>::kStep;
-  if constexpr (kIsPair<E>) {
-    g.c = sums;
-    g.c_stride = kWidth;
-  } else {
-    g.c = p.target + place;
-    g.c_stride = step;
+  g.c = sums;
+  g.c_stride = kWidth;
+  if constexpr (!kIsPair<E>) {
+    if (p.residual == nullptr) {
+      g.c = p.target + place;
+      g.c_stride = step;
+    }
   }
   g.rows = count;
   g.columns = least(p.columns - first, kWidth);
@@ -174,8 +194,7 @@ void convolve_panel(const Conv2dProblem<E, T>& p, const ConvSegments<E>& all, co
     g.accumulate = s > 0;
     gemm_rows_panel<E, kVectors>(g, b, 0);
   }
-  finish_rows(g.c, g.c_stride, p.residual == nullptr ? nullptr : p.residual + place, p.target + place, step, count,
-              g.columns, p.epilogue);
+  finish_block(p, g.c, g.c_stride, place, first_pixel, count, g.columns);
 }
 
 template <class E, class T>
@@ -190,7 +209,7 @@ void convolve_directly(const Conv2dProblem<E, T>& p) {
   const int64_t panels_per_cut = ceil_div(panels, cuts);
   parallel_for(cuts * p.groups * blocks, 1, [&](int64_t begin, int64_t end) {
     ConvRows<E, T> rows(p, segments);
-    const Scratch sums(kIsPair<E> ? bytes_of<S>(kBlockRows, kPanelColumns<E>) : 0);
+    const Scratch sums(bytes_of<S>(kBlockRows, kPanelColumns<E>));
     for (int64_t i = begin; i < end; ++i) {
       const int64_t block = i % blocks, group = i / blocks % p.groups, cut = i / blocks / p.groups;
       const int64_t first_pixel = block * kBlockRows, count = least(pixels - first_pixel, kBlockRows);

@@ -18,10 +18,23 @@ struct Conv2dProblem {
   const E* source;                           // [n][y][x][group][channel]
   const E* packed;
   const S* bias;
-  const T* residual;  // like target
-  T* target;          // [n][y][x][group][column]
+  const T* residual;  // like target, or of another size
+  int64_t residual_size[2];
+  T* target;  // [n][y][x][group][column]
   Epilogue<S> epilogue;
 };
+
+// Whether what is added is a smaller map, each pixel of which serves several.
+template <class E, class T>
+bool is_enlarged(const Conv2dProblem<E, T>& p) {
+  return p.residual != nullptr && (p.residual_size[0] != p.axes[0].output || p.residual_size[1] != p.axes[1].output);
+}
+
+// The pixel of a smaller map that serves pixel i, as torch's nearest upsampling has it.
+inline int64_t nearest(int64_t i, int64_t size, int64_t of) {
+  const auto place = static_cast<int64_t>(static_cast<float>(i) * (static_cast<float>(of) / static_cast<float>(size)));
+  return least(place, of - 1);
+}
 
 // Calls body(VectorCount<...>{}) with the vectors of the panel that starts at column `first`.
 template <class S, class Body>

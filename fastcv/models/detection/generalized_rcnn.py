@@ -202,8 +202,8 @@ class GeneralizedRCNN(nn.Module):
         return {**of_heads, **losses}
 
     def _detect(self, batch: ImageList, sizes: list[Size]) -> tuple[list[Target], Tensor]:
-        features = self._features(batch.tensors)
         with arena(self.optimized):
+            features = self._features(batch.tensors)
             boxes, count, _ = self.rpn.forward_padded(batch, features)
             detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
         self.transform.postprocess(detections, batch.image_sizes, sizes)
