@@ -81,6 +81,44 @@ def test_halves(
         assert distance(one, other) <= TOLERANCE[dtype]
 
 
+# Channels (in, out, groups), sizes, kernel: rows of 24, 28 and 26 pixels have packs of 8, 4 and 2.
+SPREAD = {
+    "packs of 8": ((40, 40, 1), (7, 12), (2, 2)),
+    "packs of 4": ((72, 32, 1), (6, 14), (2, 2)),
+    "packs of 2, groups": ((32, 96, 2), (7, 13), (2, 2)),
+    "three by two": ((24, 24, 1), (9, 8), (3, 2)),
+    "two by three": ((24, 24, 1), (9, 8), (2, 3)),
+    "one dimension": ((16, 64, 1), (90,), (2,)),
+    "three dimensions": ((16, 24, 1), (3, 4, 6), (2, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("case", list(SPREAD))
+def test_kernels_as_large_as_their_stride(
+    backend: Any, tf32: None, case: str, channels_last: bool, dtype: torch.dtype
+) -> None:
+    """At least 128 pixels and 128 results for each have a kernel of their own, which gives the bits of the other."""
+    if backend.is_emulated and dtype is torch.bfloat16 and case != "packs of 4":
+        pytest.skip("float16 has the same code")
+    (in_channels, out_channels, groups), sizes, kernel = SPREAD[case]
+    dims = len(kernel)
+    input = random(2, in_channels, *sizes, dtype=dtype)
+    weight = random(in_channels, out_channels // groups, *kernel, seed=1, dtype=dtype)
+    bias = random(out_channels, seed=2, dtype=dtype)
+    if channels_last:
+        input = input.movedim(1, -1).contiguous().movedim(-1, 1)
+    options = {"stride": kernel, "groups": groups}
+    near = [rounded_to_tf32(t) if dtype is torch.float32 and backend.is_cuda else t.double() for t in (input, weight)]
+    wanted = TORCH[dims](*near, bias.double(), **options).relu()
+    tensors = [t.to(backend.device) for t in (input, weight, bias)]
+    got = OPS[dims](*tensors, activation="relu", **options)
+    assert distance(got, wanted) <= TOLERANCE[dtype]
+    apart = [OPS[dims](tensors[0][i : i + 1], *tensors[1:], activation="relu", **options) for i in range(2)]
+    assert torch.equal(got, torch.cat(apart))
+
+
 @pytest.mark.parametrize("dims", [1, 3])
 def test_halves_in_one_and_three_dimensions(backend: Any, dims: int) -> None:
     input, weight = (t.half() for t in problem(dims, (16, 24, 1), (5, 4, 3)[:dims], 3))

@@ -2,11 +2,13 @@
 //
 // Output and input gradient are implicit matrix products: rows are target sites of one phase, columns are channels, and
 // the sum runs over the taps of the phase and the channels of the source. Nothing is stored in between, nothing is
-// added twice, no atomics. Two kernels: plain arithmetic for everything, tensor cores for float16, bfloat16 and, where
-// tf32 is allowed, float32 whose source has its channels innermost (conv_mma.cuh). The weight is packed first,
-// [group][tap][column][depth], so that both read it along the sum. The gradient of the weight is in conv_weight.cuh.
+// added twice, no atomics. Three kernels: plain arithmetic for everything; tensor cores for float16, bfloat16 and, where
+// tf32 is allowed, float32 whose source has its channels innermost (conv_mma.cuh); and, of those, the one for kernels as
+// large as their stride (conv_spread.cuh). The weight is packed first, [group][tap][column][depth], so that all read it
+// along the sum. The gradient of the weight is in conv_weight.cuh.
 #include "core/cuda/launch.cuh"
 #include "ops/conv_transpose/conv_mma.cuh"
+#include "ops/conv_transpose/conv_spread.cuh"
 #include "ops/conv_transpose/conv_tile.cuh"
 #include "ops/conv_transpose/conv_weight.cuh"
 #include "ops/conv_transpose/conv_weight_mma.cuh"
@@ -151,6 +153,7 @@ void gather(const ConvTransposeParams& params, bool forward, Stream stream) {
     using T = typename decltype(tag)::type;
     if constexpr (sizeof(T) <= 4) {
       if ((sizeof(T) == 2 || params.tf32) && suits_tensor_cores<T>(p)) {
+        if (p.groups < 65536 && suits_spread<T>(p)) return launch_spread<T>(p, stream);
         return launch(mma_kernel<T>, {{blocks}, {GatherTile<T>::kThreads}}, stream, in_32_bits(p));
       }
     }
