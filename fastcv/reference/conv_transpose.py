@@ -19,7 +19,7 @@ def conv_transpose(
     dilation: Sequence[int] | int = 1,
     activation: str | None = None,
 ) -> Tensor:
-    """Spread input (N, C, *sizes) by weight (C, O / groups, *kernel): one, two or three dimensions, differentiable.
+    """Spread input (N, C, ...) by weight (C, O / groups, ...): one, two or three dimensions, differentiable.
 
     Each tap of the kernel adds its product to a canvas without padding, which is cut to size at the end.
     """
