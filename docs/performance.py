@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import text
-from bench.machine import slug
 from bench.plot import plot_ratios
 from bench.report import about, markdown_table
 from bench.summary import Row, Summary, load
+from bench.text import slug
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 

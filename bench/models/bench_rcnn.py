@@ -139,7 +139,7 @@ def captured(name: str, dtype: str) -> Callable[[list[Tensor]], list[dict[str, T
 
 def large_problem(variant: Variant, images: int) -> Problem:
     """Images of 800×1333."""
-    one = nn.functional.interpolate(image()[None], (800, 1333), mode="bilinear")[0].to(variant.device)
+    one = torch.nn.functional.interpolate(image()[None], (800, 1333), mode="bilinear")[0].to(variant.device)
     return Problem(([one.roll(37 * i, -1) for i in range(images)],))
 
 

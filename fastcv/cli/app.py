@@ -35,7 +35,9 @@ COMMANDS = {
         "Tell which of its classes a trained network takes a point cloud for, and draw the cloud.", "Point clouds"
     ),
     "voxelize": Entry("Turn a point cloud into a grid of voxels, and draw both.", "Point clouds"),
-    "demo": Entry("Show what a detector finds in a photograph, and compare the speed with torchvision.", "Demonstration"),
+    "demo": Entry(
+        "Show what a detector finds in a photograph, and compare the speed with torchvision.", "Demonstration"
+    ),
     "info": Entry("Print what to paste into a bug report: versions, machine and build.", "Installation"),
     "bench": Entry(
         "Compare the speed of a network with PyTorch, ONNX Runtime and OpenVINO: float32, on the CPU, random weights.",
