@@ -10,11 +10,11 @@ __all__ = ["with_recipe"]
 # By model. "data_options" are by generator, and for these alone.
 _RECIPES: dict[str, dict[str, Any]] = {
     "pointnet": {
-        "batch": 32, "epochs": 8, "learning_rate": 2e-3,
+        "batch": 32, "epochs": 6, "learning_rate": 2e-3,
         "data_options": {"solids": {"count": 9600, "points": 256, "held_out": 1000}},
     },
     "pointnet2": {
-        "batch": 16, "epochs": 3, "learning_rate": 2e-3,
+        "batch": 16, "epochs": 2, "learning_rate": 2e-3,
         "data_options": {"solids": {"count": 4800, "points": 256, "held_out": 1000}},
     },
     "voxnet": {

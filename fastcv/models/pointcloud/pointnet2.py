@@ -67,8 +67,8 @@ class PointNet2(_Classifier):
 
     def __init__(self, num_classes: int = 40, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, (0.4, 0.4))
-        self.sa1 = SetAbstraction(512, 0.2, 32, in_channels - 3, (64, 64, 128))
-        self.sa2 = SetAbstraction(128, 0.4, 64, 128, (128, 128, 256))
+        self.sa1 = SetAbstraction(512, 0.2, 32, in_channels - 3, (64, 64, 128), repeat=False)
+        self.sa2 = SetAbstraction(128, 0.4, 64, 128, (128, 128, 256), repeat=False)
         self.sa3 = SetAbstraction(None, 0.0, 0, 256, (256, 512, 1024))
 
 
@@ -92,8 +92,8 @@ class PointNet2MSG(_Classifier):
     def __init__(self, num_classes: int = 40, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, (0.4, 0.5))
         first, second = ((32, 32, 64), (64, 64, 128), (64, 96, 128)), ((64, 64, 128), (128, 128, 256), (128, 128, 256))
-        self.sa1 = MultiScaleSetAbstraction(512, (0.1, 0.2, 0.4), (16, 32, 128), in_channels - 3, first)
-        self.sa2 = MultiScaleSetAbstraction(128, (0.2, 0.4, 0.8), (32, 64, 128), 320, second)
+        self.sa1 = MultiScaleSetAbstraction(512, (0.1, 0.2, 0.4), (16, 32, 128), in_channels - 3, first, False)
+        self.sa2 = MultiScaleSetAbstraction(128, (0.2, 0.4, 0.8), (32, 64, 128), 320, second, False)
         self.sa3 = SetAbstraction(None, 0.0, 0, 640, (256, 512, 1024))
 
 

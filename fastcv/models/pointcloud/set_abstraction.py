@@ -154,11 +154,16 @@ class SetAbstraction(nn.Module):
         Features of the points, without the offset.
     widths : sequence of int
         Widths of the MLP.
+    repeat : bool
+        Keep the first point again and again where a cloud has fewer than ``count``, as the published code does. It has
+        the same largest neighbours without, but not the same nearest.
     """
 
-    def __init__(self, count: int | None, radius: float, k: int, in_channels: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self, count: int | None, radius: float, k: int, in_channels: int, widths: Sequence[int], repeat: bool = True
+    ) -> None:
         super().__init__()
-        self.count, self.radius, self.k = count, radius, k
+        self.count, self.radius, self.k, self.repeat = count, radius, k, repeat
         self.mlp_convs = convolutions(nn.Conv2d, in_channels + 3, widths)
         self.mlp_bns = nn.ModuleList(norms_of(widths))
 
@@ -169,7 +174,7 @@ class SetAbstraction(nn.Module):
             x = run_mlp(whole, self.mlp_convs[:-1], self.mlp_bns[:-1])
             x = largest_of_layer(x, self.mlp_convs[-1], self.mlp_bns[-1]).relu()  # type: ignore[arg-type]
             return xyz.new_zeros(xyz.shape[0], 1, 3), x[:, None]
-        centres = sample(xyz, self.count)
+        centres = sample(xyz, self.count if self.repeat else min(self.count, xyz.shape[1]))
         return centres, neighbourhood_features(
             xyz, features, centres, self.radius, self.k, self.mlp_convs, self.mlp_bns, offsets_first=True
         )
@@ -186,19 +191,27 @@ class MultiScaleSetAbstraction(nn.Module):
         Radius, neighbours at most, and widths of the MLP.
     in_channels : int
         Features of the points, without the offset.
+    repeat : bool
+        As of :class:`SetAbstraction`.
     """
 
     def __init__(
-        self, count: int, radii: Sequence[float], ks: Sequence[int], in_channels: int, widths: Sequence[Sequence[int]]
+        self,
+        count: int,
+        radii: Sequence[float],
+        ks: Sequence[int],
+        in_channels: int,
+        widths: Sequence[Sequence[int]],
+        repeat: bool = True,
     ) -> None:
         super().__init__()
-        self.count, self.radii, self.ks = count, tuple(radii), tuple(ks)
+        self.count, self.radii, self.ks, self.repeat = count, tuple(radii), tuple(ks), repeat
         self.conv_blocks = nn.ModuleList(convolutions(nn.Conv2d, in_channels + 3, mlp) for mlp in widths)
         self.bn_blocks = nn.ModuleList(nn.ModuleList(norms_of(mlp)) for mlp in widths)
 
     def forward(self, xyz: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
         """As :meth:`SetAbstraction.forward`, the features of all scales behind each other."""
-        centres = sample(xyz, self.count)
+        centres = sample(xyz, self.count if self.repeat else min(self.count, xyz.shape[1]))
         scales = zip(self.radii, self.ks, self.conv_blocks, self.bn_blocks, strict=True)
         found = [
             neighbourhood_features(xyz, features, centres, *scale, offsets_first=False)  # type: ignore[arg-type]
