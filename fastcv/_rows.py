@@ -76,6 +76,8 @@ def as_names(names: Names | nn.Module | None) -> dict[int, str]:
 def labels_of(wanted: int | str, names: Mapping[int, str]) -> list[int]:
     """Return the label that is meant, or all labels of a name. Raise ValueError for a name that there is not."""
     if isinstance(wanted, Integral) and not isinstance(wanted, bool):
+        if abs(int(wanted)) >= 2**63:
+            raise ValueError(f"there is no class {wanted}: labels have 64 bits")
         return [int(wanted)]
     if not isinstance(wanted, str):
         raise TypeError(f"a class must be a label or a name, got {wanted!r}")

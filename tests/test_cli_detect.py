@@ -80,7 +80,7 @@ def test_size_is_what_the_model_sees(folder: Path, monkeypatch: pytest.MonkeyPat
         ({"--weights": "none.pth"}, "there is no checkpoint"),
         ({"--weights": "photo.png"}, "cannot be read as a checkpoint"),
         ({"--weights": "maskrcnn.pth"}, "is a checkpoint of another model: 0 missing; 8 unexpected"),
-        ({"--model": "yolo"}, "name must be one of fasterrcnn_tiny_fpn"),
+        ({"--model": "fasterrcnn"}, "there is no such model; did you mean fasterrcnn_"),
         ({"--output": "drawing.jpg"}, "has to end in .png"),
         ({"--output": "nowhere/drawing.png"}, "cannot write"),
         ({"--device": "toaster"}, "toaster"),

@@ -174,7 +174,10 @@ def test_bad_files_are_reported_skipped_and_counted(weights: Path, photos: Path,
     (("a.png", "--json", "no/found.json"), "cannot write no/found.json: No such file or directory"),
     (("a.png", "--model", "unet"), "unet is no detector"),
     (("a.png", "--model", "yolov3-tiny", "--size", "64"), "--size is not for yolov3_tiny"),
-    (("a.png", "--model", "maskrcnn_tiny_fpn"), "is a checkpoint of another model"),
+    (("a.png", "--model", "maskrcnn_tiny_fpn"), "holds weights of fasterrcnn_tiny_fpn, not of maskrcnn_tiny_fpn"),
+    (("a.png", "--model", "maskrcnn_tiny"), "there is no such model; did you mean maskrcnn_tiny_fpn?"),
+    (("a.png", "--classes", "4"), "--classes: there is no class 4: labels are 1 to 3"),
+    (("a.png", "--classes", "9" * 30), "--classes: there is no class 9"),
     (("a.png", "--classes", ","), "--classes must name at least one class"),
 ])  # fmt: skip
 def test_one_line_and_status_2(
@@ -188,6 +191,13 @@ def test_one_line_and_status_2(
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
     assert sorted(path.name for path in photos.iterdir()) == before
+
+
+def test_weights_that_are_a_folder(weights: Path, photos: Path, tmp_path: Path) -> None:
+    result = run(photos / "a.png", "--weights", weights.parent)
+    expected = f"fastcv predict: --weights {weights.parent} is a folder: did you mean {weights}?\n"
+    assert (result.exit_code, result.stderr) == (2, expected)
+    assert "is a folder: name a file in it" in run(photos / "a.png", "--weights", tmp_path).stderr
 
 
 def test_weights_of_darknet_need_a_model(photos: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fastcv.cli.errors import fail, reason
+from fastcv.cli.options import check_file, known_model
 
 DEFAULT = "fasterrcnn_resnet50_fpn"  # of weights without a card, if no model is named
 
@@ -22,20 +23,19 @@ def load_detector(name: str | None, weights: Path, size: int | None, device: tor
 
     options: dict[str, Any] = {} if size is None else {"min_size": size, "max_size": size * 5 // 3}
     try:
-        card = read_card(weights)
+        card = read_card(check_file(weights))
         if name is None and card is None:
             name = model_of_file(weights)
         if name is None and card is None and weights.suffix == ".weights":
             fail(f"{weights} does not say which model it belongs to: name it, as in --model yolov3-tiny")
-        name = (name or (DEFAULT if card is None else card.model)).replace("-", "_")
-        if name in model_names() and name not in model_names("detection"):
+        name = known_model(name or (DEFAULT if card is None else card.model))
+        if name not in model_names("detection"):
             fail(f"{name} is no detector: choose one of {', '.join(model_names('detection'))}")
         if options and name.startswith("yolo"):
             fail(f"--size is not for {name}: its network has a size of its own")
-        if card is not None and card.model == name:
-            model = load_model(weights, **options)
-        else:
-            model = create_model(name, weights, **options)
+        if card is not None and card.model != name:
+            fail(f"{weights} holds weights of {card.model}, not of {name}")
+        model = create_model(name, weights, **options) if card is None else load_model(weights, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         fail(str(error) if isinstance(error, FileNotFoundError) and not error.strerror else reason(error))
     model.eval()
@@ -76,6 +76,10 @@ def classes_of(wanted: str | None, names: dict[int, str]) -> Sequence[int] | Non
     if not parts:
         fail("--classes must name at least one class, such as person,tie")
     try:
-        return [label for part in parts for label in labels_of(int(part) if part.isdecimal() else part, names)]
+        labels = [label for part in parts for label in labels_of(int(part) if part.isdecimal() else part, names)]
     except ValueError as error:
         fail(f"--classes: {reason(error)}")
+    unknown = [label for label in labels if label not in names] if names else []
+    if unknown:
+        fail(f"--classes: there is no class {unknown[0]}: labels are {min(names)} to {max(names)}")
+    return labels

@@ -33,6 +33,29 @@ def check_output(path: Path, option: str, suffix: str = "") -> None:
         fail(f"cannot write {path}: {reason(error)}")
 
 
+def known_model(name: str) -> str:
+    """Return the name of a model as the package writes it, or end the command."""
+    from difflib import get_close_matches
+
+    from fastcv.models import model_names
+
+    known, chosen = model_names(), name.replace("-", "_")
+    if chosen not in known:
+        close = get_close_matches(chosen, known, 1)
+        fail(f"--model {name}: there is no such model" + (f"; did you mean {close[0]}?" if close else ""))
+    return chosen
+
+
+def check_file(weights: Path) -> Path:
+    """Return the path of weights, or end the command if it is one of a folder."""
+    if weights.is_dir():
+        best = weights / "best.safetensors"
+        fail(
+            f"--weights {weights} is a folder: " + (f"did you mean {best}?" if best.is_file() else "name a file in it")
+        )
+    return weights
+
+
 def check_device(name: str) -> torch.device:
     """Return the device of that name, or end the command."""
     try:

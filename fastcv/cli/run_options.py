@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fastcv.cli.errors import fail, reason
+from fastcv.cli.options import check_file, known_model
 from fastcv.engine import (
     ClassificationTask,
     DetectionTask,
@@ -184,17 +185,13 @@ def fitting_options(name: str, data: Any) -> dict[str, Any]:
 def model_name(name: str | None, weights: str | None) -> str:
     """Return the name of a model: that given, or that in the weights' card. End the command if there is none."""
     try:
-        card = None if weights is None else read_card(weights)
+        card = None if weights is None else read_card(check_file(Path(weights)))
     except (OSError, ValueError, ImportError) as error:
-        fail(reason(error) if isinstance(error, FileNotFoundError) else f"{reason(error)}")
-    chosen = name.replace("-", "_") if name is not None else None if card is None else card.model
+        fail(reason(error))
+    chosen = name if name is not None else None if card is None else card.model
     if chosen is None:
         fail("--model is needed: " + ("the weights do not say theirs" if weights else f"such as {_some_models()}"))
-    if chosen not in model_names():
-        from difflib import get_close_matches
-
-        close = get_close_matches(chosen, model_names(), 1)
-        fail(f"--model {name}: there is no such model" + (f"; did you mean {close[0]}?" if close else ""))
+    chosen = known_model(chosen)
     if card is not None and card.model != chosen:
         fail(f"{weights} holds weights of {card.model}, not of {chosen}")
     return chosen

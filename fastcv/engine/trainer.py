@@ -33,6 +33,7 @@ from fastcv.engine.transfer import freeze, parameter_groups
 __all__ = ["Trainer", "TrainingError"]
 
 _PLOT_SECONDS = 30
+_MOST_PER_STEP = 1024  # samples of a step, where the data are less
 
 
 class TrainingError(RuntimeError):
@@ -120,6 +121,9 @@ class Trainer:
         processes.start(self.device)
         if opt.batch % processes.count():
             raise ValueError(f"batch must be a multiple of the {processes.count()} processes, got {opt.batch}")
+        per_step, most = opt.batch * opt.accumulate, max(len(data), _MOST_PER_STEP)
+        if per_step > most:
+            raise ValueError(f"batch times accumulate must be at most {most} for {len(data)} samples, got {per_step}")
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         torch.manual_seed(opt.seed + processes.rank())

@@ -201,6 +201,13 @@ def test_evaluations_between_epochs(tmp_path: Path, every: int, patience: int, e
     assert [int(row["epoch"]) for row in rows if row["accuracy"]] == evaluated
 
 
+def test_a_step_of_more_samples_than_the_data_have() -> None:
+    make_trainer(None, batch=100, epochs=1).train()
+    for options in ({"batch": 10**9}, {"accumulate": 1000}):
+        with pytest.raises(ValueError, match=r"batch times accumulate must be at most 1024 for \d+ samples, got \d+"):
+            make_trainer(None, **options)
+
+
 def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
     make_trainer(None, [Progress()], epochs=2).train()
     lines = capsys.readouterr().out.splitlines()

@@ -186,8 +186,13 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, monkeypatch: pytest.Monke
     Path("empty.pth").write_bytes(b"")
     Path("evil.pth").write_bytes(pickle.dumps({"weight": Evil()}))
     torch.save({"weight": Evil()}, "evil_too.pth")
-    for name in ("text.pth", "empty.pth", "evil.pth", "evil_too.pth"):
-        with pytest.raises(ValueError, match=f"{name} cannot be read as a checkpoint"):
+    why = {
+        "text.pth": "it was not written by torch.save", "empty.pth": "it is empty",
+        "evil.pth": "it is damaged, or holds other things than tensors",
+        "evil_too.pth": "it is damaged, or holds other things than tensors",
+    }  # fmt: skip
+    for name, reason in why.items():
+        with pytest.raises(ValueError, match=f"{name} cannot be read as a checkpoint of tensors: {reason}"):
             load_weights(tiny(), name)
     assert not Path("evil").exists()
     torch.save([1, 2], "list.pth")

@@ -66,9 +66,22 @@ def read_state(path: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load passes on the errors of its many readers
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {reason}") from None
+            raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {_why(path, error)}") from None
     return _unwrapped(state, path)
+
+
+def _why(path: Path, error: Exception) -> str:
+    """Return why ``torch.load`` failed, in one line. Its own advice is to execute what is in the file."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "it is empty"
+    if start != b"PK" and start[:1] != b"\x80":  # torch's archives, and its pickles of old
+        return "it was not written by torch.save"
+    text = str(error).strip()
+    if "weights_only" in text:
+        return "it is damaged, or holds other things than tensors"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _unwrapped(state: Any, name: str | Path) -> dict[str, Tensor]:
