@@ -165,8 +165,12 @@ def test_options_of_a_file(tmp_path: Path) -> None:
     (("scenes",), ("--model is needed: such as",)),
     (("scenes", "--model", "maskrcnn_tiny"), ("there is no such model; did you mean maskrcnn_tiny_fpn?",)),
     (("scenes", "--model", "unet", "--data-option", "colour=red"), ("colour",)),
-    (("scenes", "--model", "maskrcnn_tiny_fpn", "--model-option", "heads=3"), ("heads",)),
+    (("scenes", "--model", "maskrcnn_tiny_fpn", "--model-option", "heads=3"), ("has no option 'heads'",)),
     (("scenes", "--model", "maskrcnn_tiny_fpn", "--model-option", "heads"), ("--model-option must be NAME=VALUE",)),
+    ((*TINY, "--model-option", "min_size=abc"), ("min_size must be positive numbers, got a, b, c",)),
+    ((*TINY, "--model-option", "num_classes=-1"), ("num_classes must be an integer of at least 1, got -1",)),
+    ((*TINY, "--data-option", "backgrounds=3"), ("backgrounds must be text, got 3",)),
+    ((*TINY, "--batch", 10**9), ("batch times accumulate must be at most 1024 for 6 samples",)),
     ((*TINY, "--epochs", 0), ("epochs must be at least 1, got 0",)),
     ((*TINY, "--augment", "wild"), ("augment must be one of none, flip, strong, mosaic, turn, got 'wild'",)),
     ((*TINY, "--freeze", "neck"), ("the model has no part 'neck'", "backbone, rpn, roi_heads")),
@@ -179,13 +183,36 @@ def test_options_of_a_file(tmp_path: Path) -> None:
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, parts: Any) -> None:
     monkeypatch.chdir(tmp_path)
     assert_one_line(run("train", *arguments), "fastcv train: ", *parts)
-    assert not list(tmp_path.rglob("last*"))
+    assert not list(tmp_path.iterdir()), "not even an empty folder is left"
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_one_line(run("train", *TINY, "--output", tmp_path / "file" / "run"), "cannot write to", "Not a directory")
     assert_one_line(run("train", *TINY, "--output", tmp_path / "file"), "cannot write to", "File exists")
+
+
+@pytest.mark.parametrize(("arguments", "rate"), [
+    (("--model", "fasterrcnn_tiny_fpn"), 3e-3), (("--model", "yolov2-tiny"), 3e-3), (("--model", "unet"), 1e-3),
+    (("--model", "fasterrcnn_tiny_fpn", "--optimizer", "sgd"), 1e-3), (("--weights", "maskrcnn_scenes"), 1e-3),
+    (("--model", "fasterrcnn_tiny_fpn", "--lr", 0.02), 0.02),
+    (("--model", "fasterrcnn_tiny_fpn", "--options", "plain.yaml"), 3e-3), (("--options", "rate.yaml"), 1e-3),
+    (("--options", "rate.yaml", "--lr", 0.5), 0.5),
+])  # fmt: skip
+def test_learning_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, rate: float) -> None:
+    """That of the model, unless the command or its file says another."""
+    monkeypatch.chdir(tmp_path)
+    Path("plain.yaml").write_text("epochs: 3\n")
+    Path("rate.yaml").write_text("model: maskrcnn_tiny_fpn\nlearning_rate: 1e-3\n")
+    seen: list[float] = []
+
+    def look(options: Any, *more: Any) -> None:
+        seen.append(options.learning_rate)
+        train_module.fail("stop here")
+
+    monkeypatch.setattr(train_module, "_make_trainer", look)
+    assert "stop here" in run("train", "scenes", *arguments).stderr
+    assert seen == [rate]
 
 
 def test_weights_of_other_classes(tmp_path: Path) -> None:
@@ -223,6 +250,8 @@ def test_val_errors(tmp_path: Path) -> None:
     assert_one_line(run("val"), "DATA is missing")
     assert_one_line(run("val", "scenes"), "--weights is missing")
     assert_one_line(run("val", "--resume", tmp_path), "there is no file", "options.yaml")
+    assert_one_line(run("val", "--resume", tmp_path / "none"), "--resume: there is no training", "none")
+    assert_one_line(run("val", "scenes", "--weights", "maskrcnn_scenes", "--workers", -1), "workers must be at least 0")
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
     assert_one_line(run("val", "scenes", "--weights", tmp_path / "bad.safetensors"), "is not a safetensors file")
     torch.save({}, tmp_path / "plain.pth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,8 +104,10 @@ class ValOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch < 1:
-            raise OptionError(f"batch must be at least 1, got {self.batch}")
+        for option, least in (("batch", 1), ("workers", 0), ("size", 16)):
+            value = getattr(self, option)
+            if value is not None and value < least:
+                raise OptionError(f"{option} must be at least {least}, got {value}")
 
 
 def read_options(kind: Any, file: Path | None, given: Mapping[str, Any]) -> Any:
@@ -246,7 +249,8 @@ def make_model(
     except FileNotFoundError as error:
         fail(reason(error))
     except TypeError as error:
-        fail(f"{name}: {reason(error)}")
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", reason(error))
+        fail(f"--model-option: {name} has no option {unknown[1]!r}" if unknown else f"{name}: {reason(error)}")
     except (ValueError, KeyError, ImportError) as error:
         text = reason(error)
         fail(text + ("; --new-head starts with a new head" if "number of classes" in text and names else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ from fastcv.cli.run_options import (
 )
 from fastcv.engine import Progress, Trainer, TrainingError, processes
 from fastcv.engine.memory import keep_freed_memory
+from fastcv.engine.yaml_options import OptionError, read_values
 
 console = Console(highlight=False)
 
@@ -105,8 +107,7 @@ def train(
     last = None if resume is None else _checkpoint(resume)
     if last is not None and options is None:
         options = last.with_name("options.yaml")
-    if options is None and data:  # a file has all of them
-        given = with_recipe(model_name(model, None if weights is None else str(weights)), data, given)
+    given = _with_recipe(given, options)
     chosen: RunOptions = read_options(RunOptions, options, given)
     if not chosen.data:
         fail("DATA is missing: a data set to train on")
@@ -116,9 +117,29 @@ def train(
     folder = output or (last.parent if last is not None else _free_folder(name))
     if last is None and (folder / "last.pt").exists():
         fail(f"{folder} holds a training already: --resume {folder} goes on with it; or name another --output")
-    _check_folder(folder)
+    made = _check_folder(folder)
     keep_freed_memory()
-    _run(_make_trainer(chosen, name, folder, quiet), last, folder)
+    try:
+        _run(_make_trainer(chosen, name, folder, quiet), last, folder)
+    finally:
+        for empty in made:  # nothing was written: the next run gets the name
+            with suppress(OSError):
+                empty.rmdir()
+
+
+def _with_recipe(given: dict[str, Any], options: Path | None) -> dict[str, Any]:
+    """Return the options of the command with those of the model's recipe that neither it nor its file has."""
+    written: Any = {}
+    if options is not None:
+        with suppress(OptionError):  # said when the options are read
+            written = read_values(options)
+    if not isinstance(written, dict):
+        written = {}
+    stated = {**written, **given}
+    if not stated.get("data") or not (stated.get("model") or stated.get("weights")):
+        return given
+    found = with_recipe(model_name(stated.get("model"), stated.get("weights")), stated["data"], stated)
+    return {option: value for option, value in found.items() if option in given or option not in written}
 
 
 def _checkpoint(path: Path) -> Path:
@@ -135,15 +156,17 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-def _check_folder(folder: Path) -> None:
-    """End the command unless files can be written into the folder."""
+def _check_folder(folder: Path) -> list[Path]:
+    """Return the folders that were made, the inner first. End the command unless files can be written into the last."""
     from fastcv.data.files import check_writable
 
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         check_writable(folder / "last.pt")
     except OSError as error:
         fail(f"cannot write to {folder}: {reason(error)}")
+    return made
 
 
 def _make_trainer(options: RunOptions, name: str, folder: Path, quiet: bool) -> Trainer:

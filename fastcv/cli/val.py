@@ -105,6 +105,8 @@ def val(
 
 def _of_run(path: Path) -> dict[str, Any]:
     """Return the options with which a training was evaluated."""
+    if not path.exists():
+        fail(f"--resume: there is no training {path}")
     folder = path if path.is_dir() else path.parent
     run: RunOptions = read_options(RunOptions, folder / "options.yaml", {})
     best = folder / "best.safetensors"

@@ -115,6 +115,8 @@ def _open(make: Callable[..., Any], what: str, options: dict[str, Any], *args: A
         kind = str(inspect.signature(make).parameters[name].annotation).removesuffix(" | None")
         if kind == "int" and value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise ValueError(f"{name} must be an integer, got {value!r}")
+        if kind == "str" and not isinstance(value, str | None):
+            raise ValueError(f"{name} must be text, got {value!r}")
     return make(*args, **more, **options)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fastcv._files import replaced_file
 
-__all__ = ["OptionError", "Options"]
+__all__ = ["OptionError", "Options", "read_values"]
 
 
 class OptionError(ValueError):
@@ -46,18 +46,7 @@ class Options:
     @classmethod
     def read_yaml(cls, path: str | PathLike[str]) -> Any:
         """Read options from a YAML file."""
-        yaml = _yaml(path)
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise OptionError(f"there is no file {path}") from None
-        except UnicodeDecodeError:
-            raise OptionError(f"{path} is not a text file") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 1}" if mark is not None else ""
-            raise OptionError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-        return cls.from_dict({} if values is None else values, str(path))
+        return cls.from_dict(read_values(path), str(path))
 
     def write_yaml(self, path: str | PathLike[str]) -> None:
         """Write all options to a YAML file, those of the class itself before those that it inherits."""
@@ -66,6 +55,22 @@ class Options:
         text = _yaml(path).safe_dump(ordered | values, sort_keys=False, allow_unicode=True)
         with replaced_file(path) as file:
             file.write_text(text, encoding="utf-8")
+
+
+def read_values(path: str | PathLike[str]) -> Any:
+    """Return what a YAML file holds, unchecked: those options alone that it names."""
+    yaml = _yaml(path)
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OptionError(f"there is no file {path}") from None
+    except UnicodeDecodeError:
+        raise OptionError(f"{path} is not a text file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise OptionError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    return {} if values is None else values
 
 
 def _yaml(path: str | PathLike[str]) -> Any:

@@ -129,6 +129,9 @@ def create_model(
     labelled = _by_label(names, entry.first_label)
     if labelled and entry.classes not in options:
         options[entry.classes] = max(labelled) + 1
+    count = options.get(entry.classes, 1)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"{entry.classes} must be an integer of at least 1, got {count!r}")
     module, _, function = entry.builder.partition(":")
     build = getattr(import_module(module), function)
     is_darknet = isinstance(weights, str | Path) and Path(weights).suffix == ".weights"

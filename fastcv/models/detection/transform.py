@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,9 @@ class DetectionTransform(nn.Module):
         super().__init__()
         self.min_size = (min_size,) if isinstance(min_size, int) else tuple(min_size)
         self.max_size = max_size
+        for name, sides in (("min_size", self.min_size), ("max_size", (max_size,))):
+            if not sides or not all(isinstance(side, Real) and side > 0 for side in sides):
+                raise ValueError(f"{name} must be positive numbers, got {', '.join(map(str, sides)) or 'nothing'}")
         self.image_mean = image_mean
         self.image_std = image_std
         self.size_divisible = size_divisible
