@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -17,12 +18,13 @@ if not (ROOT / "bench").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from bench import harness, report, summary, text  # noqa: E402
-from bench.models import drift_rcnn  # noqa: E402
+from bench.models import drift_rcnn, yolo_peers, yolo_speed  # noqa: E402
 from bench.models.drift_rcnn import drift  # noqa: E402
 from bench.workloads import Problem, Target, Variant, Workload  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
+from fastcv.models import yolo  # noqa: E402
 from fastcv.models.registry import create_model, save_model  # noqa: E402
 
 
@@ -286,6 +288,40 @@ def test_three_digits(value, written):
 def test_limits_are_the_better_of_two_measurements():
     assert summary.higher({"copy": 1.0, "write": 5.0}, {"copy": 2.0, "write": 4.0}) == {"copy": 2.0, "write": 5.0}
     assert text.slug("NVIDIA H200, 1 core") == "nvidia-h200-1-core"
+
+
+@pytest.mark.parametrize("build", ["yolov3_tiny", "yolov2_tiny"])
+@pytest.mark.parametrize("peer", ["OpenCV", "OpenVINO"])
+def test_peers_of_yolo_find_the_same(build, peer):
+    pytest.importorskip("cv2")
+    if peer == "OpenVINO":
+        pytest.importorskip("openvino")
+        pytest.importorskip("onnx")
+    model = yolo_speed.make_model(getattr(yolo, build), 96)
+    image = yolo_speed.make_image(96)
+    theirs = yolo_peers.CONTENDERS[peer](copy.deepcopy(model), 1)(image)
+    boxes, scores, labels = (torch.as_tensor(part) for part in theirs)
+    ours = yolo_peers.CONTENDERS["fastcv"](model, 1)(image)
+    assert len(scores) == len(ours[1]) > 10
+    torch.testing.assert_close(scores.float(), ours[1], rtol=1e-3, atol=1e-5)
+    for box, label in zip(boxes.float(), labels, strict=True):  # equal scores may change places
+        near = (ours[0] - box).abs().amax(1) < 0.05
+        assert (ours[2][near] == label).any()
+
+
+def test_table_of_yolo(capsys, monkeypatch):
+    monkeypatch.delenv("FASTCV_YOLOV3_TINY", raising=False)
+    monkeypatch.setattr(yolo_speed, "CONTENDERS", {"fastcv": yolo_peers.fastcv, "gone": missing_contender})
+    yolo_speed.main(["--threads", "1", "--rounds", "1", "--size", "64"])
+    said = capsys.readouterr()
+    rows = [line.split(" | ") for line in said.out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| YOLOv3-tiny, 64²", "| 13 × 13 × 125, 64²"]
+    assert all(row[2].endswith(" ms") and row[3].endswith(" %") and row[4] == "– |" for row in rows)
+    assert said.err.count("without gone: no such module") == 2
+
+
+def missing_contender(model, threads):
+    raise ImportError("no such module")
 
 
 def test_drift_of_a_model_that_finds_nothing(tmp_path, monkeypatch, capsys):

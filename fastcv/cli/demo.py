@@ -56,7 +56,8 @@ def demo(
         fail(f"{image} is too small: {photo.width}x{photo.height}, at least {LEAST_SIDE}x{LEAST_SIDE} is needed")
     detector = load_detector(model, weights, None, torch.device("cpu"))
     score = set_score(detector, None)
-    pixels, shapes, target = to_tensor(photo), 0, {}
+    pixels, shapes = to_tensor(photo), 0
+    target: dict[str, Any] = {}
     classes = _figures_for(detector)
     if classes:
         from fastcv.data.scenes import figures_on_photograph
