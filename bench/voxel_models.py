@@ -3,11 +3,12 @@
 ``python -m bench.voxel_models`` writes ``bench/results/voxel_models.json`` and ``.png``. Each measurement has a process
 of its own, for its peak of memory. spconv takes part where it is installed; where a run needs more memory than there
 is, it is left out. A second run adds to what an earlier one found, so that spconv may come from another environment:
-``python -m bench.voxel_models spconv``.
+``python -m bench.voxel_models spconv``; then ``python -m bench.voxel_models plot`` draws anew.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import resource
 import subprocess
@@ -245,7 +246,8 @@ def main(forms: list[str]) -> int:
     points = ",\n".join("  " + json.dumps(found[key]) for key in sorted(found))
     head = json.dumps({"device": device_name("cpu", 1)}, ensure_ascii=False).removesuffix("}")
     path.write_text(f'{head},\n "points": [\n{points}\n ]}}\n', encoding="utf-8")
-    plot(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
+    if importlib.util.find_spec("matplotlib"):
+        plot(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
     return 0
 
 

@@ -19,7 +19,14 @@ from typer.testing import CliRunner
 from fastcv.cli import app as app_module
 from fastcv.cli.classify import probabilities
 from fastcv.cli.voxelize import grid_around
-from fastcv.data import SOLIDS, synthetic_solids, to_unit_ball, write_velodyne
+from fastcv.data import (
+    SOLIDS,
+    STREET_CLASSES,
+    labelled_street_scan,
+    synthetic_solids,
+    to_unit_ball,
+    write_velodyne,
+)
 from fastcv.models import create_model, read_card, save_model
 
 
@@ -115,6 +122,33 @@ def test_classify_a_shape_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Path("classified.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("name", ["voxnet_solids"])
+def test_classify_by_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = [] if name == "voxnet_solids" else ["--weights", name]  # that is the usual one
+    for shape in ("torus", "cone", "star"):
+        result = run("classify", shape, *chosen)
+        assert result.exit_code == 0, result.output
+        assert result.output.splitlines()[2].split()[0] == shape
+
+
+def test_classify_a_street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("classify", "street", "--labels", "labels.npy", "--output", "street.png")
+    assert result.exit_code == 0, result.output
+    points, expected = labelled_street_scan(0, 64, 1440)
+    labels = np.load("labels.npy")
+    assert labels.shape == expected.shape
+    assert (labels == expected.numpy()).mean() > 0.98
+    rows = [line.split() for line in result.output.splitlines()[2:-1]]
+    assert {name for name, _ in rows} == set(STREET_CLASSES)
+    assert [int(number.replace(",", "")) for _, number in rows] == sorted(np.bincount(labels).tolist(), reverse=True)
+    assert all(side > 1000 for side in colourful(Path("street.png")))
+    write_velodyne("scan.bin", points)
+    again = run("classify", "scan.bin", "--columns", "4")  # scans get these weights unless told otherwise
+    assert again.output.splitlines()[1:-1] == result.output.splitlines()[1:-1]
+
+
 @pytest.mark.parametrize("model", ["pointnet", "octnet"])
 def test_a_network_is_trained_and_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     pytest.importorskip("yaml")
@@ -145,7 +179,9 @@ def test_a_street_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["classify", "cone"], "give --weights FILE, a trained classifier of point clouds. To train one"),
+        (["classify", "cone", "--labels", "a.npy"], "--labels is for networks that classify each point"),
+        (["classify", "street", "--labels", "a.txt"], "--labels a.txt has to end in .npy"),
+        (["classify", "cone", "--weights", "sparse_unet_streets"], "the network wants 4 columns per point"),
         (["classify", "cone", "--weights", "none.safetensors"], "there is no checkpoint none.safetensors"),
         (["classify", "cone", "--weights", "unet.safetensors"], "unet.safetensors holds unet, for segmentation"),
         (["classify", "none.ply", "--weights", "net.safetensors"], "there is no file none.ply, and no such shape"),

@@ -21,7 +21,7 @@ from fastcv.data.files import replaced_file
 from fastcv.models import load_model, read_card
 
 SHOWN = 5
-SHAPE, SCAN = "pointnet_solids", "sparse_unet_streets"  # weights that come with the package
+SHAPE, SCAN = "voxnet_solids", "sparse_unet_streets"  # weights that come with the package
 console = Console(highlight=False)
 
 
@@ -30,7 +30,8 @@ def classify(
         Path, typer.Argument(help="File: .off .ply .pcd .bin .npy .npz .txt .xyz; or a shape, as cone, or street.")
     ],
     weights: Annotated[
-        Path | None, typer.Option(help="Weights, .safetensors. Default: for a scan sparse_unet_streets, else pointnet.")
+        Path | None,
+        typer.Option(help="Weights, .safetensors. Default: sparse_unet_streets for a scan, else voxnet_solids."),
     ] = None,
     output: Annotated[Path, typer.Option(help="PNG file for the picture.")] = Path("classified.png"),
     labels: Annotated[Path | None, typer.Option(help="NPY file for the class of each point, of a street.")] = None,
