@@ -45,8 +45,8 @@ class ResidualBlock(SparseModule):
     def forward(self, x: SparseConvTensor) -> SparseConvTensor:
         """Return features of ``after`` channels at the same sites."""
         y = self.bn1(self.conv1(x))
-        y = self.bn2(self.conv2(y.replace_feature(y.features.relu())))
-        return x.replace_feature((y.features + self.project(x.features)).relu())
+        y = self.bn2(self.conv2(y.replace_feature(y.features.relu_())))
+        return x.replace_feature((y.features + self.project(x.features)).relu_())
 
 
 class SparseUNet(nn.Module):
@@ -113,7 +113,7 @@ class SparseUNet(nn.Module):
         self.stem = SparseSequential(
             SubMConv3d(first, channels[0], 3, bias=False, indice_key="level0"),
             SparseBatchNorm(channels[0]),
-            SparseReLU(),
+            SparseReLU(inplace=True),
         )
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -124,9 +124,9 @@ class SparseUNet(nn.Module):
                 break
             below, link = channels[level + 1], f"down{level}"
             down = SparseConv3d(width, below, 2, stride=2, bias=False, indice_key=link)
-            self.down.append(SparseSequential(down, SparseBatchNorm(below), SparseReLU()))
+            self.down.append(SparseSequential(down, SparseBatchNorm(below), SparseReLU(inplace=True)))
             up = SparseInverseConv3d(below, width, 2, indice_key=link, bias=False)
-            self.up.append(SparseSequential(up, SparseBatchNorm(width), SparseReLU()))
+            self.up.append(SparseSequential(up, SparseBatchNorm(width), SparseReLU(inplace=True)))
             widths = [2 * width] + [width] * blocks
             self.decoder.append(
                 SparseSequential(*(ResidualBlock(a, width, key) for a, _ in zip(widths, range(blocks), strict=False)))
