@@ -1,4 +1,4 @@
-"""What augmentation by rotations buys: PointNet trained on shapes in one pose, and asked about turned ones.
+"""What augmentation by rotations buys: VoxNet trained on shapes in one pose, and asked about turned ones.
 
 ``python -m bench.rotations`` trains three networks for a few minutes, each on the same 4000 shapes: all upright and
 facing one way; turned around the z axis; and turned in any way. It prints, and writes to
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from fastcv.data import synthetic_solids
-from fastcv.data.cloud_transforms import ShufflePoints
 from fastcv.engine import ClassificationTask, Trainer, TrainOptions
 from fastcv.engine.memory import keep_freed_memory
 from fastcv.models import create_model
@@ -26,16 +25,16 @@ POSES: dict[str, dict[str, Any]] = {
     "around z": {"turn": 360.0, "tilt": 0.0},
     "any": {"turn": 360.0, "tilt": 180.0},
 }
-POINTS, TRAINED, HELD_OUT, EPOCHS = 256, 4000, 500, 3
+POINTS, TRAINED, HELD_OUT, EPOCHS = 512, 4000, 500, 3
 
 
 def accuracies(trained_on: str) -> dict[str, float]:
     """Train on shapes in one kind of pose, and return the accuracy in each."""
     data: Any = synthetic_solids(TRAINED, POINTS, **POSES[trained_on])
     torch.manual_seed(0)
-    model = create_model("pointnet", names=data.names, feature_transform=False)
-    options = TrainOptions(epochs=EPOCHS, batch=32, plots=False, device="cpu")
-    Trainer(ClassificationTask(), model, data, None, options, transform=ShufflePoints()).train()
+    model = create_model("sparse_voxnet", names=data.names)
+    options = TrainOptions(epochs=EPOCHS, batch=32, learning_rate=2e-3, plots=False, device="cpu")
+    Trainer(ClassificationTask(), model, data, None, options).train()
     found = {}
     for name, pose in POSES.items():
         held_out: Any = synthetic_solids(HELD_OUT, POINTS, seed=1, **pose)

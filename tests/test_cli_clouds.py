@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fastcv.cli import app as app_module
-from fastcv.cli.classify import probabilities
+from fastcv.cli.classify import load_point_model, probabilities, trained_points
 from fastcv.cli.voxelize import grid_around
 from fastcv.data import (
     SOLIDS,
@@ -122,14 +122,21 @@ def test_classify_a_shape_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Path("classified.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["voxnet_solids"])
+@pytest.mark.parametrize("name", ["pointnet_solids", "voxnet_solids"])
 def test_classify_by_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    chosen = [] if name == "voxnet_solids" else ["--weights", name]  # that is the usual one
+    chosen = [] if name == "pointnet_solids" else ["--weights", name]  # that is the usual one
     for shape in ("torus", "cone", "star"):
         result = run("classify", shape, *chosen)
         assert result.exit_code == 0, result.output
         assert result.output.splitlines()[2].split()[0] == shape
+
+
+def test_as_many_points_as_in_the_training(tmp_path: Path) -> None:
+    model = create_model("voxnet", names=list(SOLIDS), grid=16)
+    for facts, points in (({}, 1024), ({"options": {"data_options": {"points": 77}}}, 77), ({"options": "odd"}, 1024)):
+        save_model(model, tmp_path / "net.safetensors", **facts)
+        assert trained_points(load_point_model(tmp_path / "net.safetensors")) == points
 
 
 def test_classify_a_street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

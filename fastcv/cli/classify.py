@@ -21,7 +21,7 @@ from fastcv.data.files import replaced_file
 from fastcv.models import load_model, read_card
 
 SHOWN = 5
-SHAPE, SCAN = "voxnet_solids", "sparse_unet_streets"  # weights that come with the package
+SHAPE, SCAN = "pointnet_solids", "sparse_unet_streets"  # weights that come with the package
 console = Console(highlight=False)
 
 
@@ -31,11 +31,13 @@ def classify(
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(help="Weights, .safetensors. Default: sparse_unet_streets for a scan, else voxnet_solids."),
+        typer.Option(help="Weights, .safetensors. Default: sparse_unet_streets for a scan, else pointnet_solids."),
     ] = None,
     output: Annotated[Path, typer.Option(help="PNG file for the picture.")] = Path("classified.png"),
     labels: Annotated[Path | None, typer.Option(help="NPY file for the class of each point, of a street.")] = None,
-    points: Annotated[int, typer.Option(min=1, help="Points that the network sees, chosen at random.")] = 1024,
+    points: Annotated[
+        int | None, typer.Option(min=1, help="Points that the network sees. Default: as in its training, else 1024.")
+    ] = None,
     columns: Annotated[int | None, typer.Option(min=3, help="Values per point in a .bin file.")] = None,
     seed: Annotated[int, seed_option("Random seed for the choice of points.", least=0)] = 0,
     drop_invalid: Annotated[bool, typer.Option(help="Leave out points that are not finite.")] = False,
@@ -49,6 +51,7 @@ def classify(
     of_points = model.card.task == "point-segmentation"
     if labels is not None and not of_points:
         fail("--labels is for networks that classify each point, as sparse_unet_streets")
+    points = points or trained_points(model)
     cloud_points = read_cloud(cloud, columns, None if of_points else max(points, 4096), seed, drop_invalid)
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
@@ -88,6 +91,13 @@ def load_point_model(path: Path) -> Any:
         return load_model(path).eval()
     except (OSError, ValueError, ImportError, TypeError) as error:
         fail(reason(error))
+
+
+def trained_points(model: Any) -> int:
+    """Return how many points the clouds had that a network was trained on, where its card says so."""
+    options = model.card.facts.get("options", {})
+    points = options.get("data_options", {}).get("points") if isinstance(options, dict) else None
+    return points if isinstance(points, int) and points > 0 else 1024
 
 
 def _wanted(model: Any, cloud: Tensor) -> Tensor:
