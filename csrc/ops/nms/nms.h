@@ -58,10 +58,26 @@ constexpr int64_t kNmsTile = 512;
 FASTCV_HD constexpr int64_t nms_mask_words(int64_t boxes_per_image) {
   return FASTCV_VARIANT::ceil_div(boxes_per_image, kNmsTile) * kNmsTile * (kNmsTile / 32);
 }
-constexpr int64_t nms_workspace_bytes(int64_t images, int64_t boxes_per_image, DType dtype, bool rotated) {
+// Images of more upright boxes than this look for neighbours in buckets: two numbers for each, one for each box.
+constexpr int64_t kNmsSpaceBoxes = 6144;
+constexpr double kNmsSpaceThreshold = 1.0 / 16;  // and if overlaps of less do not count
+FASTCV_HD constexpr bool nms_has_space(int64_t boxes_per_image, double threshold, bool rotated) {
+  return !rotated && boxes_per_image > kNmsSpaceBoxes && threshold >= kNmsSpaceThreshold;
+}
+FASTCV_HD constexpr int64_t nms_space_buckets(int64_t boxes_per_image) {
+  int64_t buckets = 1;
+  while (buckets < boxes_per_image) buckets *= 2;
+  return buckets;
+}
+constexpr int64_t nms_workspace_bytes(int64_t images, int64_t boxes_per_image, DType dtype, bool rotated,
+                                      double threshold) {
   const int64_t numbers = rotated ? FASTCV_VARIANT::kRotatedNumbers : kUprightNumbers;
   const int64_t of_boxes = images * boxes_per_image * (numbers * (dtype == DType::kFloat64 ? 8 : 4) + 3 * 4);
-  return FASTCV_VARIANT::ceil_div<int64_t>(of_boxes, 16) * 16 + images * nms_mask_words(boxes_per_image) * 4;
+  int64_t words = nms_mask_words(boxes_per_image);
+  if (nms_has_space(boxes_per_image, threshold, rotated)) {
+    words += 2 * (nms_space_buckets(boxes_per_image) + 1) + boxes_per_image + 1;
+  }
+  return FASTCV_VARIANT::ceil_div<int64_t>(of_boxes, 16) * 16 + images * words * 4;
 }
 
 FASTCV_DECLARE_KERNEL(nms, NmsParams);

@@ -82,7 +82,7 @@ struct Sorted {
       p.sorted_classes = view_of(classes.ptr()).as<int64_t>();
       p.places = view_of(places.ptr()).as<int64_t>();
     }
-    workspace = new_workspace(boxes, nms_workspace_bytes(p.images, p.boxes_per_image, p.dtype, p.rotated));
+    workspace = new_workspace(boxes, nms_workspace_bytes(p.images, p.boxes_per_image, p.dtype, p.rotated, p.threshold));
     p.workspace = workspace.view.data;
   }
 

@@ -10,16 +10,24 @@
 //   tile      launch t decides tile t, which has by now met everything before it, and strikes all later boxes with its
 //             survivors: N / kTile launches, their number known without looking at the data. Every block decides the
 //             tile for itself, which takes less time than to wait for one that does, and strikes its own share
+//   space     (for many upright boxes, in place of tile) the same, but survivors look for what they strike among the boxes
+//             near them (nms_space.cuh); four launches put the boxes into buckets before
 //   finish    one block per image: compacts the survivors in order of rank
 //
 // Napkin maths for an H200, 20 000 boxes of one class, 8 000 kept, float32. Masks: 5e6 pairs of 20 instructions, 5 us on
 // 132 multiprocessors. A tile launch: 1.5 us to start, 1 us to read 32 KB of masks out of L2, 16 words to decide at 300
 // cycles, 1 us to collect 200 survivors, and 128 x 200 pairs of 20 instructions for each of two blocks on a
 // multiprocessor, 4.5 us: 11 us, 40 times. The chain of decisions is the limit, not the arithmetic.
+//
+// A million boxes, 1000 of them per 800 x 1333 pixels, sides up to 204: one of 300 survivors of a tile meets some 230
+// boxes in 60 cells, so each of the 512 warps of a launch waits for memory some 12 times, 1000 cycles each: 7 us, with
+// launch and decision 13 us, 1953 times: 25 ms, 25 ns a box as for 100 000. By tiles a million would be 3900 blocks a
+// launch, 15 rounds of 8 us: 0.23 s. Filling the buckets moves 60 bytes a box: 0.02 ms.
 #include "core/cuda/block_rank.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
+#include "ops/nms/nms_space.cuh"
 #include "ops/nms/nms_tile.cuh"
 
 namespace fastcv::FASTCV_VARIANT {
@@ -30,6 +38,7 @@ constexpr int kGroupTile = 256;  // boxes that a block decides at once where gro
 constexpr int kGroupShare = 64;  // places whose groups one block looks after
 constexpr int kShare = kBlockSize / 2;
 constexpr int kFinishBlock = 1024;
+constexpr int kSpaceBlocks = 64;  // of a launch that looks for neighbours
 
 // The first place of [begin, end) whose group is another, in sorted groups.
 __device__ inline int end_of_group(const int* groups, int group, int begin, int end) {
@@ -137,6 +146,8 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_groups_kernel(const Places<
   }
 }
 
+using Unit = Pack<unsigned, 4>;
+
 // Where a tile of the launches below begins, how many boxes it has, and whether a long group has any of them: such a
 // group has the tile's first box or its last.
 template <class B>
@@ -177,23 +188,12 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_masks_kernel(const Places<B
   }
 }
 
-// Launch `tile`: see above. A block's share are kShare places behind the tile; the first block notes the verdicts.
+// Decides a tile. `memory` has room for its masks; the first block notes the verdicts.
 template <class B>
-__global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<B> all, int tile) {
-  using After = Survivors<B, kTile>;
-  using Unit = Pack<unsigned, 4>;
-  constexpr int kMaskUnits = kTile / 32 * kTile / 4, kBytes = greatest(kMaskUnits * 16, After::kBytes);
-  FASTCV_SHARED(Unit, memory, kBytes / 16);  // the masks, and when those have been used the survivors
-  FASTCV_SHARED(unsigned, open, kTile / 32);
-  FASTCV_SHARED(unsigned, kept, kTile / 32);
-  const Places<B> places = all.of_image(blockIdx.y);
+__device__ __forceinline__ void decide_tile(const Places<B>& places, const TileOf<B>& of, int tile, Unit* memory,
+                                            unsigned* open, unsigned* kept) {
+  constexpr int kMaskUnits = kTile / 32 * kTile / 4;
   const int thread = static_cast<int>(threadIdx.x);
-  const TileOf<B> of(places, tile);
-  const int begin = of.begin + kTile + static_cast<int>(blockIdx.x) * kShare;
-  const int end = least(places.count, begin + kShare);
-  const int group = places.group[of.begin + of.count - 1];
-  const bool strikes = begin < end && places.group[begin] == group && places.is_long(group);
-  if (!of.needed || (blockIdx.x != 0 && !strikes)) return;
   const unsigned* masks = places.masks + static_cast<int64_t>(tile) * (kTile / 32 * kTile);
   for (int unit = thread; unit < kMaskUnits; unit += kBlockSize) memory[unit] = load_pack<4>(masks + 4 * unit);
   const auto is_long = [&](int i) { return places.is_long(places.group[of.begin + i]); };
@@ -206,12 +206,92 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<B>
       if (is_long(i)) places.dropped_at(of.begin + i) = is_kept(kept, i) ? 0 : 1;
     }
   }
+}
+
+// Launch `tile`: see above. A block's share are kShare places behind the tile.
+template <class B>
+__global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<B> all, int tile) {
+  using After = Survivors<B, kTile>;
+  constexpr int kBytes = greatest(kTile / 32 * kTile * 4, After::kBytes);
+  FASTCV_SHARED(Unit, memory, kBytes / 16);  // the masks, and when those have been used the survivors
+  FASTCV_SHARED(unsigned, open, kTile / 32);
+  FASTCV_SHARED(unsigned, kept, kTile / 32);
+  const Places<B> places = all.of_image(blockIdx.y);
+  const TileOf<B> of(places, tile);
+  const int begin = of.begin + kTile + static_cast<int>(blockIdx.x) * kShare;
+  const int end = least(places.count, begin + kShare);
+  const int group = places.group[of.begin + of.count - 1];
+  const bool strikes = begin < end && places.group[begin] == group && places.is_long(group);
+  if (!of.needed || (blockIdx.x != 0 && !strikes)) return;
+  decide_tile(places, of, tile, memory, open, kept);
   if (!strikes) return;
   const After after{reinterpret_cast<typename After::Four*>(memory)};
   const auto box = [&](int i) { return places.box(of.begin + i); };
   const int found = after.collect(kept, greatest(group - of.begin, 0), box);
   block_sync();
   strike(after, found, places, begin, end, group);
+}
+
+// The same where boxes are found by where they are: survivors of the tile are shared out among all warps.
+template <class A>
+__global__ void __launch_bounds__(kBlockSize, 2)
+    nms_space_kernel(const Places<UprightBox<A>> all, const Space<A> everywhere, int tile) {
+  FASTCV_SHARED(Unit, memory, kTile / 32 * kTile / 4);
+  FASTCV_SHARED(unsigned, open, kTile / 32);
+  FASTCV_SHARED(unsigned, kept, kTile / 32);
+  const auto places = all.of_image(blockIdx.y);
+  const auto space = everywhere.of_image(blockIdx.y);
+  const TileOf<UprightBox<A>> of(places, tile);
+  const int end = of.begin + of.count, group = places.group[end - 1];
+  const bool strikes = end < places.count && places.group[end] == group && places.is_long(group);
+  if (!of.needed || (blockIdx.x != 0 && !strikes)) return;
+  decide_tile(places, of, tile, memory, open, kept);
+  if (!strikes) return;
+  const Striker<A> striker{places, space, end, group};
+  const int warps = kSpaceBlocks * (kBlockSize / static_cast<int>(kWarpSize));
+  const int warp = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / static_cast<int>(kWarpSize);
+  for (int survivor = warp;; survivor += warps) {
+    const int i = nth_kept<kTile>(kept, greatest(group - of.begin, 0), survivor);
+    if (i < 0) break;
+    striker.strike_around(places.box(of.begin + i));
+  }
+}
+
+// The buckets: emptied, counted into `end`, laid out one behind the other, filled.
+template <class A>
+__global__ void __launch_bounds__(kBlockSize, 2) space_empty_kernel(const Space<A> everywhere) {
+  const auto space = everywhere.of_image(blockIdx.y);
+  const int64_t bucket = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
+  if (bucket <= space.buckets) space.end[bucket] = 0;
+  if (bucket == 0) *space.filled = 0;
+}
+
+template <class A, bool kFills>
+__global__ void __launch_bounds__(kBlockSize, 2)
+    space_fill_kernel(const Places<UprightBox<A>> all, const Space<A> everywhere) {
+  const auto places = all.of_image(blockIdx.y);
+  const auto space = everywhere.of_image(blockIdx.y);
+  const int64_t place = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
+  if (place >= places.count) return;
+  const int64_t bucket = space.bucket_of(places.box(static_cast<int>(place)), places.group[place]);
+  if (bucket < 0) return;
+  const int at = atomic_add(&space.end[bucket], 1);
+  if (kFills) space.items[at] = static_cast<int>(place);
+}
+
+template <class A>
+__global__ void __launch_bounds__(kBlockSize, 2) space_begin_kernel(const Space<A> everywhere) {
+  const auto space = everywhere.of_image(blockIdx.y);
+  const int64_t bucket = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
+  const int own = bucket <= space.buckets ? space.end[bucket] : 0;
+  int sum = own;
+  for (unsigned delta = 1; delta < kWarpSize; delta *= 2) {
+    const int other = warp_shuffle_up(kFullMask, sum, delta);
+    if (lane_id() >= delta) sum += other;
+  }
+  int first = lane_id() == kWarpSize - 1 ? atomic_add(space.filled, sum) : 0;
+  first = warp_shuffle(kFullMask, first, kWarpSize - 1) + sum - own;
+  if (bucket <= space.buckets) space.begin[bucket] = space.end[bucket] = first;
 }
 
 __global__ void __launch_bounds__(kFinishBlock, 1) nms_finish_kernel(const NmsParams p, const int* dropped) {
@@ -232,6 +312,34 @@ __global__ void __launch_bounds__(kFinishBlock, 1) nms_finish_kernel(const NmsPa
   if (thread == 0) p.count[image] = written;
 }
 
+// What the tiles' survivors strike: all that is behind, or what is near.
+template <class B>
+void strike_tiles(const NmsParams& p, const Places<B>& places, int* memory, Stream stream) {
+  const int count = places.count, tiles = static_cast<int>(grid_size(count, kTile));
+  if constexpr (B::kNumbers == kUprightNumbers) {
+    if (nms_has_space(count, p.threshold, false)) {
+      using A = typename B::Number;
+      const int64_t buckets = nms_space_buckets(count), ends = p.images * (buckets + 1);
+      int* const items = memory + 2 * ends;
+      const Space<A> space{memory, memory + ends, items, items + p.images * count, buckets, count};
+      const LaunchShape of_buckets{{grid_size(buckets + 1, kBlockSize), p.images}, {kBlockSize}};
+      const LaunchShape of_boxes{{grid_size(count, kBlockSize), p.images}, {kBlockSize}};
+      launch(space_empty_kernel<A>, of_buckets, stream, space);
+      launch(space_fill_kernel<A, false>, of_boxes, stream, places, space);
+      launch(space_begin_kernel<A>, of_buckets, stream, space);
+      launch(space_fill_kernel<A, true>, of_boxes, stream, places, space);
+      for (int tile = 0; tile < tiles; ++tile) {
+        launch(nms_space_kernel<A>, {{kSpaceBlocks, p.images}, {kBlockSize}}, stream, places, space, tile);
+      }
+      return;
+    }
+  }
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int64_t shares = grid_size(greatest(count - (tile + 1) * kTile, 1), kShare);
+    launch(nms_tile_kernel<B>, {{shares, p.images}, {kBlockSize}}, stream, places, tile);
+  }
+}
+
 template <class T, class B>
 void run(const NmsParams& p, Stream stream) {
   using A = Accumulate<T>;
@@ -240,8 +348,9 @@ void run(const NmsParams& p, Stream stream) {
   A* const numbers = static_cast<A*>(p.workspace);
   int* const group = reinterpret_cast<int*>(numbers + B::kNumbers * total);
   int *const struck = group + total, *const dropped = struck + total;
-  char* const end = static_cast<char*>(p.workspace) + nms_workspace_bytes(p.images, count, p.dtype, p.rotated);
-  unsigned* const masks = reinterpret_cast<unsigned*>(end) - p.images * nms_mask_words(count);
+  const int64_t of_boxes = reinterpret_cast<char*>(dropped + total) - static_cast<char*>(p.workspace);
+  unsigned* const masks =
+      reinterpret_cast<unsigned*>(static_cast<char*>(p.workspace) + ceil_div<int64_t>(of_boxes, 16) * 16);
   const Places<B> places{numbers, total, group, struck, dropped, masks, p.places, count, round_down<A>(p.threshold)};
   launch(nms_prepare_kernel<T, B>, {{grid_size(count, kBlockSize), p.images}, {kBlockSize}}, stream, p, places);
   if (p.places != nullptr) {
@@ -250,10 +359,7 @@ void run(const NmsParams& p, Stream stream) {
   if (p.places == nullptr || count > kGroupLimit) {
     const int tiles = static_cast<int>(grid_size(count, kTile));
     launch(nms_masks_kernel<B>, {{static_cast<int64_t>(tiles) * (kTile / 32), p.images}, {kBlockSize}}, stream, places);
-    for (int tile = 0; tile < tiles; ++tile) {
-      const int64_t shares = grid_size(greatest(count - (tile + 1) * kTile, 1), kShare);
-      launch(nms_tile_kernel<B>, {{shares, p.images}, {kBlockSize}}, stream, places, tile);
-    }
+    strike_tiles(p, places, reinterpret_cast<int*>(masks + p.images * nms_mask_words(count)), stream);
   }
   launch(nms_finish_kernel, {{p.images}, {kFinishBlock}}, stream, p, static_cast<const int*>(dropped));
 }

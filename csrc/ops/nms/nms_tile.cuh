@@ -64,6 +64,27 @@ __device__ inline bool is_kept(const unsigned* kept, int i) {
   return (kept[i / 32] >> (i % 32) & 1u) != 0;
 }
 
+// The bits of a word from box `first` of the tile on.
+__device__ inline unsigned kept_from(const unsigned* kept, int word, int first) {
+  const int skipped = first - 32 * word;
+  return skipped >= 32 ? 0u : skipped > 0 ? kept[word] & (kFullMask << skipped) : kept[word];
+}
+
+// The survivor of that number from box `first` on; -1: there are not so many.
+template <int kSize>
+__device__ inline int nth_kept(const unsigned* kept, int first, int number) {
+  for (int word = 0; word < kSize / 32; ++word) {
+    unsigned bits = kept_from(kept, word, first);
+    const int count = count_lanes(bits);
+    if (number < count) {
+      for (; number > 0; --number) bits &= bits - 1;
+      return 32 * word + first_lane(bits);
+    }
+    number -= count;
+  }
+  return -1;
+}
+
 // Boxes side by side in shared memory, four numbers of a box in one load.
 template <class B, int kSize>
 struct Survivors {
@@ -97,13 +118,9 @@ struct Survivors {
   // Takes the survivors of a tile from box `first` on, box(i) for each, and returns their number.
   template <class BoxAt>
   __device__ int collect(const unsigned* kept, int first, const BoxAt& box) const {
-    const auto from_first = [&](int word) {
-      const int skipped = first - 32 * word;
-      return skipped >= 32 ? 0u : skipped > 0 ? kept[word] & (kFullMask << skipped) : kept[word];
-    };
     int all = 0;
     for (int word = 0; word < kSize / 32; ++word) {
-      const unsigned bits = from_first(word);
+      const unsigned bits = kept_from(kept, word, first);
       for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kBlockSize) {
         if (i / 32 != word || (bits >> (i % 32) & 1u) == 0) continue;
         put(all + count_lanes(bits & ((1u << (i % 32)) - 1)), box(i));
