@@ -105,6 +105,21 @@ def test_special_values_are_as_in_torchvision(backend: Any, torchvision_ops: Any
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_memory_that_is_not_aligned(backend: Any, name: str, dtype: torch.dtype) -> None:
+    function = getattr(ops, name)
+    boxes = [random_boxes(40, dtype, seed).to(backend.device) for seed in (0, 1)]
+    shifted = [torch.cat([b.new_zeros(1), b.flatten()])[1:].view(-1, 4) for b in boxes]
+    assert torch.equal(function(*shifted), function(*boxes))
+    weight = boxes[0][:, 0]
+    got, want = (
+        torch.autograd.grad(function(*leaves), leaves, weight)
+        for leaves in ([b.requires_grad_() for b in shifted], [b.requires_grad_() for b in boxes])
+    )
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_strided_boxes_and_gradients(backend: Any, name: str) -> None:
     function = getattr(ops, name)
     wide = random_boxes(300, torch.float32).repeat(1, 2).to(backend.device)

@@ -143,6 +143,21 @@ def test_second_derivative_is_refused(backend: Any) -> None:
         gradient.sum().backward()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_memory_that_is_not_aligned(backend: Any, dtype: torch.dtype) -> None:
+    inputs, targets = (x.to(backend.device, dtype).flatten() for x in sample(7, 45, dtype=torch.float32))
+    weight = inputs.abs()
+    leaf = inputs.clone().requires_grad_()
+    loss = sigmoid_focal_loss(leaf, targets)
+    (expected,) = torch.autograd.grad(loss, leaf, weight)
+    for begin in (1, 2, 3):
+        other = leaf.detach()[begin:].requires_grad_()
+        shifted = sigmoid_focal_loss(other, targets[begin:])
+        assert torch.equal(shifted, loss[begin:])
+        (got,) = torch.autograd.grad(shifted, other, weight[begin:])
+        assert torch.equal(got, expected[begin:])
+
+
 def test_strided(backend: Any) -> None:
     inputs, targets = (x.to(backend.device) for x in sample(40, 131, dtype=torch.float32))
     expected = sigmoid_focal_loss(inputs, targets)

@@ -35,13 +35,17 @@ __device__ __forceinline__ void load_four(const T* row, int first, int channels,
   }
 }
 
+// Results that leave at once.
+template <class T, int kColumns>
+constexpr int kFewPack = least(16 / static_cast<int>(sizeof(T)), kColumns);
+
 template <class T, int kColumns>
 __global__ void __launch_bounds__(kFewBlock, 2)
-    few_channels_kernel(const SparseConvParams p, unsigned column_tiles, bool vectors) {
+    few_channels_kernel(const SparseConvParams p, unsigned column_tiles, bool vectors, bool packs) {
   using A = Accumulate<T>;
   constexpr int kWeights = kFewBytes / static_cast<int>(sizeof(A));
   using Unit = Pack<A, 16 / sizeof(A)>;
-  constexpr int kUnit = 16 / static_cast<int>(sizeof(A));
+  constexpr int kUnit = 16 / static_cast<int>(sizeof(A)), kPack = kFewPack<T, kColumns>;
   FASTCV_SHARED(Unit, shared, kWeights / kUnit);
   A* const weights = reinterpret_cast<A*>(shared);  // [element][depth][kColumns]
   const int thread = static_cast<int>(threadIdx.x);
@@ -119,8 +123,21 @@ __global__ void __launch_bounds__(kFewBlock, 2)
     if (m >= p.outputs) continue;
     T* target = static_cast<T*>(p.output) + (m * p.groups + group) * p.out_channels + o0;
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-      if (o0 + j < out_channels) target[j] = from_float<T>(sum[r][j] + (bias == nullptr ? A(0) : A(to_float(bias[j]))));
+    for (int j0 = 0; j0 < kColumns; j0 += kPack) {
+      Pack<T, kPack> pack;
+#pragma unroll
+      for (int u = 0; u < kPack; ++u) {
+        const bool has_bias = bias != nullptr && o0 + j0 + u < out_channels;
+        pack.value[u] = from_float<T>(sum[r][j0 + u] + (has_bias ? A(to_float(bias[j0 + u])) : A(0)));
+      }
+      if (packs) {
+        if (o0 + j0 < out_channels) store_pack(target + j0, pack);
+        continue;
+      }
+#pragma unroll
+      for (int u = 0; u < kPack; ++u) {
+        if (o0 + j0 + u < out_channels) target[j0 + u] = pack.value[u];
+      }
     }
   }
 }
@@ -128,15 +145,16 @@ __global__ void __launch_bounds__(kFewBlock, 2)
 template <class T>
 void convolve_few_channels(const SparseConvParams& p, Stream stream) {
   const bool vectors = p.in_channels % 4 == 0 && reinterpret_cast<uintptr_t>(p.input) % sizeof(Pack<T, 4>) == 0;
-  const auto run = [&](auto kernel, int columns) {
+  const auto run = [&](auto kernel, int columns, int pack) {
+    const bool packs = p.out_channels % pack == 0 && reinterpret_cast<uintptr_t>(p.output) % (pack * sizeof(T)) == 0;
     const int64_t column_tiles = ceil_div<int64_t>(p.out_channels, columns);
     launch(kernel, {{grid_size(p.outputs, kFewBlock * kFewRows), column_tiles * p.groups}, {kFewBlock}}, stream, p,
-           static_cast<unsigned>(column_tiles), vectors);
+           static_cast<unsigned>(column_tiles), vectors, packs);
   };
   if (p.out_channels <= 4) {
-    run(&few_channels_kernel<T, 4>, 4);
+    run(&few_channels_kernel<T, 4>, 4, kFewPack<T, 4>);
   } else {
-    run(&few_channels_kernel<T, 16>, 16);
+    run(&few_channels_kernel<T, 16>, 16, kFewPack<T, 16>);
   }
 }
 
