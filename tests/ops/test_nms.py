@@ -108,6 +108,8 @@ def spread_problem(kind: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         corner[1::2, 0] += shift
     elif kind == "far away":
         corner += 3e6
+    elif kind == "a crowd":  # so dense that all behind a tile are looked at
+        corner /= 10
     boxes = torch.cat([corner, corner + sides], dim=1)
     if kind == "wild":
         boxes[::50] *= 1e-14  # areas near the least that there are
@@ -126,6 +128,7 @@ def spread_problem(kind: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         ("whole numbers", torch.float32),
         ("pairs", torch.float32),
         ("far away", torch.float32),
+        ("a crowd", torch.float32),
         ("wild", torch.float32),
         ("wild", torch.float64),
     ],

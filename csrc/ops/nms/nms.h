@@ -58,7 +58,7 @@ constexpr int64_t kNmsTile = 512;
 FASTCV_HD constexpr int64_t nms_mask_words(int64_t boxes_per_image) {
   return FASTCV_VARIANT::ceil_div(boxes_per_image, kNmsTile) * kNmsTile * (kNmsTile / 32);
 }
-// Images of more upright boxes than this look for neighbours in buckets: two numbers for each, one for each box.
+// Images of more upright boxes than this look for neighbours in buckets: two numbers for each, one for each box, two more.
 constexpr int64_t kNmsSpaceBoxes = 6144;
 constexpr double kNmsSpaceThreshold = 1.0 / 16;  // and if overlaps of less do not count
 FASTCV_HD constexpr bool nms_has_space(int64_t boxes_per_image, double threshold, bool rotated) {
@@ -75,7 +75,7 @@ constexpr int64_t nms_workspace_bytes(int64_t images, int64_t boxes_per_image, D
   const int64_t of_boxes = images * boxes_per_image * (numbers * (dtype == DType::kFloat64 ? 8 : 4) + 3 * 4);
   int64_t words = nms_mask_words(boxes_per_image);
   if (nms_has_space(boxes_per_image, threshold, rotated)) {
-    words += 2 * (nms_space_buckets(boxes_per_image) + 1) + boxes_per_image + 1;
+    words += 2 * (nms_space_buckets(boxes_per_image) + 1) + boxes_per_image + 2;
   }
   return FASTCV_VARIANT::ceil_div<int64_t>(of_boxes, 16) * 16 + images * words * 4;
 }

@@ -10,8 +10,8 @@
 //   tile      launch t decides tile t, which has by now met everything before it, and strikes all later boxes with its
 //             survivors: N / kTile launches, their number known without looking at the data. Every block decides the
 //             tile for itself, which takes less time than to wait for one that does, and strikes its own share
-//   space     (for many upright boxes, in place of tile) the same, but survivors look for what they strike among the boxes
-//             near them (nms_space.cuh); four launches put the boxes into buckets before
+//   space     (for many upright boxes, in place of tile) the same, but where boxes are sparse survivors look for what they
+//             strike near them (nms_space.cuh); five launches put the boxes into buckets before and see how sparse they are
 //   finish    one block per image: compacts the survivors in order of rank
 //
 // Napkin maths for an H200, 20 000 boxes of one class, 8 000 kept, float32. Masks: 5e6 pairs of 20 instructions, 5 us on
@@ -22,7 +22,8 @@
 // A million boxes, 1000 of them per 800 x 1333 pixels, sides up to 204: one of 300 survivors of a tile meets some 230
 // boxes in 60 cells, so each of the 512 warps of a launch waits for memory some 12 times, 1000 cycles each: 7 us, with
 // launch and decision 13 us, 1953 times: 25 ms, 25 ns a box as for 100 000. By tiles a million would be 3900 blocks a
-// launch, 15 rounds of 8 us: 0.23 s. Filling the buckets moves 60 bytes a box: 0.02 ms.
+// launch, 15 rounds of 8 us: 0.23 s. Filling the buckets moves 60 bytes a box: 0.02 ms. 20 000 boxes in one image meet
+// 4600 each, which looked for would take 80 us a launch: those are dense.
 #include "core/cuda/block_rank.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
@@ -38,6 +39,7 @@ constexpr int kGroupTile = 256;  // boxes that a block decides at once where gro
 constexpr int kGroupShare = 64;  // places whose groups one block looks after
 constexpr int kShare = kBlockSize / 2;
 constexpr int kFinishBlock = 1024;
+constexpr int kMostShares = 528;  // blocks that strike, then one share after the other
 constexpr int kSpaceBlocks = 64;  // of a launch that looks for neighbours
 
 // The first place of [begin, end) whose group is another, in sorted groups.
@@ -232,66 +234,45 @@ __global__ void __launch_bounds__(kBlockSize, 2) nms_tile_kernel(const Places<B>
   strike(after, found, places, begin, end, group);
 }
 
-// The same where boxes are found by where they are: survivors of the tile are shared out among all warps.
+// The same for many boxes. Where they are sparse, the tile's survivors are shared out among the warps of kSpaceBlocks
+// blocks and look for their neighbours; where they are dense, a block strikes one share after the other.
 template <class A>
 __global__ void __launch_bounds__(kBlockSize, 2)
     nms_space_kernel(const Places<UprightBox<A>> all, const Space<A> everywhere, int tile) {
-  FASTCV_SHARED(Unit, memory, kTile / 32 * kTile / 4);
+  using After = Survivors<UprightBox<A>, kTile>;
+  constexpr int kBytes = greatest(kTile / 32 * kTile * 4, After::kBytes);
+  FASTCV_SHARED(Unit, memory, kBytes / 16);
   FASTCV_SHARED(unsigned, open, kTile / 32);
   FASTCV_SHARED(unsigned, kept, kTile / 32);
   const auto places = all.of_image(blockIdx.y);
   const auto space = everywhere.of_image(blockIdx.y);
   const TileOf<UprightBox<A>> of(places, tile);
   const int end = of.begin + of.count, group = places.group[end - 1];
-  const bool strikes = end < places.count && places.group[end] == group && places.is_long(group);
+  const bool sparse = space.is_sparse();
+  const int64_t begin = end + static_cast<int64_t>(blockIdx.x) * kShare;
+  const bool has_share = sparse ? end < places.count && blockIdx.x < kSpaceBlocks : begin < places.count;
+  const bool strikes = has_share && places.group[sparse ? end : begin] == group && places.is_long(group);
   if (!of.needed || (blockIdx.x != 0 && !strikes)) return;
   decide_tile(places, of, tile, memory, open, kept);
   if (!strikes) return;
-  const Striker<A> striker{places, space, end, group};
-  const int warps = kSpaceBlocks * (kBlockSize / static_cast<int>(kWarpSize));
-  const int warp = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / static_cast<int>(kWarpSize);
-  for (int survivor = warp;; survivor += warps) {
-    const int i = nth_kept<kTile>(kept, greatest(group - of.begin, 0), survivor);
-    if (i < 0) break;
-    striker.strike_around(places.box(of.begin + i));
+  const int first = greatest(group - of.begin, 0);
+  if (sparse) {
+    const Striker<A> striker{places, space, end, group};
+    const int warps = least(static_cast<int>(gridDim.x), kSpaceBlocks) * (kBlockSize / static_cast<int>(kWarpSize));
+    const int warp = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / static_cast<int>(kWarpSize);
+    for (int survivor = warp;; survivor += warps) {
+      const int i = nth_kept<kTile>(kept, first, survivor);
+      if (i < 0) return;
+      striker.strike_around(places.box(of.begin + i));
+    }
   }
-}
-
-// The buckets: emptied, counted into `end`, laid out one behind the other, filled.
-template <class A>
-__global__ void __launch_bounds__(kBlockSize, 2) space_empty_kernel(const Space<A> everywhere) {
-  const auto space = everywhere.of_image(blockIdx.y);
-  const int64_t bucket = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
-  if (bucket <= space.buckets) space.end[bucket] = 0;
-  if (bucket == 0) *space.filled = 0;
-}
-
-template <class A, bool kFills>
-__global__ void __launch_bounds__(kBlockSize, 2)
-    space_fill_kernel(const Places<UprightBox<A>> all, const Space<A> everywhere) {
-  const auto places = all.of_image(blockIdx.y);
-  const auto space = everywhere.of_image(blockIdx.y);
-  const int64_t place = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
-  if (place >= places.count) return;
-  const int64_t bucket = space.bucket_of(places.box(static_cast<int>(place)), places.group[place]);
-  if (bucket < 0) return;
-  const int at = atomic_add(&space.end[bucket], 1);
-  if (kFills) space.items[at] = static_cast<int>(place);
-}
-
-template <class A>
-__global__ void __launch_bounds__(kBlockSize, 2) space_begin_kernel(const Space<A> everywhere) {
-  const auto space = everywhere.of_image(blockIdx.y);
-  const int64_t bucket = static_cast<int64_t>(blockIdx.x) * kBlockSize + threadIdx.x;
-  const int own = bucket <= space.buckets ? space.end[bucket] : 0;
-  int sum = own;
-  for (unsigned delta = 1; delta < kWarpSize; delta *= 2) {
-    const int other = warp_shuffle_up(kFullMask, sum, delta);
-    if (lane_id() >= delta) sum += other;
+  const After after{reinterpret_cast<typename After::Four*>(memory)};
+  const int found = after.collect(kept, first, [&](int i) { return places.box(of.begin + i); });
+  block_sync();
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kShare;
+  for (int64_t at = begin; at < places.count && places.group[at] == group; at += step) {
+    strike(after, found, places, static_cast<int>(at), static_cast<int>(least(at + kShare, places.count)), group);
   }
-  int first = lane_id() == kWarpSize - 1 ? atomic_add(space.filled, sum) : 0;
-  first = warp_shuffle(kFullMask, first, kWarpSize - 1) + sum - own;
-  if (bucket <= space.buckets) space.begin[bucket] = space.end[bucket] = first;
 }
 
 __global__ void __launch_bounds__(kFinishBlock, 1) nms_finish_kernel(const NmsParams p, const int* dropped) {
@@ -321,15 +302,18 @@ void strike_tiles(const NmsParams& p, const Places<B>& places, int* memory, Stre
       using A = typename B::Number;
       const int64_t buckets = nms_space_buckets(count), ends = p.images * (buckets + 1);
       int* const items = memory + 2 * ends;
-      const Space<A> space{memory, memory + ends, items, items + p.images * count, buckets, count};
-      const LaunchShape of_buckets{{grid_size(buckets + 1, kBlockSize), p.images}, {kBlockSize}};
-      const LaunchShape of_boxes{{grid_size(count, kBlockSize), p.images}, {kBlockSize}};
+      int* const numbers = items + p.images * count;
+      const Space<A> space{memory, memory + ends, items, numbers, numbers + p.images, buckets, count};
+      const LaunchShape of_buckets{{grid_size(buckets + 1, kSpaceBlock), p.images}, {kSpaceBlock}};
+      const LaunchShape of_boxes{{grid_size(count, kSpaceBlock), p.images}, {kSpaceBlock}};
       launch(space_empty_kernel<A>, of_buckets, stream, space);
       launch(space_fill_kernel<A, false>, of_boxes, stream, places, space);
       launch(space_begin_kernel<A>, of_buckets, stream, space);
       launch(space_fill_kernel<A, true>, of_boxes, stream, places, space);
+      launch(space_sample_kernel<A>, {{p.images}, {kSpaceSamples}}, stream, places, space);
       for (int tile = 0; tile < tiles; ++tile) {
-        launch(nms_space_kernel<A>, {{kSpaceBlocks, p.images}, {kBlockSize}}, stream, places, space, tile);
+        const int64_t blocks = least(grid_size(greatest(count - (tile + 1) * kTile, 1), kShare), kMostShares);
+        launch(nms_space_kernel<A>, {{blocks, p.images}, {kBlockSize}}, stream, places, space, tile);
       }
       return;
     }

@@ -18,6 +18,8 @@
 
 namespace fastcv::FASTCV_VARIANT {
 
+constexpr int kSpaceBlock = 256, kSpaceSamples = 256;
+
 template <class A>
 struct SpaceLimits;
 template <>
@@ -43,12 +45,14 @@ struct Space {
   int *begin, *end;  // of each bucket in items, and at [buckets] of the wild boxes
   int* items;        // places
   int* filled;       // how many of the items have a bucket
+  int* met;          // how many boxes a sample of kSpaceSamples would meet
   int64_t buckets;   // a power of two
   int count;         // boxes of an image
 
   __device__ Space of_image(unsigned image) const {
     const int64_t offset = image * (buckets + 1);
-    return {begin + offset, end + offset, items + static_cast<int64_t>(image) * count, filled + image, buckets, count};
+    return {begin + offset, end + offset, items + static_cast<int64_t>(image) * count, filled + image, met + image,
+            buckets,        count};
   }
 
   // The least level for a side: 2^level is above it. Sides below 2^-kMostLevel share one level.
@@ -72,6 +76,52 @@ struct Space {
     const uint64_t key = row + static_cast<uint64_t>(x) + (static_cast<uint64_t>(group) << 40);
     return static_cast<int64_t>(hash_key(key) & static_cast<uint64_t>(buckets - 1));
   }
+  // Whether to look for neighbours pays: a box that is met so costs as much as ten of those behind a tile.
+  __device__ bool is_sparse() const {
+    return static_cast<int64_t>(*met) * 10 < static_cast<int64_t>(count) * kSpaceSamples;
+  }
+
+  // The cells in which a box of a level can lie that the box may suppress: a rectangle from (x, y) on.
+  struct Cells {
+    int64_t x, y;
+    int columns, count;
+
+    __device__ Cells(const Box& box, int level)
+        : x(cell_of(box.number[0], level) - 1),
+          y(cell_of(box.number[1], level) - 1),
+          columns(static_cast<int>(cell_of(box.number[2], level) - x) + 1),
+          count(columns * (static_cast<int>(cell_of(box.number[3], level) - y) + 1)) {}
+  };
+  // The levels of boxes that it may suppress.
+  struct Levels {
+    int first, last;
+
+    __device__ Levels(const Box& box, A threshold)
+        : first(level_of(side_of(box) * threshold * (A(1) - kMargin))),
+          last(least(level_of(side_of(box) / threshold * (A(1) + kMargin)), kMostLevel)) {}
+    static constexpr A kMargin = A(1) / 1024;
+  };
+  __device__ int64_t bucket_of(const Cells& cells, int cell, int level, int group) const {
+    return bucket_of(cells.x + cell % cells.columns, cells.y + cell / cells.columns, level, group);
+  }
+
+  // How many boxes it would meet, at most 2^23, so that numbers of a sample can be added.
+  __device__ int count_around(const Box& box, int group, A threshold) const {
+    constexpr int kMost = (1 << 23) - 1;
+    if (!is_active(box.box(), box.number[4])) return 0;
+    if (is_wild(box)) return least(count, kMost);
+    int64_t met_here = end[buckets] - begin[buckets];
+    const Levels levels(box, threshold);
+    for (int level = levels.first; level <= levels.last; ++level) {
+      const Cells cells(box, level);
+      for (int cell = 0; cell < cells.count; ++cell) {
+        const int64_t bucket = bucket_of(cells, cell, level, group);
+        met_here += end[bucket] - begin[bucket];
+      }
+    }
+    return static_cast<int>(least<int64_t>(met_here, kMost));
+  }
+
   // Where a box is kept; -1 for one that takes no part.
   __device__ int64_t bucket_of(const Box& box, int group) const {
     if (!is_active(box.box(), box.number[4])) return -1;
@@ -125,21 +175,65 @@ struct Striker {
       }
       return;
     }
-    constexpr A kMargin = A(1) / 1024;
-    const A side = S::side_of(box);
-    const int least_level = S::level_of(side * places.threshold * (A(1) - kMargin));
-    const int most_level = least(S::level_of(side / places.threshold * (A(1) + kMargin)), S::kMostLevel);
-    for (int level = least_level; level <= most_level; ++level) {
-      const int64_t x = S::cell_of(box.number[0], level) - 1, y = S::cell_of(box.number[1], level) - 1;
-      const int columns = static_cast<int>(S::cell_of(box.number[2], level) - x) + 1;
-      const int cells = columns * (static_cast<int>(S::cell_of(box.number[3], level) - y) + 1);
-      for (int base = 0; base < cells; base += static_cast<int>(kWarpSize)) {
+    const typename S::Levels levels(box, places.threshold);
+    for (int level = levels.first; level <= levels.last; ++level) {
+      const typename S::Cells cells(box, level);
+      for (int base = 0; base < cells.count; base += static_cast<int>(kWarpSize)) {
         const int cell = base + lane;
-        strike_buckets(box, cell < cells ? space.bucket_of(x + cell % columns, y + cell / columns, level, group) : -1);
+        strike_buckets(box, cell < cells.count ? space.bucket_of(cells, cell, level, group) : -1);
       }
     }
     strike_buckets(box, lane == 0 ? space.buckets : -1);  // the wild ones
   }
 };
+
+// The buckets: emptied, counted into `end`, laid out one behind the other, filled.
+template <class A>
+__global__ void __launch_bounds__(kSpaceBlock, 2) space_empty_kernel(const Space<A> everywhere) {
+  const auto space = everywhere.of_image(blockIdx.y);
+  const int64_t bucket = static_cast<int64_t>(blockIdx.x) * kSpaceBlock + threadIdx.x;
+  if (bucket <= space.buckets) space.end[bucket] = 0;
+  if (bucket == 0) *space.filled = *space.met = 0;
+}
+
+template <class A, bool kFills>
+__global__ void __launch_bounds__(kSpaceBlock, 2)
+    space_fill_kernel(const Places<UprightBox<A>> all, const Space<A> everywhere) {
+  const auto places = all.of_image(blockIdx.y);
+  const auto space = everywhere.of_image(blockIdx.y);
+  const int64_t place = static_cast<int64_t>(blockIdx.x) * kSpaceBlock + threadIdx.x;
+  if (place >= places.count) return;
+  const int64_t bucket = space.bucket_of(places.box(static_cast<int>(place)), places.group[place]);
+  if (bucket < 0) return;
+  const int at = atomic_add(&space.end[bucket], 1);
+  if (kFills) space.items[at] = static_cast<int>(place);
+}
+
+template <class A>
+__global__ void __launch_bounds__(kSpaceBlock, 2) space_begin_kernel(const Space<A> everywhere) {
+  const auto space = everywhere.of_image(blockIdx.y);
+  const int64_t bucket = static_cast<int64_t>(blockIdx.x) * kSpaceBlock + threadIdx.x;
+  const int own = bucket <= space.buckets ? space.end[bucket] : 0;
+  int sum = own;
+  for (unsigned delta = 1; delta < kWarpSize; delta *= 2) {
+    const int other = warp_shuffle_up(kFullMask, sum, delta);
+    if (lane_id() >= delta) sum += other;
+  }
+  int first = lane_id() == kWarpSize - 1 ? atomic_add(space.filled, sum) : 0;
+  first = warp_shuffle(kFullMask, first, kWarpSize - 1) + sum - own;
+  if (bucket <= space.buckets) space.begin[bucket] = space.end[bucket] = first;
+}
+
+// One block looks up how many boxes a sample of kSpaceSamples would meet.
+template <class A>
+__global__ void __launch_bounds__(kSpaceSamples, 1)
+    space_sample_kernel(const Places<UprightBox<A>> all, const Space<A> everywhere) {
+  const auto places = all.of_image(blockIdx.x);
+  const auto space = everywhere.of_image(blockIdx.x);
+  const int64_t place = static_cast<int64_t>(threadIdx.x) * places.count / kSpaceSamples;
+  const int met = space.count_around(places.box(static_cast<int>(place)), places.group[place], places.threshold);
+  const int sum = warp_reduce_sum(met);
+  if (lane_id() == 0) atomic_add(space.met, sum);
+}
 
 }  // namespace fastcv::FASTCV_VARIANT
