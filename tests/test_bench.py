@@ -18,6 +18,8 @@ if not (ROOT / "bench").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from bench import harness, report, summary, text  # noqa: E402
+from bench.gpu.profile import all_workloads  # noqa: E402
+from bench.gpu.results import predictions  # noqa: E402
 from bench.models import drift_rcnn, yolo_peers, yolo_speed  # noqa: E402
 from bench.models.drift_rcnn import drift  # noqa: E402
 from bench.workloads import Problem, Target, Variant, Workload  # noqa: E402
@@ -283,6 +285,16 @@ def test_the_report_says_when_there_is_nothing_to_report(tmp_path, capsys):
 )
 def test_three_digits(value, written):
     assert text.digits(value) == written
+
+
+def test_predictions_are_of_what_is_measured_on_a_gpu():
+    """And workloads have names of their own, by which the profiler finds them."""
+    workloads = list(all_workloads())
+    known = {
+        (workload.id, *variant) for workload in workloads if "cuda" in workload.devices for variant in workload.variants
+    }
+    assert set(predictions()) <= known
+    assert len({workload.id for workload in workloads}) == len(workloads)
 
 
 def test_limits_are_the_better_of_two_measurements():

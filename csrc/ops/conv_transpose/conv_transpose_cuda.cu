@@ -43,6 +43,10 @@ __global__ void __launch_bounds__(kBlockSize, 2) pack_kernel(const PackParams p)
 // A block of 256 threads computes 64 sites x 64 columns, each thread 4 x 4 of them 16 apart. Steps of 16 channels of
 // one tap go through shared memory: 1 024 products per thread and step against 8 loads from global memory. Threads that
 // are neighbours read and write neighbouring memory whichever axis is innermost.
+//
+// Napkin maths for an H200, U-Net's 4 x 512 x 64 x 64 -> 256, 2 x 2, stride 2, float32 without tf32: 17.2 GFLOP; 8 loads
+// from shared memory to 16 multiply-adds leave half of 60 TFLOP/s: 0.6 ms. 8 192 blocks read 256 KB each: 2.1 GB out of
+// L2, 0.4 ms beside it.
 template <class T>
 __global__ void __launch_bounds__(kBlockSize, 2) gather_kernel(const GatherKernelParams<int64_t> p) {
   using S = Accumulate<T>;

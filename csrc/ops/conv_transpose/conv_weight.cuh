@@ -5,6 +5,9 @@
 // for a large GPU also where channels are few. Each piece is summed in order by one block, the pieces in order by
 // add_pieces_kernel; a single piece goes straight to the weight. Two kernels: plain arithmetic here, tensor cores in
 // conv_weight_mma.cuh.
+//
+// Napkin maths for an H200, U-Net's 64 x 64 x 512 -> 256, 2 x 2, stride 2, float32 without tf32: 4.3 GFLOP at half of 60
+// TFLOP/s, 0.14 ms.
 #pragma once
 
 #include "core/cuda/launch.cuh"

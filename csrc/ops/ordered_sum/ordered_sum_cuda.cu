@@ -1,5 +1,7 @@
 // Ordered sums on CUDA: a block per piece, whose threads are shared out among its channels; then, for each channel, the
 // pieces. Bound by memory.
+//
+// Napkin maths for an H200, 100 MB: 23 us at 4.3 TB/s, and 2 us for the launch that adds up the pieces.
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"

@@ -1,6 +1,10 @@
 // Soft-NMS on CUDA: one block, one pass over the boxes per box taken. The passes depend on each other and each is short
 // (N / 1024 boxes per thread), so a block that keeps its rhythm with barriers beats launches that would wait for each
 // other; and nothing has to be known on the host.
+//
+// Napkin maths for an H200, 4000 boxes, float32: a pass is 8 boxes a thread of some 70 instructions, 16 warps over 4
+// issue slots: 2200 cycles less what is below the least score, 10 shuffles, two barriers and 16 reads of shared memory,
+// 700: 1.3 us a choice, 5 ms where all 4000 are taken. The chain of choices is the limit, one multiprocessor works.
 #include "core/cuda/launch.cuh"
 #include "core/cuda/shared.cuh"
 #include "core/cuda/warp.cuh"
