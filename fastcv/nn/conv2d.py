@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from fastcv.nn._packed_weight import PackedWeight
 from fastcv.nn.batch_norm import fold_batch_norm
-from fastcv.ops._call import is_plain
+from fastcv.ops._call import COMPILED, is_plain
 from fastcv.ops.conv2d import apply
 
 __all__ = ["Conv2d", "has_hooks", "replace_convolutions"]
@@ -38,6 +39,7 @@ class Conv2d(nn.Conv2d):
     """
 
     _packed: PackedWeight | None
+    _is_released: bool
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class Conv2d(nn.Conv2d):
         self.exact = exact
         self.channels_last = channels_last
         self._packed = None
+        self._releases = False  # whether the weight is let go once it is packed
+        self._is_released = False
 
     @classmethod
     def from_conv(
@@ -115,7 +119,8 @@ class Conv2d(nn.Conv2d):
 
     def is_served(self, input: Tensor, residual: Tensor | None = None, enlarges: bool = False) -> bool:
         """Whether :meth:`convolve` takes these tensors; with ``enlarges`` a residual of another size, too."""
-        weight = self.weight
+        weight = self._parameters["weight"]
+        assert weight is not None
         tensors = (input, weight) if residual is None else (input, weight, residual)
         return (
             isinstance(input, Tensor)
@@ -139,10 +144,15 @@ class Conv2d(nn.Conv2d):
             padding = 0
         if self.channels_last and input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
-        weight = self.weight
+        weight = self._parameters["weight"]
+        assert weight is not None
         packed = None if self._packed is None else self._weight_packed(weight)
-        options = (activation, self.negative_slope, self.exact, packed, takes_over)
-        return apply(input, weight, self.bias, self.stride, padding, self.dilation, self.groups, residual, *options)
+        form: Any = (self.stride, padding, self.dilation, self.groups, residual)
+        form += (activation, self.negative_slope, self.exact, packed, takes_over)
+        output = apply(input, weight, self.bias, *form)
+        if self._releases and not self._is_released and packed is not None and list(packed) == [0]:
+            self._release(weight, packed)
+        return output
 
     def _output_shape(self, input: Tensor) -> tuple[int, ...]:
         def size(axis: int) -> int:
@@ -176,21 +186,105 @@ class Conv2d(nn.Conv2d):
         forms: dict[int, Tensor] = kept.packed
         return forms
 
+    # ---- a weight that is kept in its packed form alone --------------------------------------------------------------
+
+    def release_weight(self) -> None:
+        """Let the weight go when it is packed, if that form has all of it: float32, never Winograd's.
+
+        Whoever asks for ``weight``, or for the state, a copy or another dtype of the module, gets it made anew, bit by
+        bit, and until the next call both are kept. In ``parameters()`` stands a tensor of its shape, of NaN.
+        """
+        tiled = self.kernel_size == (3, 3) and self.stride == (1, 1) and self.dilation == (1, 1) and not self.exact
+        depthwise = self.groups > 1 and self.groups == self.in_channels == self.out_channels
+        self._releases = not tiled and not depthwise
+
+    def _release(self, weight: Tensor, packed: dict[int, Tensor]) -> None:
+        if weight.dtype is not torch.float32 or packed[0] is None:
+            return
+        absent = torch.full((1,), torch.nan).expand(weight.shape)
+        self._parameters["weight"] = absent = nn.Parameter(absent, requires_grad=False)
+        self._packed = PackedWeight(absent, packed)
+        self._is_released = True
+
+    def _restore(self) -> None:
+        """Make the weight anew, where it has been let go."""
+        if not self.__dict__.get("_is_released", False):
+            return
+        absent, kept = self._parameters["weight"], self._packed
+        assert absent is not None
+        assert kept is not None
+        weight = COMPILED["_C"].conv2d_unpack(kept.packed[0], tuple(absent.shape), self.groups)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self._parameters["weight"] = made = nn.Parameter(weight, requires_grad=absent.requires_grad)
+        self._packed = PackedWeight(made, kept.packed)
+        self._is_released = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight" and self.__dict__.get("_is_released", False):
+            if torch.compiler.is_compiling():
+                absent, kept = self._parameters["weight"], self._packed
+                return torch.ops.fastcv.conv2d_unpacked(kept.packed[0], absent.shape, self.groups)  # type: ignore[union-attr]
+            self._restore()
+        return super().__getattr__(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._restore()
+        return self.__dict__.copy()
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        self._restore()
+        super()._save_to_state_dict(*arguments)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self._restore()
+        super()._load_from_state_dict(*arguments)
+
     def train(self, mode: bool = True) -> Any:
         """Set training or evaluation mode; an optimized module cannot train."""
         if mode and self._packed is not None:
             raise RuntimeError("an optimized convolution cannot be trained: it keeps its packed weight")
         return super().train(mode)
 
-    def _apply(self, *arguments: Any, **options: Any) -> Any:
-        if self._packed is not None:  # the weight stays the same tensor when its memory is replaced
+    def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
+        if self._packed is None:
+            return super()._apply(fn, *arguments, **options)  # type: ignore[no-untyped-call]
+        weight = self._parameters["weight"]
+        assert weight is not None
+        if self._is_released and not _leaves(fn, weight):
+            self._restore()
+            weight = self._parameters["weight"]
+            assert weight is not None
+        before = (weight.data_ptr(), weight.dtype, weight.device)
+        result = super()._apply(fn, *arguments, **options)  # type: ignore[no-untyped-call]
+        after = self._parameters["weight"]
+        assert after is not None
+        if (after.data_ptr(), after.dtype, after.device) != before:  # in the same tensor, most often
             self._packed = PackedWeight()
-        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        return result
 
     def extra_repr(self) -> str:
         """As torch.nn.Conv2d, and the activation."""
         text: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return text if self.activation is None else f"{text}, activation={self.activation!r}"
+
+
+# For torch.compile, whose graphs unpack the weight each time: module state does not change while they are made.
+@torch.library.custom_op("fastcv::conv2d_unpacked", mutates_args=())
+def _unpacked(packed: Tensor, shape: Sequence[int], groups: int) -> Tensor:
+    weight: Tensor = COMPILED["_C"].conv2d_unpack(packed, tuple(shape), groups)
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+@_unpacked.register_fake
+def _(packed: Tensor, shape: Sequence[int], groups: int) -> Tensor:
+    return packed.new_empty(shape, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+
+
+def _leaves(fn: Any, weight: Tensor) -> bool:
+    """Whether a function for ``_apply`` leaves tensors like a weight as they are, as ``to`` the same device does."""
+    probe = torch.ones(1, dtype=weight.dtype, device=weight.device)
+    with torch.no_grad():
+        return fn(probe) is probe and probe.item() == 1
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -201,11 +295,15 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def replace_convolutions(module: nn.Module) -> None:
-    """Replace every torch.nn.Conv2d below a module by an optimized :class:`Conv2d`, in place."""
+    """Replace every torch.nn.Conv2d below a module by an optimized :class:`Conv2d`, in place.
+
+    Weights whose packed form has all of them are kept in that form alone.
+    """
     made: dict[nn.Conv2d, Conv2d] = {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv2d and not has_hooks(child):
                 if child not in made:
                     made[child] = Conv2d.from_conv(child)
+                    made[child].release_weight()
                 setattr(parent, name, made[child])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcv.nn.batch_norm import has_fixed_statistics, scale_and_shift
-from fastcv.nn.conv2d import Conv2d
+from fastcv.nn.conv2d import Conv2d, has_hooks
 
-__all__ = ["convolve", "convolve_normalized"]
+__all__ = ["convolve", "convolve_normalized", "joined"]
 
 # torch's entry to oneDNN's convolution with an epilogue, made for its compiler. Without it the same is said in three
 # calls. On a CPU those two passes over each feature map are a quarter of a ResNet's time.
@@ -39,14 +40,21 @@ def _can_fuse(x: Tensor, weight: Tensor) -> bool:
 
 
 def convolve(
-    conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False, add: Tensor | None = None
+    conv: nn.Conv2d,
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    relu: bool = False,
+    add: Tensor | None = None,
 ) -> Tensor:
-    """Return ``relu(conv(x) + add)``, where ``conv`` has ``weight`` and ``bias`` in place of its own.
+    """Return ``relu(conv(x) + add)``, where ``conv`` may have a ``weight`` and a ``bias`` in place of its own.
 
     ``add`` may be overwritten: it must be a tensor that nobody else needs. Of a smaller one nearest pixels are added.
     """
-    if isinstance(conv, Conv2d) and weight is conv.weight and conv.is_served(x, add, enlarges=True):
-        return conv.convolve(x, add, "relu" if relu else None, takes_over=True)
+    if weight is None:
+        if isinstance(conv, Conv2d) and conv.is_served(x, add, enlarges=True):
+            return conv.convolve(x, add, "relu" if relu else None, takes_over=True)
+        weight, bias = conv.weight, conv.bias
     if add is not None:
         add = _enlarged(conv, add, x)
     if conv.padding_mode == "zeros" and not isinstance(conv.padding, str) and _can_fuse(x, weight):
@@ -77,15 +85,50 @@ def convolve_normalized(
     A normalisation with fixed statistics is multiplied into the weight, anew in each call: that costs a pass over the
     weight and saves one over the feature map, and there is no cached copy to become stale. ``add`` may be overwritten.
     """
-    weight, bias = conv.weight, conv.bias
     if isinstance(norm, nn.Identity):
-        return convolve(conv, x, weight, bias, relu, add)
+        return convolve(conv, x, relu=relu, add=add)
+    weight, bias = conv.weight, conv.bias
     if has_fixed_statistics(norm):
         scale, shift = scale_and_shift(norm)  # type: ignore[arg-type]
         return convolve(
             conv, x, weight * scale[:, None, None, None], shift + (0 if bias is None else bias * scale), relu, add
         )
     add = None if add is None else _enlarged(conv, add, x)
-    x = norm(convolve(conv, x, weight, bias))
+    x = norm(convolve(conv, x))
     x = x if add is None else x + add
     return x.relu_() if relu else x
+
+
+def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:
+    """Return optimized convolutions of one pixel that read the same map as one, results side by side, or None.
+
+    It is kept with ``owner``, apart from its modules and its state, and made anew when a weight has changed.
+    """
+    convs: list[Any] = [part for part in parts if _is_of_one_pixel(part)]
+    if len(convs) != len(parts) or torch.compiler.is_compiling():
+        return None
+    tensors = [tensor for conv in convs for tensor in conv._parameters.values()]
+    state = [(id(t), t._version, t.data_ptr(), t.dtype) for t in tensors]
+    made = owner.__dict__.get("_joint")
+    if made is None or made[0] != state:
+        conv = nn.Conv2d(convs[0].in_channels, sum(conv.out_channels for conv in convs), 1, device="meta")
+        conv.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]), requires_grad=False)
+        conv.bias = nn.Parameter(torch.cat([conv.bias for conv in convs]), requires_grad=False)
+        made = owner.__dict__["_joint"] = (state, Conv2d.from_conv(conv), tensors)  # no other has their addresses
+    joint: Conv2d = made[1]
+    return joint
+
+
+def _is_of_one_pixel(part: nn.Module) -> bool:
+    """Whether a layer is an optimized convolution of one pixel, and nothing else is to happen in it."""
+    return (
+        type(part) is Conv2d
+        and part._packed is not None
+        and not has_hooks(part)
+        and part.kernel_size == part.stride == (1, 1)
+        and part.padding == (0, 0)
+        and part.groups == 1
+        and part.activation is None
+        and part.bias is not None
+        and not part.bias.is_inference()
+    )

@@ -33,7 +33,7 @@ def _apply(block: nn.Module, x: Tensor, add: Tensor | None = None) -> Tensor:
         return x if add is None else x + F.interpolate(add, size=x.shape[-2:], mode="nearest")
     if len(layers) == 2:
         return convolve_normalized(conv, layers[1], x, add=add)
-    return convolve(conv, x, conv.weight, conv.bias, add=add)
+    return convolve(conv, x, add=add)
 
 
 class ExtraFPNBlock(nn.Module):

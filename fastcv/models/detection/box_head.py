@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcv.nn.blocks import Conv2dNormActivation
+from fastcv.nn.conv2d import Conv2d
+from fastcv.nn.convolution import convolve
 
 __all__ = ["FastRCNNConvFCHead", "FastRCNNPredictor", "TwoMLPHead", "fastrcnn_loss"]
 
@@ -26,22 +29,43 @@ class TwoMLPHead(nn.Module):
 
     def __init__(self, in_channels: int, representation_size: int) -> None:
         super().__init__()
-        self.fc6 = nn.Linear(in_channels, representation_size)
-        self.fc7 = nn.Linear(representation_size, representation_size)
-        self.takes_channels_last = False
+        self.fc6: nn.Module = nn.Linear(in_channels, representation_size)
+        self.fc7: nn.Module = nn.Linear(representation_size, representation_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, C, P, Q) to (K, representation_size)."""
-        x = (x.permute(0, 2, 3, 1) if self.takes_channels_last else x).flatten(1)
-        return F.relu_(self.fc7(F.relu_(self.fc6(x))))
+        if isinstance(self.fc6, nn.Conv2d) and isinstance(self.fc7, nn.Conv2d):
+            for layer in (self.fc6, self.fc7):
+                served = isinstance(layer, Conv2d) and layer.is_served(x)
+                x = convolve(layer, x, relu=True) if served else _multiply(layer, x)
+            return x.flatten(1)
+        return F.relu_(self.fc7(F.relu_(self.fc6(x.flatten(1)))))
 
-    def take_channels_last(self, channels: int) -> None:
-        """Reorder the first layer's weight, permanently, so that channels_last inputs need no copy."""
-        if not self.takes_channels_last:
-            weight = self.fc6.weight.detach()
-            by_place = weight.view(len(weight), channels, -1).transpose(1, 2).reshape(weight.shape)
-            self.fc6.weight = nn.Parameter(by_place, requires_grad=False)
-            self.takes_channels_last = True
+    def optimize(self, channels: int) -> None:
+        """Make convolutions of both layers, permanently: they read channels_last features without a copy.
+
+        ``channels`` is C; P and Q are taken to be equal.
+        """
+        if not isinstance(self.fc6, nn.Linear) or not isinstance(self.fc7, nn.Linear):
+            return
+        side = math.isqrt(self.fc6.in_features // channels)
+        if channels * side * side == self.fc6.in_features:
+            self.fc6 = _as_convolution(self.fc6, channels, side)
+            self.fc7 = _as_convolution(self.fc7, self.fc7.in_features, 1)
+
+
+def _multiply(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return ``relu(layer(x))`` as a product of matrices: on a GPU, of channels_last tensors, there is no copy."""
+    rows, weight = (tensor.permute(0, 2, 3, 1).flatten(1) for tensor in (x, layer.weight))
+    return F.relu_(F.linear(rows, weight, layer.bias))[:, :, None, None]
+
+
+def _as_convolution(layer: nn.Linear, channels: int, side: int) -> nn.Conv2d:
+    """Return a convolution whose kernel covers its input, for :func:`replace_convolutions`."""
+    conv = nn.Conv2d(channels, layer.out_features, side, bias=layer.bias is not None, device="meta")
+    conv.weight = nn.Parameter(layer.weight.detach().view(-1, channels, side, side), requires_grad=False)
+    conv.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return conv.eval()
 
 
 class FastRCNNConvFCHead(nn.Sequential):

@@ -164,7 +164,7 @@ class GeneralizedRCNN(nn.Module):
         head = self.roi_heads.box_head
         channels = getattr(self.backbone, "out_channels", None)
         if isinstance(head, TwoMLPHead) and channels is not None:
-            head.take_channels_last(channels)
+            head.optimize(channels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         if dtype is not None:
             self.to(dtype)

@@ -42,7 +42,7 @@ class KeypointRCNNHeads(nn.Sequential):
         """(K, in_channels, H, W) to (K, layers[-1], H, W)."""
         for conv in self:
             if isinstance(conv, nn.Conv2d):
-                x = convolve(conv, x, conv.weight, conv.bias, relu=True)
+                x = convolve(conv, x, relu=True)
         return x
 
 

@@ -14,8 +14,7 @@ from fastcv.models.detection.fixed_size import drop_padding, gather_rows, rows_n
 from fastcv.models.detection.matching import BoxCoder, Matcher, is_unchanged, match
 from fastcv.models.detection.sampler import BalancedSampler
 from fastcv.models.detection.transform import ImageList, Size, Target
-from fastcv.nn.conv2d import Conv2d, has_hooks
-from fastcv.nn.convolution import convolve
+from fastcv.nn.convolution import convolve, joined
 from fastcv.nn.feature_pyramid import rename_keys
 from fastcv.ops.anchors import anchor_grid, decode_anchors
 from fastcv.ops.box_iou import box_iou
@@ -70,8 +69,8 @@ class RPNHead(nn.Module):
             for block in self.conv:
                 conv, _ = block.children()
                 assert isinstance(conv, nn.Conv2d)
-                feature = convolve(conv, feature, conv.weight, conv.bias, relu=True)
-            joint = None if torch.compiler.is_compiling() else self._joint_predictor()
+                feature = convolve(conv, feature, relu=True)
+            joint = joined(self, (self.cls_logits, self.bbox_pred))
             if joint is not None and joint.is_served(feature):
                 both = joint.convolve(feature, None, None)
                 logits.append(both[:, : self.cls_logits.out_channels])
@@ -80,35 +79,6 @@ class RPNHead(nn.Module):
                 logits.append(self.cls_logits(feature))
                 offsets.append(self.bbox_pred(feature))
         return logits, offsets
-
-    def _joint_predictor(self) -> Conv2d | None:
-        """Both predictions as one convolution, where the model is optimized: the map is read once."""
-        parts: tuple[Any, Any] = (self.cls_logits, self.bbox_pred)
-        if not all(_is_plain_prediction(part) for part in parts):
-            return None
-        state = [(tensor, tensor._version) for part in parts for tensor in (part.weight, part.bias)]
-        made = self.__dict__.get("_joint")
-        if made is None or any(a is not b or i != j for (a, i), (b, j) in zip(made[0], state, strict=True)):
-            conv = nn.Conv2d(parts[0].in_channels, sum(part.out_channels for part in parts), 1, device="meta")
-            conv.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-            conv.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
-            made = self.__dict__["_joint"] = (state, Conv2d.from_conv(conv))
-        return made[1]
-
-
-def _is_plain_prediction(part: nn.Module) -> bool:
-    """Whether a layer is an optimized convolution of one pixel, and nothing else is to happen in it."""
-    return (
-        type(part) is Conv2d
-        and part._packed is not None
-        and not has_hooks(part)
-        and part.kernel_size == part.stride == (1, 1)
-        and part.padding == (0, 0)
-        and part.groups == 1
-        and part.activation is None
-        and part.bias is not None
-        and not part.weight.is_inference()
-    )
 
 
 def _by_anchor(levels: Sequence[Tensor], numbers: int) -> list[Tensor]:
