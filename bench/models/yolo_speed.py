@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -84,7 +85,8 @@ def measure(
             except ImportError as error:
                 result.missing[name] = str(error)
         stages = _stages(copy.deepcopy(model).optimize(), image)
-        actions = {**{name: (lambda detect=detect: detect(image)) for name, detect in detectors.items()}, "": stages}
+        actions: dict[str, Callable[[], Any]] = {name: partial(detect, image) for name, detect in detectors.items()}
+        actions[""] = stages
         taken: dict[str, list[float]] = {name: [] for name in actions}
         for _ in range(rounds):
             for name, action in actions.items():
