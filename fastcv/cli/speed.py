@@ -76,10 +76,8 @@ def compare(photo: Tensor, regions: Tensor, size: int, theirs: Operator) -> list
     features, boxes = detector_workload()
     rois = torch.cat([torch.zeros(len(regions), 1), regions], dim=1)
     workloads: dict[str, Callable[[Operator], Any]] = {
-        f"roi_align of this demo: {len(regions)} crops of {size}x{size}": (
-            lambda op: op(photo[None], rois, size, 1.0, -1, True)
-        ),
-        "roi_align of a detector: 1000 RoIs of 256 channels": lambda op: op(features, boxes, 7, 1 / 16, 2),
+        f"roi_align: {len(regions)} crops of {size}x{size}": (lambda op: op(photo[None], rois, size, 1.0, -1, True)),
+        "roi_align: 1000 RoIs, 256 channels": lambda op: op(features, boxes, 7, 1 / 16, 2),
     }
     if not len(regions):
         del workloads[next(iter(workloads))]
@@ -116,7 +114,7 @@ def compare_detector(photo: Tensor) -> Speed:
                 model([photo])
                 if round_ > 0:
                     taken.append(time.perf_counter() - start)
-    name = "torchvision's Faster R-CNN (MobileNet), accelerated"
+    name = "Faster R-CNN (MobileNet), accelerated"
     return Speed(name, torch.get_num_threads(), median(times[True]), median(times[False]))
 
 
