@@ -1,6 +1,6 @@
 """What augmentation by rotations buys: VoxNet trained on shapes in one pose, and asked about turned ones.
 
-``python -m bench.rotations`` trains three networks for a few minutes, each on the same 4000 shapes: all upright and
+``python -m bench.rotations`` trains three networks for a minute, each on the same 3000 shapes: all upright and
 facing one way; turned around the z axis; and turned in any way. It prints, and writes to
 ``bench/results/rotations.json``, the accuracy of each on held-out shapes in these three kinds of pose.
 """
@@ -25,7 +25,7 @@ POSES: dict[str, dict[str, Any]] = {
     "around z": {"turn": 360.0, "tilt": 0.0},
     "any": {"turn": 360.0, "tilt": 180.0},
 }
-POINTS, TRAINED, HELD_OUT, EPOCHS = 512, 4000, 500, 3
+POINTS, TRAINED, HELD_OUT, EPOCHS = 512, 3000, 300, 2
 
 
 def accuracies(trained_on: str) -> dict[str, float]:
