@@ -32,7 +32,8 @@ COMMANDS = {
     ),
     "val": Entry("Evaluate a model on a data set: COCO's average precisions, mean IoU, or accuracy.", "Models"),
     "classify": Entry(
-        "Tell which of its classes a trained network takes a cloud for, or each of its points, and draw it.", "Point clouds"
+        "Tell which of its classes a trained network takes a cloud for, or each of its points, and draw it.",
+        "Point clouds",
     ),
     "voxelize": Entry("Turn a point cloud into a grid of voxels, and draw both.", "Point clouds"),
     "demo": Entry(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from fastcv.ops._call import COMPILED, is_plain
 from fastcv.ops.conv2d import apply
 
 __all__ = ["Conv2d", "has_hooks", "replace_convolutions"]
+
+_SWAP = threading.RLock()  # held where a weight and its packed form are read or exchanged together
 
 
 class Conv2d(nn.Conv2d):
@@ -144,14 +148,16 @@ class Conv2d(nn.Conv2d):
             padding = 0
         if self.channels_last and input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
-        weight = self._parameters["weight"]
-        assert weight is not None
-        packed = None if self._packed is None else self._weight_packed(weight)
+        with _SWAP if self._releases else nullcontext():
+            weight = self._parameters["weight"]
+            assert weight is not None
+            packed = None if self._packed is None else self._weight_packed(weight)
         form: Any = (self.stride, padding, self.dilation, self.groups, residual)
         form += (activation, self.negative_slope, self.exact, packed, takes_over)
         output = apply(input, weight, self.bias, *form)
         if self._releases and not self._is_released and packed is not None and list(packed) == [0]:
-            self._release(weight, packed)
+            with _SWAP:
+                self._release(weight, packed)
         return output
 
     def _output_shape(self, input: Tensor) -> tuple[int, ...]:
@@ -201,21 +207,32 @@ class Conv2d(nn.Conv2d):
     def _release(self, weight: Tensor, packed: dict[int, Tensor]) -> None:
         if weight.dtype is not torch.float32 or packed[0] is None:
             return
-        absent = torch.full((1,), torch.nan).expand(weight.shape)
-        self._parameters["weight"] = absent = nn.Parameter(absent, requires_grad=False)
+        kept = self._packed
+        if self._parameters["weight"] is not weight or kept is None or not kept.is_of(weight):
+            return  # meanwhile there is another
+        with torch.inference_mode(False):  # a tensor of that mode could be changed unnoticed
+            absent = nn.Parameter(torch.full((1,), torch.nan).expand(weight.shape), requires_grad=False)
+        self._parameters["weight"] = absent
         self._packed = PackedWeight(absent, packed)
         self._is_released = True
 
     def _restore(self) -> None:
         """Make the weight anew, where it has been let go."""
-        if not self.__dict__.get("_is_released", False):
+        if self.__dict__.get("_is_released", False):
+            with _SWAP:
+                self._unpack()
+
+    def _unpack(self) -> None:
+        if not self._is_released:  # another thread was faster
             return
         absent, kept = self._parameters["weight"], self._packed
         assert absent is not None
         assert kept is not None
-        weight = COMPILED["_C"].conv2d_unpack(kept.packed[0], tuple(absent.shape), self.groups)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        self._parameters["weight"] = made = nn.Parameter(weight, requires_grad=absent.requires_grad)
+        with torch.inference_mode(False):
+            weight = COMPILED["_C"].conv2d_unpack(kept.packed[0], tuple(absent.shape), self.groups)
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            made = nn.Parameter(weight, requires_grad=absent.requires_grad)
+        self._parameters["weight"] = made
         self._packed = PackedWeight(made, kept.packed)
         self._is_released = False
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -79,6 +81,48 @@ def test_functions_that_write_are_seen() -> None:
     with torch.no_grad():
         conv.weight.mul_(2)
     torch.testing.assert_close(conv(x), nn.functional.conv2d(x, 4 * weight, conv.bias), rtol=1e-5, atol=1e-5)
+
+
+def test_without_version_counters() -> None:
+    """torch.inference_mode: what is made in it stays ordinary tensors."""
+    torch.manual_seed(0)
+    conv = Conv2d(6, 9, 1).optimize()
+    conv.release_weight()
+    weight, x = conv.weight.detach().clone(), torch.randn(2, 6, 5, 5)
+    with torch.inference_mode():
+        y = conv(x)
+        assert conv._is_released
+        assert torch.equal(conv.weight, weight)
+        assert torch.equal(conv(x), y)
+    assert not conv.weight.is_inference()
+    with torch.no_grad():
+        conv.weight.mul_(2)
+    torch.testing.assert_close(conv(x), nn.functional.conv2d(x, 2 * weight, conv.bias), rtol=1e-5, atol=1e-5)
+
+
+def test_from_many_threads() -> None:
+    """Some ask for the weight while others run and let it go."""
+    conv, weight, x = released(6, 9, 1)
+    y, wrong = conv(x), []
+
+    def work() -> None:
+        for turn in range(200):
+            if turn % 3 == 0 and not torch.equal(conv.weight, weight):
+                wrong.append("weight")
+            if not torch.equal(conv(x), y):
+                wrong.append("result")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
 
 
 def test_other_ways_have_the_weight() -> None:
