@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from fastcv.data import synthetic_scenes
 from fastcv.models import load_model
+from fastcv.models.detection import create, generalized_rcnn
 from fastcv.models.yolo import yolov3_tiny
 from fastcv.nn import Conv2d
 
@@ -80,3 +82,24 @@ def test_published_weights() -> None:
     before, after = found_before_and_after(model, images)
     assert assert_unmoved(before, after, 0.02) >= 8
     assert 4 in tiles(model)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "products", "slow"),
+    [
+        (torch.bfloat16, "instruction", False),
+        (torch.bfloat16, "float32", True),
+        (torch.bfloat16, "emulated", True),
+        (torch.float16, "instruction", True),
+        (torch.float32, "float32", False),
+        (None, "float32", False),
+    ],
+)
+def test_a_dtype_of_no_use_is_said(monkeypatch: pytest.MonkeyPatch, dtype: Any, products: str, slow: bool) -> None:
+    monkeypatch.setattr(generalized_rcnn, "build_info", lambda: {"bf16_products": products})
+    model = create("fasterrcnn_tiny_fpn", num_classes=2)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.optimize(dtype)
+    texts = [str(each.message) for each in said]
+    assert [f"{str(dtype)[6:]} is slower than float32 on this CPU" in text for text in texts] == [True] * slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from fastcv.nn.blocks import ConvNormActivation
 from fastcv.nn.conv2d import replace_convolutions
 from fastcv.nn.conv_transpose import ConvTranspose2d
 from fastcv.ops._arena import arena
+from fastcv.ops._build import build_info
 from fastcv.ops._scripting import refuse_to_script
 
 __all__ = ["GeneralizedRCNN"]
@@ -149,12 +151,16 @@ class GeneralizedRCNN(nn.Module):
         Parameters
         ----------
         dtype : torch.dtype, optional
-            bfloat16 or float16, for the network to compute in. Boxes are still decoded in float32.
+            bfloat16 or float16, for the network to compute in. Boxes are still decoded in float32. On a CPU it pays
+            for bfloat16 alone, and only where the processor multiplies it (``fastcv info``); elsewhere every map is
+            converted to float32 and back, which takes longer than float32, and a warning says so.
         """
         if self.optimized:
             raise RuntimeError("the model is optimized already")
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise TypeError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
+        if dtype not in (None, torch.float32):
+            _warn_of_conversions(dtype, next(self.parameters()).device)
         self.eval().requires_grad_(False)
         for module in list(self.modules()):
             if isinstance(module, ResNet | ConvNormActivation):
@@ -211,6 +217,14 @@ class GeneralizedRCNN(nn.Module):
 
 
 refuse_to_script([GeneralizedRCNN])
+
+
+def _warn_of_conversions(dtype: torch.dtype, device: torch.device) -> None:
+    """Say that a dtype is of no use on this processor."""
+    if device.type == "cpu" and (dtype is torch.float16 or build_info()["bf16_products"] != "instruction"):
+        name = str(dtype).removeprefix("torch.")
+        text = f"{name} is slower than float32 on this CPU, which has no instructions for it: use optimize() there"
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def _is_unchanged(part: nn.Module, kind: type[RegionProposalNetwork] | type[RoIHeads]) -> bool:
