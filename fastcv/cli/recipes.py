@@ -14,8 +14,8 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "data_options": {"solids": {"count": 9600, "points": 256, "held_out": 1000}},
     },
     "pointnet2": {
-        "batch": 16, "epochs": 2, "learning_rate": 2e-3,
-        "data_options": {"solids": {"count": 4800, "points": 256, "held_out": 1000}},
+        "batch": 16, "epochs": 3, "learning_rate": 2e-3,
+        "data_options": {"solids": {"count": 9600, "points": 256, "held_out": 1000}},
     },
     "voxnet": {
         "batch": 32, "epochs": 4, "learning_rate": 2e-3,
