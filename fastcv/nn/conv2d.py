@@ -204,6 +204,7 @@ class Conv2d(nn.Conv2d):
         depthwise = self.groups > 1 and self.groups == self.in_channels == self.out_channels
         self._releases = not tiled and not depthwise
 
+    @torch.inference_mode(False)  # inference tensors count no versions
     def _release(self, weight: Tensor, packed: dict[int, Tensor]) -> None:
         if weight.dtype is not torch.float32 or packed[0] is None:
             return
@@ -216,6 +217,7 @@ class Conv2d(nn.Conv2d):
         self._packed = PackedWeight(absent, packed)
         self._is_released = True
 
+    @torch.inference_mode(False)
     def _restore(self) -> None:
         """Make the weight anew, where it has been let go."""
         if self.__dict__.get("_is_released", False):

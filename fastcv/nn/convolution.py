@@ -99,6 +99,7 @@ def convolve_normalized(
     return x.relu_() if relu else x
 
 
+@torch.inference_mode(False)  # inference tensors count no versions, and are packed in each call
 def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:
     """Return optimized convolutions of one pixel that read the same map as one, results side by side, or None.
 
