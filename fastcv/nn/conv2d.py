@@ -204,20 +204,18 @@ class Conv2d(nn.Conv2d):
         depthwise = self.groups > 1 and self.groups == self.in_channels == self.out_channels
         self._releases = not tiled and not depthwise
 
-    @torch.inference_mode(False)  # inference tensors count no versions
     def _release(self, weight: Tensor, packed: dict[int, Tensor]) -> None:
         if weight.dtype is not torch.float32 or packed[0] is None:
             return
         kept = self._packed
         if self._parameters["weight"] is not weight or kept is None or not kept.is_of(weight):
             return  # meanwhile there is another
-        with torch.inference_mode(False):  # a tensor of that mode could be changed unnoticed
+        with torch.inference_mode(False):  # inference tensors count no versions
             absent = nn.Parameter(torch.full((1,), torch.nan).expand(weight.shape), requires_grad=False)
         self._parameters["weight"] = absent
         self._packed = PackedWeight(absent, packed)
         self._is_released = True
 
-    @torch.inference_mode(False)
     def _restore(self) -> None:
         """Make the weight anew, where it has been let go."""
         if self.__dict__.get("_is_released", False):

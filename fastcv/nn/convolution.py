@@ -99,7 +99,6 @@ def convolve_normalized(
     return x.relu_() if relu else x
 
 
-@torch.inference_mode(False)  # inference tensors count no versions, and are packed in each call
 def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:
     """Return optimized convolutions of one pixel that read the same map as one, results side by side, or None.
 
@@ -112,10 +111,11 @@ def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:
     state = [(id(t), t._version, t.data_ptr(), t.dtype) for t in tensors]
     made = owner.__dict__.get("_joint")
     if made is None or made[0] != state:
-        conv = nn.Conv2d(convs[0].in_channels, sum(conv.out_channels for conv in convs), 1, device="meta")
-        conv.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]), requires_grad=False)
-        conv.bias = nn.Parameter(torch.cat([conv.bias for conv in convs]), requires_grad=False)
-        made = owner.__dict__["_joint"] = (state, Conv2d.from_conv(conv), tensors)  # no other has their addresses
+        with torch.inference_mode(False):  # inference tensors count no versions, and are packed in each call
+            conv = nn.Conv2d(convs[0].in_channels, sum(conv.out_channels for conv in convs), 1, device="meta")
+            conv.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]), requires_grad=False)
+            conv.bias = nn.Parameter(torch.cat([conv.bias for conv in convs]), requires_grad=False)
+            made = owner.__dict__["_joint"] = (state, Conv2d.from_conv(conv), tensors)  # no other has their addresses
     joint: Conv2d = made[1]
     return joint
 
