@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from fastcv.nn._plain import has_hooks
 from fastcv.nn.batch_norm import FrozenBatchNorm2d, has_fixed_statistics
-from fastcv.nn.conv2d import Conv2d, has_hooks
+from fastcv.nn.conv2d import Conv2d
 
 __all__ = ["Report", "optimize"]
 

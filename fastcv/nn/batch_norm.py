@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcv.nn._plain import has_hooks, is_plain_convolution
+
 __all__ = ["FrozenBatchNorm2d", "fold_batch_norm", "has_fixed_statistics", "scale_and_shift"]
 
 
@@ -68,15 +70,19 @@ def has_fixed_statistics(norm: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
-    """Multiply a normalisation into the convolution before it, permanently and in place, and return its replacement."""
-    if isinstance(norm, nn.Identity):
+def fold_batch_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """Multiply a normalisation into the convolution before it, permanently and in place, and return its replacement.
+
+    Where one of them is not torch's own, or has hooks, both stay as they are.
+    """
+    if isinstance(norm, nn.Identity) or not is_plain_convolution(conv) or has_hooks(norm):
         return norm
     if not has_fixed_statistics(norm):
         raise ValueError(f"norm must be a batch normalisation in evaluation mode, got {norm}")
     # In float64, so that the product is rounded only once.
     scale, shift = (value.double() for value in scale_and_shift(norm))  # type: ignore[arg-type]
-    weight, bias = conv.weight, conv.bias
+    weight: Any = conv.weight
+    bias: Any = conv.bias
     folded = shift if bias is None else shift + bias.double() * scale
     conv.weight = nn.Parameter((weight.double() * scale[:, None, None, None]).to(weight.dtype), requires_grad=False)
     conv.bias = nn.Parameter(folded.to(weight.dtype), requires_grad=False)

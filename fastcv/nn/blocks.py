@@ -69,7 +69,7 @@ class ConvNormActivation(nn.Sequential):
 
     def fold(self) -> None:
         """Multiply the normalisation into the 2D convolution, permanently and in place, where both are torch's own."""
-        if len(self) > 1 and type(self[0]) is nn.Conv2d and isinstance(self[1], nn.BatchNorm2d | FrozenBatchNorm2d):
+        if len(self) > 1 and isinstance(self[1], nn.BatchNorm2d | FrozenBatchNorm2d):
             self[1] = fold_batch_norm(self[0], self[1])
 
 

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcv.nn._packed_weight import PackedWeight
+from fastcv.nn._plain import PLAIN_CONVOLUTIONS, is_plain_convolution
 from fastcv.nn.batch_norm import fold_batch_norm
 from fastcv.ops._call import COMPILED, is_plain
 from fastcv.ops.conv2d import apply
 
-__all__ = ["Conv2d", "has_hooks", "replace_convolutions"]
+__all__ = ["Conv2d", "replace_convolutions"]
 
 _SWAP = threading.RLock()  # held where a weight and its packed form are read or exchanged together
 
@@ -285,6 +286,9 @@ class Conv2d(nn.Conv2d):
         return text if self.activation is None else f"{text}, activation={self.activation!r}"
 
 
+PLAIN_CONVOLUTIONS.add(Conv2d)
+
+
 # For torch.compile, whose graphs unpack the weight each time: module state does not change while they are made.
 @torch.library.custom_op("fastcv::conv2d_unpacked", mutates_args=())
 def _unpacked(packed: Tensor, shape: Sequence[int], groups: int) -> Tensor:
@@ -304,13 +308,6 @@ def _leaves(fn: Any, weight: Tensor) -> bool:
         return fn(probe) is probe and probe.item() == 1
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody has put hooks on a module."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
-
-
 def replace_convolutions(module: nn.Module) -> None:
     """Replace every torch.nn.Conv2d below a module by an optimized :class:`Conv2d`, in place.
 
@@ -319,7 +316,7 @@ def replace_convolutions(module: nn.Module) -> None:
     made: dict[nn.Conv2d, Conv2d] = {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and not has_hooks(child):
+            if type(child) is nn.Conv2d and is_plain_convolution(child):
                 if child not in made:
                     made[child] = Conv2d.from_conv(child)
                     made[child].release_weight()

@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcv.nn._plain import has_hooks, is_plain_convolution
 from fastcv.nn.batch_norm import has_fixed_statistics, scale_and_shift
-from fastcv.nn.conv2d import Conv2d, has_hooks
+from fastcv.nn.blocks import Conv2dNormActivation
+from fastcv.nn.conv2d import Conv2d
 
-__all__ = ["convolve", "convolve_normalized", "joined"]
+__all__ = ["convolve", "convolve_block", "convolve_normalized", "joined"]
+
+_NOTHING = nn.Identity()
 
 # torch's entry to oneDNN's convolution with an epilogue, made for its compiler. Without it the same is said in three
 # calls. On a CPU those two passes over each feature map are a quarter of a ResNet's time.
@@ -40,20 +44,25 @@ def _can_fuse(x: Tensor, weight: Tensor) -> bool:
 
 
 def convolve(
-    conv: nn.Conv2d,
+    conv: nn.Module,
     x: Tensor,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     relu: bool = False,
     add: Tensor | None = None,
+    takes_over: bool = False,
 ) -> Tensor:
     """Return ``relu(conv(x) + add)``, where ``conv`` may have a ``weight`` and a ``bias`` in place of its own.
 
-    ``add`` may be overwritten: it must be a tensor that nobody else needs. Of a smaller one nearest pixels are added.
+    With ``takes_over`` nobody else needs ``add``, which may be overwritten. Of a smaller one nearest pixels are added.
+    A layer that is not a plain convolution is called.
     """
+    if not is_plain_convolution(conv):
+        return _finish(conv(x), relu, add)
+    assert isinstance(conv, nn.Conv2d)
     if weight is None:
-        if isinstance(conv, Conv2d) and conv.is_served(x, add, enlarges=True):
-            return conv.convolve(x, add, "relu" if relu else None, takes_over=True)
+        if isinstance(conv, Conv2d) and conv.is_served(x, add, enlarges=takes_over):
+            return conv.convolve(x, add, "relu" if relu else None, takes_over=takes_over)
         weight, bias = conv.weight, conv.bias
     if add is not None:
         add = _enlarged(conv, add, x)
@@ -63,6 +72,7 @@ def convolve(
             if relu:
                 return _unary(x, weight, bias, *form, "relu", [], "")  # type: ignore[no-any-return]
         elif add.is_contiguous(memory_format=torch.channels_last):
+            add = add if takes_over else add.clone()
             return _binary(add, x, weight, bias, *form, "add", 1.0, "relu" if relu else None, [], "")  # type: ignore[no-any-return]
     x = conv._conv_forward(x, weight, bias)
     if add is not None:
@@ -77,26 +87,57 @@ def _enlarged(conv: nn.Conv2d, add: Tensor, x: Tensor) -> Tensor:
     return F.interpolate(add, size=x.shape[-2:], mode="nearest")
 
 
+def _finish(x: Tensor, relu: bool, add: Tensor | None) -> Tensor:
+    """Return ``relu(x + add)`` of what a called layer has returned, which somebody may have kept."""
+    if add is not None:
+        x = x + (add if add.shape[-2:] == x.shape[-2:] else F.interpolate(add, size=x.shape[-2:], mode="nearest"))
+        return x.relu_() if relu else x
+    return F.relu(x) if relu else x
+
+
 def convolve_normalized(
-    conv: nn.Conv2d, norm: nn.Module, x: Tensor, relu: bool = False, add: Tensor | None = None
+    conv: nn.Module,
+    norm: nn.Module,
+    x: Tensor,
+    relu: bool = False,
+    add: Tensor | None = None,
+    takes_over: bool = False,
 ) -> Tensor:
     """Return ``relu(norm(conv(x)) + add)``.
 
     A normalisation with fixed statistics is multiplied into the weight, anew in each call: that costs a pass over the
-    weight and saves one over the feature map, and there is no cached copy to become stale. ``add`` may be overwritten.
+    weight and saves one over the feature map, and there is no cached copy to become stale. ``add`` and layers that are
+    not plain are taken as by :func:`convolve`.
     """
+    if has_hooks(norm):
+        return _finish(norm(convolve(conv, x)), relu, add)
     if isinstance(norm, nn.Identity):
-        return convolve(conv, x, relu=relu, add=add)
-    weight, bias = conv.weight, conv.bias
-    if has_fixed_statistics(norm):
+        return convolve(conv, x, relu=relu, add=add, takes_over=takes_over)
+    if has_fixed_statistics(norm) and is_plain_convolution(conv):
+        weight: Any = conv.weight
+        bias: Any = conv.bias
         scale, shift = scale_and_shift(norm)  # type: ignore[arg-type]
-        return convolve(
-            conv, x, weight * scale[:, None, None, None], shift + (0 if bias is None else bias * scale), relu, add
-        )
-    add = None if add is None else _enlarged(conv, add, x)
+        shift = shift if bias is None else shift + bias * scale
+        return convolve(conv, x, weight * scale[:, None, None, None], shift, relu, add, takes_over)
     x = norm(convolve(conv, x))
-    x = x if add is None else x + add
-    return x.relu_() if relu else x
+    if add is None:
+        return x.relu_() if relu else x
+    return _finish(x, relu, add)
+
+
+def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes_over: bool = False) -> Tensor:
+    """Return what a block of convolution, normalisation and ReLU makes of ``x``, and ``add`` on top of it.
+
+    Its layers are fused where they are plain; any other block is called.
+    """
+    conv, *others = block.children() or [block]
+    if type(block) is not Conv2dNormActivation or has_hooks(block) or not is_plain_convolution(conv):
+        return _finish(block(x), False, add)
+    relu = bool(others) and type(others[-1]) is nn.ReLU and not has_hooks(others[-1])
+    norms = others[:-1] if relu else others
+    if len(norms) > 1 or (relu and add is not None):
+        return _finish(block(x), False, add)
+    return convolve_normalized(conv, norms[0] if norms else _NOTHING, x, relu, add, takes_over)
 
 
 def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:

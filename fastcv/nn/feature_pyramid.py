@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcv.nn.blocks import Conv2dNormActivation
-from fastcv.nn.conv2d import Conv2d
-from fastcv.nn.convolution import convolve, convolve_normalized
+from fastcv.nn.convolution import convolve_block
 
 __all__ = ["ExtraFPNBlock", "FeaturePyramidNetwork", "LastLevelMaxPool", "LastLevelP6P7", "rename_keys"]
 
@@ -21,19 +20,6 @@ def rename_keys(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) 
         for kind in ("weight", "bias"):
             if f"{prefix}{old}.{kind}" in state_dict:
                 state_dict[f"{prefix}{new}.{kind}"] = state_dict.pop(f"{prefix}{old}.{kind}")
-
-
-def _apply(block: nn.Module, x: Tensor, add: Tensor | None = None) -> Tensor:
-    """Return the block's result and, added to it, the nearest pixels of ``add``, which nobody else needs."""
-    layers = list(block.children())
-    conv = layers[0] if layers else block
-    is_known = type(block) is Conv2dNormActivation and type(conv) in (nn.Conv2d, Conv2d) and len(layers) <= 2
-    if not is_known or not isinstance(conv, nn.Conv2d):
-        x = block(x)  # somebody put another layer there
-        return x if add is None else x + F.interpolate(add, size=x.shape[-2:], mode="nearest")
-    if len(layers) == 2:
-        return convolve_normalized(conv, layers[1], x, add=add)
-    return convolve(conv, x, add=add)
 
 
 class ExtraFPNBlock(nn.Module):
@@ -156,11 +142,11 @@ class FeaturePyramidNetwork(nn.Module):
 
     def get_result_from_inner_blocks(self, x: Tensor, idx: int) -> Tensor:
         """Return the convolution of the input map ``idx``."""
-        return _apply(self.inner_blocks[idx], x)
+        return convolve_block(self.inner_blocks[idx], x)
 
     def get_result_from_layer_blocks(self, x: Tensor, idx: int) -> Tensor:
         """Return the convolution of the combined map ``idx``."""
-        return _apply(self.layer_blocks[idx], x)
+        return convolve_block(self.layer_blocks[idx], x)
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return one map per input map, under the same names, and those of ``extra_blocks``.
@@ -171,12 +157,15 @@ class FeaturePyramidNetwork(nn.Module):
             Maps from the finest to the coarsest.
         """
         maps, names = list(x.values()), list(x)
-        inner = _apply(self.inner_blocks[-1], maps[-1])
-        results = [_apply(self.layer_blocks[-1], inner)]
+        inner = convolve_block(self.inner_blocks[-1], maps[-1])
+        results = [convolve_block(self.layer_blocks[-1], inner)]
         for index in range(len(maps) - 2, -1, -1):
             fine = maps[index]
-            inner = _apply(self.inner_blocks[index], fine, add=inner)
-            results.insert(0, _apply(self.layer_blocks[index], inner))
+            # A smaller map is read only; one of the same size somebody may have kept.
+            inner = convolve_block(
+                self.inner_blocks[index], fine, inner, takes_over=inner.shape[-2:] != fine.shape[-2:]
+            )
+            results.insert(0, convolve_block(self.layer_blocks[index], inner))
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, maps, names)
         return dict(zip(names, results, strict=True))

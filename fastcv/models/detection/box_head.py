@@ -39,7 +39,7 @@ class TwoMLPHead(nn.Module):
                 served = isinstance(layer, Conv2d) and layer.is_served(x)
                 x = convolve(layer, x, relu=True) if served else _multiply(layer, x)
             return x.flatten(1)
-        return F.relu_(self.fc7(F.relu_(self.fc6(x.flatten(1)))))
+        return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))
 
     def optimize(self, channels: int) -> None:
         """Make convolutions of both layers, permanently: they read channels_last features without a copy.

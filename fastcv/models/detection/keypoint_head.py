@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastcv.models.detection.fixed_size import can_read_values
 from fastcv.models.detection.mask_head import init_kaiming
+from fastcv.nn._plain import has_hooks
 from fastcv.nn.convolution import convolve
 from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 
@@ -40,9 +41,9 @@ class KeypointRCNNHeads(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, in_channels, H, W) to (K, layers[-1], H, W)."""
-        for conv in self:
-            if isinstance(conv, nn.Conv2d):
-                x = convolve(conv, x, relu=True)
+        for conv, activation in zip(self[::2], self[1::2], strict=True):
+            is_fused = type(activation) is nn.ReLU and not has_hooks(activation)
+            x = convolve(conv, x, relu=True) if is_fused else activation(convolve(conv, x))
         return x
 
 

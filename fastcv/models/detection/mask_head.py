@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastcv.nn.blocks import Conv2dNormActivation
 from fastcv.nn.conv_transpose import ConvTranspose2d
-from fastcv.nn.convolution import convolve_normalized
+from fastcv.nn.convolution import convolve_block
 from fastcv.nn.feature_pyramid import rename_keys
 from fastcv.ops.roi_align import roi_align
 
@@ -69,9 +69,7 @@ class MaskRCNNHeads(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(K, in_channels, H, W) to (K, layers[-1], H, W)."""
         for block in self:
-            conv, *norm, _ = block.children()
-            assert isinstance(conv, nn.Conv2d)
-            x = convolve_normalized(conv, norm[0] if norm else nn.Identity(), x, relu=True)
+            x = convolve_block(block, x)
         return x
 
 

@@ -14,7 +14,8 @@ from fastcv.models.detection.fixed_size import drop_padding, gather_rows, rows_n
 from fastcv.models.detection.matching import BoxCoder, Matcher, is_unchanged, match
 from fastcv.models.detection.sampler import BalancedSampler
 from fastcv.models.detection.transform import ImageList, Size, Target
-from fastcv.nn.convolution import convolve, joined
+from fastcv.nn._plain import has_hooks
+from fastcv.nn.convolution import convolve_block, joined
 from fastcv.nn.feature_pyramid import rename_keys
 from fastcv.ops.anchors import anchor_grid, decode_anchors
 from fastcv.ops.box_iou import box_iou
@@ -66,10 +67,11 @@ class RPNHead(nn.Module):
         """Return the logits (N, A, H, W) and the offsets (N, 4 A, H, W) of each map (N, C, H, W)."""
         logits, offsets = [], []
         for feature in x:
-            for block in self.conv:
-                conv, _ = block.children()
-                assert isinstance(conv, nn.Conv2d)
-                feature = convolve(conv, feature, relu=True)
+            if type(self.conv) is nn.Sequential and not has_hooks(self.conv):
+                for block in self.conv:
+                    feature = convolve_block(block, feature)
+            else:
+                feature = self.conv(feature)
             joint = joined(self, (self.cls_logits, self.bbox_pred))
             if joint is not None and joint.is_served(feature):
                 both = joint.convolve(feature, None, None)

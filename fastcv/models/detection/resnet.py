@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from fastcv.nn._plain import has_hooks
 from fastcv.nn.batch_norm import fold_batch_norm
 from fastcv.nn.convolution import convolve_normalized
+from fastcv.ops._call import is_plain
 from fastcv.ops.max_pool2d import max_pool2d_with_indices
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet", "resnet"]
@@ -45,10 +47,11 @@ class BasicBlock(nn.Module):
         if stride != 1 or inputs != width:
             self.downsample = nn.Sequential(_conv(inputs, width, 1, stride), norm_layer(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, width, H / stride, W / stride). The input may be overwritten."""
+    def forward(self, x: Tensor, takes_over: bool = False) -> Tensor:
+        """(N, inputs, H, W) to (N, width, H / stride, W / stride). With ``takes_over`` the input may be overwritten."""
         y = convolve_normalized(self.conv1, self.bn1, x, relu=True)
-        return convolve_normalized(self.conv2, self.bn2, y, relu=True, add=_shortcut(self.downsample, x))
+        added, is_new = _shortcut(self.downsample, x)
+        return convolve_normalized(self.conv2, self.bn2, y, relu=True, add=added, takes_over=is_new or takes_over)
 
     def fold(self) -> None:
         """Multiply the normalisations into the convolutions, permanently and in place."""
@@ -84,11 +87,12 @@ class Bottleneck(nn.Module):
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(_conv(inputs, outputs, 1, stride), norm_layer(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, 4 width, H / stride, W / stride). The input may be overwritten."""
+    def forward(self, x: Tensor, takes_over: bool = False) -> Tensor:
+        """(N, inputs, H, W) to (N, 4 width, H / stride, W / stride); ``takes_over`` as of :class:`BasicBlock`."""
         y = convolve_normalized(self.conv1, self.bn1, x, relu=True)
         y = convolve_normalized(self.conv2, self.bn2, y, relu=True)
-        return convolve_normalized(self.conv3, self.bn3, y, relu=True, add=_shortcut(self.downsample, x))
+        added, is_new = _shortcut(self.downsample, x)
+        return convolve_normalized(self.conv3, self.bn3, y, relu=True, add=added, takes_over=is_new or takes_over)
 
     def fold(self) -> None:
         """Multiply the normalisations into the convolutions, permanently and in place."""
@@ -98,18 +102,31 @@ class Bottleneck(nn.Module):
         _fold_shortcut(self.downsample)
 
 
-def _shortcut(downsample: nn.Sequential | None, x: Tensor) -> Tensor:
+def _shortcut(downsample: nn.Module | None, x: Tensor) -> tuple[Tensor, bool]:
+    """What is added to a block's result, and whether nobody else can have it."""
     if downsample is None:
-        return x
+        return x, False
+    if type(downsample) is not nn.Sequential or len(downsample) != 2 or has_hooks(downsample):
+        return downsample(x), False
     conv, norm = downsample
-    assert isinstance(conv, nn.Conv2d)
-    return convolve_normalized(conv, norm, x)
+    return convolve_normalized(conv, norm, x), not (has_hooks(conv) or has_hooks(norm))
 
 
-def _fold_shortcut(downsample: nn.Sequential | None) -> None:
-    if downsample is not None:
-        assert isinstance(downsample[0], nn.Conv2d)
+def _fold_shortcut(downsample: nn.Module | None) -> None:
+    if type(downsample) is nn.Sequential and len(downsample) == 2:
         downsample[1] = fold_batch_norm(downsample[0], downsample[1])
+
+
+def _run_stage(blocks: nn.Module, x: Tensor) -> Tensor:
+    """Return ``blocks(x)``. A block may overwrite the result of the one before it, where no hook can have kept it."""
+    if type(blocks) is not nn.Sequential or has_hooks(blocks) or not is_plain(x):
+        return blocks(x)  # type: ignore[no-any-return]
+    is_free = False
+    for block in blocks:
+        is_known = type(block) in (BasicBlock, Bottleneck) and not has_hooks(block)
+        x = block(x, takes_over=True) if is_free and is_known else block(x)
+        is_free = is_known
+    return x
 
 
 class ResNet(nn.Module):
@@ -176,9 +193,7 @@ class ResNet(nn.Module):
         x, _ = max_pool2d_with_indices(x, 3, stride=2, padding=1)
         maps: dict[str, Tensor] = {}
         for stage in range(1, self.returned_layers[-1] + 1):
-            # Blocks may overwrite their input. That never changes a returned map: the first block of a stage has a
-            # convolution in its shortcut or, in stage 1 of narrow networks, an input that is not returned.
-            x = getattr(self, f"layer{stage}")(x)
+            x = _run_stage(getattr(self, f"layer{stage}"), x)
             if stage in self.returned_layers:
                 maps[str(len(maps))] = x
         return maps

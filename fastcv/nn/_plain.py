@@ -1,0 +1,25 @@
+"""Which layers do just what their class says, so that they may be fused with their neighbours.
+
+A hook wants to see what goes in and out; weight normalisation and pruning make the weight anew in one. Layers that
+somebody has put in another's place have a forward of their own. Such layers are called, like everywhere in torch.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["PLAIN_CONVOLUTIONS", "has_hooks", "is_plain_convolution"]
+
+PLAIN_CONVOLUTIONS: set[type] = {nn.Conv2d}  # fastcv.nn.Conv2d adds itself
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody has put hooks on a module."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def is_plain_convolution(module: nn.Module) -> bool:
+    """Whether a layer is a 2D convolution of torch's or fastcv's own, with a weight of its own."""
+    return type(module) in PLAIN_CONVOLUTIONS and "weight" in module._parameters and not has_hooks(module)
