@@ -51,9 +51,11 @@ def counted_norm(
     """
     total = counts.sum()
     if pool is None:
-        x, mean, variance = _NormRelu.apply(x, counts, norm.weight, norm.bias, norm.eps)
+        apply: Any = _NormRelu.apply
+        x, mean, variance = apply(x, counts, norm.weight, norm.bias, norm.eps)
     else:
-        mean, variance = _Moments.apply(x, counts)
+        moments: Any = _Moments.apply
+        mean, variance = moments(x, counts)
         sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0).to(x.dtype)
         x = pool(x) if bool((sign > 0).all()) else pool(x * sign) * sign
         x = ((x - mean) * (torch.rsqrt(variance + norm.eps) * norm.weight) + norm.bias).relu()
