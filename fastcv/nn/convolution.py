@@ -130,9 +130,9 @@ def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes
 
     Its layers are fused where they are plain; any other block is called.
     """
-    conv, *others = block.children() or [block]
-    if type(block) is not Conv2dNormActivation or has_hooks(block) or not is_plain_convolution(conv):
+    if type(block) is not Conv2dNormActivation or has_hooks(block) or not is_plain_convolution(block[0]):
         return _finish(block(x), False, add)
+    conv, *others = block.children()
     relu = bool(others) and type(others[-1]) is nn.ReLU and not has_hooks(others[-1])
     norms = others[:-1] if relu else others
     if len(norms) > 1 or (relu and add is not None):
@@ -145,8 +145,10 @@ def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:
 
     It is kept with ``owner``, apart from its modules and its state, and made anew when a weight has changed.
     """
+    if torch.compiler.is_compiling():
+        return None
     convs: list[Any] = [part for part in parts if _is_of_one_pixel(part)]
-    if len(convs) != len(parts) or torch.compiler.is_compiling():
+    if len(convs) != len(parts):
         return None
     tensors = [tensor for conv in convs for tensor in conv._parameters.values()]
     state = [(id(t), t._version, t.data_ptr(), t.dtype) for t in tensors]

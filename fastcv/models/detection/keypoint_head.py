@@ -41,7 +41,8 @@ class KeypointRCNNHeads(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, in_channels, H, W) to (K, layers[-1], H, W)."""
-        for conv, activation in zip(self[::2], self[1::2], strict=True):
+        steps = list(self)
+        for conv, activation in zip(steps[::2], steps[1::2], strict=True):
             is_fused = type(activation) is nn.ReLU and not has_hooks(activation)
             x = convolve(conv, x, relu=True) if is_fused else activation(convolve(conv, x))
         return x
