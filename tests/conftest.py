@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -102,6 +103,12 @@ def _has_work(item: pytest.Item) -> bool:
     if parameters.get("backend") != BF16_PAIRS:
         return True
     return getattr(item.module, "HAS_BF16_PAIRS", False) and parameters.get("dtype") is torch.bfloat16  # type: ignore[attr-defined]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ctrl-C reaches tests and their subprocesses, which a shell's background would ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

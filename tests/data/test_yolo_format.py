@@ -155,7 +155,7 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
         open_dataset(tmp_path)
     with pytest.raises(ValueError, match=r"instances_val2017.json must have a list of images"):
         open_dataset(tmp_path, "val")
-    options = 'the options of "scenes" are count, size, seed, classes, most, held_out, got colour'
+    options = 'the options of "scenes" are count, size, seed, classes, most, held_out, backgrounds, got colour'
     with pytest.raises(ValueError, match=options):
         open_dataset("scenes", colour=1)
     with pytest.raises(ValueError, match="the options of a COCO json are images, masks, got size"):
