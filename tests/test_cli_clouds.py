@@ -122,7 +122,7 @@ def test_classify_a_shape_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Path("classified.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["pointnet_solids", "voxnet_solids"])
+@pytest.mark.parametrize("name", ["pointnet_solids", "pointnet2_solids", "voxnet_solids"])
 def test_classify_by_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     chosen = [] if name == "pointnet_solids" else ["--weights", name]  # that is the usual one

@@ -189,7 +189,7 @@ def weights_path(path: str | Path) -> Path:
     """Return the path of a file with weights: one that there is, or one that came with the package, by its name.
 
     With the package come "maskrcnn_scenes", "keypointrcnn_people" and "yolov2_scenes": small detectors for
-    :func:`fastcv.data.synthetic_scenes`; "pointnet_solids" and "voxnet_solids", classifiers for
+    :func:`fastcv.data.synthetic_scenes`; "pointnet_solids", "pointnet2_solids" and "voxnet_solids", classifiers for
     :func:`fastcv.data.synthetic_solids`; "sparse_unet_streets", which classifies points of
     :func:`fastcv.data.synthetic_streets`. Their cards say how they were trained, and how good they are.
     """

@@ -14,7 +14,7 @@ pytest.importorskip("safetensors")
 
 @pytest.mark.parametrize(
     ("name", "points", "least"),
-    [("pointnet_solids", 256, 0.97), ("voxnet_solids", 1024, 0.95)],
+    [("pointnet_solids", 256, 0.97), ("pointnet2_solids", 256, 0.96), ("voxnet_solids", 1024, 0.95)],
 )
 def test_held_out_solids(name: str, points: int, least: float) -> None:
     model = load_model(name).eval()
