@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-matplotlib = pytest.importorskip("matplotlib")
+matplotlib = pytest.importorskip("matplotlib.pyplot") and pytest.importorskip("matplotlib")
 pytest.importorskip("safetensors")
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "voxelize.ipynb"
@@ -20,6 +20,7 @@ if not NOTEBOOK.is_file():
 def without_screen() -> Any:
     before = matplotlib.get_backend()
     matplotlib.use("Agg")
+    matplotlib.pyplot.close("all")  # what other tests have left
     yield
     matplotlib.pyplot.close("all")
     matplotlib.use(before)
