@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import torch
 
 from bench.workloads import Contender, Problem, Variant, Workload
+from fastcv._threads import threads_set_to, usable_cores
 
 SECONDS_PER_TURN = 0.2  # short turns, many of them: bursts of noise then fall on all contenders alike
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 10
@@ -64,19 +63,7 @@ def thread_counts(device: str) -> tuple[int, ...]:
     """One thread and all cores; on a GPU the number of CPU threads says nothing, so it stays as it is."""
     if device == "cuda":
         return (torch.get_num_threads(),)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return tuple(sorted({1, cores}))
-
-
-@contextmanager
-def threads_set_to(count: int) -> Iterator[None]:
-    """Let torch, and whatever shares its thread pool, use ``count`` threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return tuple(sorted({1, usable_cores()}))
 
 
 @lru_cache(maxsize=1)

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import CudaTick, threads_set_to
+from bench.harness import CudaTick
 from bench.summary import Limits
+from fastcv._threads import threads_set_to
 
 TRIES = 7
 RESULT_BYTES = 50_000_000  # size of workload A1's result

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fastcv._threads import usable_cores
 from fastcv.cli.contenders import MODELS
 from fastcv.cli.errors import fail
 from fastcv.cli.info import cpu_name
@@ -45,8 +45,7 @@ def bench(
 
 def default_threads() -> list[int]:
     """Return 1 and the number of usable cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return sorted({1, cores})
+    return sorted({1, usable_cores()})
 
 
 def table_of(result: Comparison) -> Table:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcv._optional import require
+from fastcv._threads import threads_set_to
 
 __all__ = ["CONTENDERS", "MODELS", "Network", "image", "spread"]
 
@@ -100,7 +100,7 @@ class Network:
         path = Path(self.folder.name) / "network.onnx"
         sample = [self.sample] if self.is_list else self.sample
         plain: Any = self.plain
-        with warnings.catch_warnings(), _one_thread(), torch.no_grad():
+        with warnings.catch_warnings(), threads_set_to(1), torch.no_grad():
             warnings.simplefilter("ignore")
             if self.is_list:
                 postprocess, plain.transform.postprocess = plain.transform.postprocess, self._boxes_resized
@@ -190,17 +190,6 @@ MODELS: dict[str, Callable[[bool], Network]] = {
 
 
 # ---- contenders ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For a while; a trace of many threads is no faster."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fastcv(network: Network, threads: int) -> Call:

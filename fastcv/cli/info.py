@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from fastcv._threads import usable_cores
+
 BF16_PRODUCTS = {
     "instruction": "products by AVX512-BF16",
     "float32": "products in float32",
@@ -42,11 +44,10 @@ def package_facts() -> list[tuple[str, str]]:
 
 def machine_facts() -> list[tuple[str, str]]:
     """Return platform, processor and threads."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return [
         ("platform", platform.platform()),
         ("CPU", cpu_name()),
-        ("cores", f"{usable} usable of {os.cpu_count()}"),
+        ("cores", f"{usable_cores()} usable of {os.cpu_count()}"),
         ("threads", str(torch.get_num_threads())),
     ]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-import torch
 from torch import Tensor
 
+from fastcv._threads import threads_set_to
 from fastcv.cli.contenders import CONTENDERS, Network
 
 __all__ = ["Comparison", "compare"]
@@ -62,7 +61,7 @@ def compare(
     """
     result = Comparison(network.title, list(threads))
     for count in threads:
-        with _threads_set_to(count):
+        with threads_set_to(count):
             calls = _prepare(network, count, result, progress)
             times: dict[str, list[float]] = {name: [] for name in calls}
             for turn in range(rounds + 1):
@@ -112,13 +111,3 @@ def _agree(answer: list[Tensor], expected: list[Tensor]) -> bool:
         a.shape == b.shape and bool((a - b).abs().amax() <= TOLERANCE * b.abs().amax()) if b.numel() else True
         for a, b in zip(answer, expected, strict=True)
     )
-
-
-@contextmanager
-def _threads_set_to(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
