@@ -20,6 +20,7 @@ from ptx.build import nvcc
 from ptx.module import load_extension, load_ptx_module
 
 import fastcv.ops
+import fastcv.sparse
 from fastcv.ops import build_info
 from fastcv.ops._call import COMPILED
 
@@ -147,6 +148,15 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         fastcv.ops._build._C.set_cpu_variant(variant)
         yield Backend(name, "cpu")
         fastcv.ops._build._C.set_cpu_variant(before)
+
+
+@pytest.fixture(autouse=True)
+def without_stand_ins() -> Iterator[None]:
+    """What a test, a docstring or a page put in the place of spconv is gone after it."""
+    yield
+    if getattr(sys.modules.get("spconv"), "pytorch", None) is fastcv.sparse:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("spconv", "cumm")]:
+            del sys.modules[name]
 
 
 @pytest.fixture
