@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-matplotlib = pytest.importorskip("matplotlib.pyplot") and pytest.importorskip("matplotlib")
+matplotlib = pytest.importorskip("matplotlib")
+pyplot = pytest.importorskip("matplotlib.pyplot")
 pytest.importorskip("safetensors")
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "voxelize.ipynb"
@@ -20,9 +21,9 @@ if not NOTEBOOK.is_file():
 def without_screen() -> Any:
     before = matplotlib.get_backend()
     matplotlib.use("Agg")
-    matplotlib.pyplot.close("all")  # what other tests have left
+    pyplot.close("all")  # what other tests have left
     yield
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
     matplotlib.use(before)
 
 

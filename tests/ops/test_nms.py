@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nms_by_class import by_class
 from torch import Tensor
 
 from fastcv import reference
@@ -141,16 +142,6 @@ def test_sizes_around_the_edges_of_blocks(backend: Any, torchvision_ops: Any, co
     assert torch.equal(nms(*moved, 0.3).cpu(), torchvision_ops.nms(boxes, scores, 0.3))
     expected = by_class(torchvision_ops, boxes, scores, classes, 0.3)
     assert torch.equal(batched_nms(*moved, classes.to(backend.device), 0.3).cpu(), expected)
-
-
-def by_class(torchvision_ops: Any, boxes: Tensor, scores: Tensor, idxs: Tensor, threshold: float) -> Tensor:
-    """torchvision's nms for each class, merged by a stable sort (its own loop leaves the order of ties open)."""
-    keep = torch.zeros(len(boxes), dtype=torch.bool)
-    for value in idxs.unique():
-        (members,) = torch.where(idxs == value)
-        keep[members[torchvision_ops.nms(boxes[members], scores[members], threshold)]] = True
-    (kept,) = torch.where(keep)
-    return kept[scores[kept].sort(descending=True, stable=True).indices]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

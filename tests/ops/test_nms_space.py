@@ -6,21 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from nms_by_class import by_class
 from torch import Tensor
 
 from fastcv.ops import batched_nms, batched_nms_padded, nms
 
 NAN, INF = float("nan"), float("inf")
-
-
-def by_class(torchvision_ops: Any, boxes: Tensor, scores: Tensor, idxs: Tensor, threshold: float) -> Tensor:
-    """torchvision's nms for each class, merged by a stable sort (its own loop leaves the order of ties open)."""
-    keep = torch.zeros(len(boxes), dtype=torch.bool)
-    for value in idxs.unique():
-        (members,) = torch.where(idxs == value)
-        keep[members[torchvision_ops.nms(boxes[members], scores[members], threshold)]] = True
-    (kept,) = torch.where(keep)
-    return kept[scores[kept].sort(descending=True, stable=True).indices]
 
 
 def spread_problem(kind: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
