@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["PackedWeight"]
@@ -12,20 +14,37 @@ __all__ = ["PackedWeight"]
 class PackedWeight:
     """A packed weight in some form, and the tensor that it was made of as it was then.
 
-    It holds that tensor: no other can take its address. Copies of a module pack for themselves, since the layout
+    It holds that tensor and its memory: no others can take their addresses. ``weight.data = other`` and exchanges of
+    tensors, which count no versions, show in the address. Copies of a module pack for themselves, since the layout
     depends on the processor.
     """
 
-    __slots__ = ("dtype", "packed", "version", "weight")
+    __slots__ = ("address", "dtype", "memory", "packed", "version", "weight")
 
     def __init__(self, weight: Tensor | None = None, packed: Any = None) -> None:
         self.weight = weight
         self.packed = packed
         self.version = None if weight is None else weight._version
         self.dtype = None if weight is None else weight.dtype
+        self.address = None if weight is None else weight.data_ptr()
+        self.memory = None if weight is None else weight.detach()
 
-    def is_of(self, weight: Tensor) -> bool:
-        return self.weight is weight and self.version == weight._version and self.dtype is weight.dtype
+    def is_of(self, weight: Tensor | None) -> bool:
+        return (
+            weight is not None
+            and self.weight is weight
+            and self.version == weight._version
+            and self.dtype is weight.dtype
+            and self.address == weight.data_ptr()
+        )
+
+    def is_only_owner(self, parameters: dict[str, Any]) -> bool:
+        """Whether nobody else holds the weight ``parameters["weight"]``, or its memory, who may write to it."""
+        if sys.getrefcount(parameters["weight"]) > 3:  # of the dictionary, of this object, and of this call
+            return False
+        storage = parameters["weight"].untyped_storage()
+        uses: int = torch._C._storage_Use_Count(storage._cdata)  # of the weight, of ``memory``, and of ``storage``
+        return uses <= 3
 
     def __deepcopy__(self, memo: Any) -> PackedWeight:
         return PackedWeight()

@@ -44,7 +44,7 @@ class Conv2d(nn.Conv2d):
     """
 
     _packed: PackedWeight | None
-    _is_released: bool
+    _alone: PackedWeight | None
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Conv2d(nn.Conv2d):
         self.channels_last = channels_last
         self._packed = None
         self._releases = False  # whether the weight is let go once it is packed
-        self._is_released = False
+        self._alone = None  # of a weight that has been let go: what stands in its place, and the packed form
 
     @classmethod
     def from_conv(
@@ -124,14 +124,16 @@ class Conv2d(nn.Conv2d):
 
     def is_served(self, input: Tensor, residual: Tensor | None = None, enlarges: bool = False) -> bool:
         """Whether :meth:`convolve` takes these tensors; with ``enlarges`` a residual of another size, too."""
-        weight = self._parameters["weight"]
-        assert weight is not None
+        weight, bias = self._parameters.get("weight"), self.bias
+        if weight is None:  # it is made anew in each call, as by a parametrization
+            return False
         tensors = (input, weight) if residual is None else (input, weight, residual)
         return (
             isinstance(input, Tensor)
             and all(is_plain(tensor) and tensor.is_cpu and tensor.dtype is weight.dtype for tensor in tensors)
             and not torch.is_autocast_enabled("cpu")
-            and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+            and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+            and (bias is None or not (torch.is_grad_enabled() and bias.requires_grad))
             and (residual is None or enlarges or tuple(residual.shape) == self._output_shape(input))
         )
 
@@ -153,12 +155,16 @@ class Conv2d(nn.Conv2d):
             weight = self._parameters["weight"]
             assert weight is not None
             packed = None if self._packed is None else self._weight_packed(weight)
+            if self._alone is not None:  # restored, where what stands for it was not enough
+                weight = self._parameters["weight"]
+                assert weight is not None
         form: Any = (self.stride, padding, self.dilation, self.groups, residual)
         form += (activation, self.negative_slope, self.exact, packed, takes_over)
         output = apply(input, weight, self.bias, *form)
-        if self._releases and not self._is_released and packed is not None and list(packed) == [0]:
+        del weight  # who else has it could write to it
+        if self._releases and packed is not None and list(packed) == [0]:
             with _SWAP:
-                self._release(weight, packed)
+                self._release(packed)
         return output
 
     def _output_shape(self, input: Tensor) -> tuple[int, ...]:
@@ -183,6 +189,11 @@ class Conv2d(nn.Conv2d):
 
     def _weight_packed(self, weight: Tensor) -> dict[int, Tensor] | None:
         """The packed forms of the weight, by tile, or None where this call has to do without: it packs for itself."""
+        if self._alone is not None and self._alone.is_of(weight):
+            if self._is_whole_when_packed():
+                alone: dict[int, Tensor] = self._alone.packed
+                return alone
+            self._unpack()  # somebody has changed the stride, and now it will be transformed
         kept = self._packed
         assert kept is not None
         if weight.requires_grad or weight.is_inference():  # someone trains it after all, or nobody counts its versions
@@ -199,55 +210,70 @@ class Conv2d(nn.Conv2d):
         """Let the weight go when it is packed, if that form has all of it: float32, never Winograd's.
 
         Whoever asks for ``weight``, or for the state, a copy or another dtype of the module, gets it made anew, bit by
-        bit, and until the next call both are kept. In ``parameters()`` stands a tensor of its shape, of NaN.
+        bit, and until the next call both are kept; as long as somebody holds it, too, since they may write to it. In
+        ``parameters()`` stands a tensor of its shape, of NaN, which becomes the weight when that is made anew.
         """
+        self._releases = self._is_whole_when_packed()
+
+    def _is_whole_when_packed(self) -> bool:
         tiled = self.kernel_size == (3, 3) and self.stride == (1, 1) and self.dilation == (1, 1) and not self.exact
         depthwise = self.groups > 1 and self.groups == self.in_channels == self.out_channels
-        self._releases = not tiled and not depthwise
+        return not tiled and not depthwise
 
-    def _release(self, weight: Tensor, packed: dict[int, Tensor]) -> None:
-        if weight.dtype is not torch.float32 or packed[0] is None:
+    @property
+    def _is_released(self) -> bool:
+        alone = self.__dict__.get("_alone")
+        return alone is not None and alone.is_of(self._parameters.get("weight"))
+
+    def _release(self, packed: dict[int, Tensor]) -> None:
+        weight, kept = self._parameters["weight"], self._packed
+        if kept is None or kept.packed is not packed or not kept.is_of(weight):
+            return  # it is released, or meanwhile there is another
+        if type(weight) is not nn.Parameter or weight.dtype is not torch.float32 or packed[0] is None:
             return
-        kept = self._packed
-        if self._parameters["weight"] is not weight or kept is None or not kept.is_of(weight):
-            return  # meanwhile there is another
+        del weight
+        if not kept.is_only_owner(self._parameters):
+            return
         with torch.inference_mode(False):  # inference tensors count no versions
-            absent = nn.Parameter(torch.full((1,), torch.nan).expand(weight.shape), requires_grad=False)
+            shape = self._parameters["weight"].shape  # type: ignore[union-attr]
+            absent = nn.Parameter(torch.full((), torch.nan).as_strided(shape, (0, 0, 0, 0)), requires_grad=False)
+            self._alone = PackedWeight(absent, packed)
         self._parameters["weight"] = absent
-        self._packed = PackedWeight(absent, packed)
-        self._is_released = True
+        self._packed = PackedWeight()
 
     def _restore(self) -> None:
         """Make the weight anew, where it has been let go."""
-        if self.__dict__.get("_is_released", False):
+        if self._is_released:
             with _SWAP:
                 self._unpack()
 
     def _unpack(self) -> None:
         if not self._is_released:  # another thread was faster
             return
-        absent, kept = self._parameters["weight"], self._packed
+        absent, alone = self._parameters["weight"], self._alone
         assert absent is not None
-        assert kept is not None
+        assert alone is not None
         with torch.inference_mode(False):
-            weight = COMPILED["_C"].conv2d_unpack(kept.packed[0], tuple(absent.shape), self.groups)
-            weight = weight.contiguous(memory_format=torch.channels_last)
-            made = nn.Parameter(weight, requires_grad=absent.requires_grad)
-        self._parameters["weight"] = made
-        self._packed = PackedWeight(made, kept.packed)
-        self._is_released = False
+            weight = COMPILED["_C"].conv2d_unpack(alone.packed[0], tuple(absent.shape), self.groups)
+            # In the same tensor: an optimizer may have it.
+            absent.data = weight.contiguous(memory_format=torch.channels_last)
+            self._packed = PackedWeight(absent, alone.packed)
+        self._alone = None
 
     def __getattr__(self, name: str) -> Any:
-        if name == "weight" and self.__dict__.get("_is_released", False):
+        if name == "weight" and self.__dict__.get("_alone") is not None:
+            absent, alone = self._parameters.get("weight"), self._alone
             if torch.compiler.is_compiling():
-                absent, kept = self._parameters["weight"], self._packed
-                return torch.ops.fastcv.conv2d_unpacked(kept.packed[0], absent.shape, self.groups)  # type: ignore[union-attr]
-            self._restore()
+                if absent is not None and 0 in absent.stride():  # it, or what stands for it in an export
+                    return torch.ops.fastcv.conv2d_unpacked(alone.packed[0], absent.shape, self.groups)  # type: ignore[union-attr]
+            else:
+                self._restore()
         return super().__getattr__(name)
 
     def __getstate__(self) -> dict[str, Any]:
         self._restore()
-        return self.__dict__.copy()
+        # A shallow copy lets go of the same weight only in a dictionary of its own.
+        return {**self.__dict__, "_parameters": dict(self._parameters)}
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
         self._restore()
@@ -266,18 +292,17 @@ class Conv2d(nn.Conv2d):
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
         if self._packed is None:
             return super()._apply(fn, *arguments, **options)  # type: ignore[no-untyped-call]
-        weight = self._parameters["weight"]
-        assert weight is not None
-        if self._is_released and not _leaves(fn, weight):
-            self._restore()
-            weight = self._parameters["weight"]
-            assert weight is not None
-        before = (weight.data_ptr(), weight.dtype, weight.device)
-        result = super()._apply(fn, *arguments, **options)  # type: ignore[no-untyped-call]
-        after = self._parameters["weight"]
-        assert after is not None
-        if (after.data_ptr(), after.dtype, after.device) != before:  # in the same tensor, most often
-            self._packed = PackedWeight()
+        with _SWAP:
+            weight = self._parameters.get("weight")
+            if self._is_released and not _leaves(fn, weight):
+                self._unpack()
+            alone = self._alone if self._is_released else None
+            result = super()._apply(fn, *arguments, **options)  # type: ignore[no-untyped-call]
+            after = self._parameters.get("weight")
+            if alone is not None and after is not None:  # the same, perhaps in another tensor
+                self._alone = PackedWeight(after, alone.packed)
+            elif after is None or not self._packed.is_of(after):
+                self._packed = PackedWeight()
         return result
 
     def extra_repr(self) -> str:
@@ -301,11 +326,12 @@ def _(packed: Tensor, shape: Sequence[int], groups: int) -> Tensor:
     return packed.new_empty(shape, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
 
 
-def _leaves(fn: Any, weight: Tensor) -> bool:
+def _leaves(fn: Any, weight: Any) -> bool:
     """Whether a function for ``_apply`` leaves tensors like a weight as they are, as ``to`` the same device does."""
     probe = torch.ones(1, dtype=weight.dtype, device=weight.device)
+    address, version = probe.data_ptr(), probe._version
     with torch.no_grad():
-        return fn(probe) is probe and probe.item() == 1
+        return fn(probe) is probe and (probe.data_ptr(), probe._version) == (address, version)
 
 
 def replace_convolutions(module: nn.Module) -> None:

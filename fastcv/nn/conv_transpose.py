@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fastcv.nn._packed_weight import PackedWeight
+from fastcv.ops._call import is_plain
 from fastcv.ops.conv_transpose import apply, pack_weight
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
@@ -53,7 +54,7 @@ class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
 
     def _weight_packed(self, weight: Tensor) -> Tensor | None:
         """The packed weight, or None where this call has to do without: it then packs for itself."""
-        if torch.compiler.is_compiling() or not (weight.is_cpu or weight.is_cuda):
+        if not is_plain(weight):
             return None
         if torch.is_autocast_enabled(weight.device.type):  # it will be cast
             return None
