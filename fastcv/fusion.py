@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from fastcv.nn._plain import has_hooks
 from fastcv.nn.batch_norm import FrozenBatchNorm2d, has_fixed_statistics
@@ -73,7 +74,8 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     Parameters
     ----------
     module : nn.Module
-        It stays as it is. The copy shares the memory of weights that do not change.
+        It stays as it is. The copy shares the memory of weights that do not change: who loads a state into the copy,
+        or writes to its weights, optimizes a ``copy.deepcopy``.
     exact : bool
         Whether to do without Winograd's filtering; see :func:`fastcv.ops.conv2d`.
 
@@ -103,15 +105,15 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     report = Report()
-    # Tensors are not copied: nothing writes to them.
-    shared = {id(t): t for t in [*module.parameters(), *module.buffers()]}
-    copied = copy.deepcopy(module, dict(shared)).eval()
+    # Weights are not copied, since nothing writes to their memory; but the copy has parameters of its own, whose dtype
+    # may change. Buffers are state that a forward may write to.
+    shared: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters() if not is_lazy(p)
+    }
+    copied = copy.deepcopy(module, shared).eval()
     optimized = _optimized(copied, "", exact, report)
-    for part in optimized.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.requires_grad:
-                part._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
-    optimized.report = report  # type: ignore[assignment]
+    if isinstance(getattr(optimized, "report", report), Report):  # the module's own goes first
+        optimized.report = report  # type: ignore[assignment]
     return optimized
 
 
@@ -191,6 +193,10 @@ class _Chain:
         return ", ".join(parts + ([self.activation] if self.activation else []))
 
 
+def _gives_dtype(view: fx.Node) -> bool:
+    return isinstance(view.args[1] if len(view.args) > 1 else view.kwargs.get("dtype"), torch.dtype)
+
+
 class _Fusion:
     """Replaces the chains of one graph, in place."""
 
@@ -219,7 +225,7 @@ class _Fusion:
                 self.report.left.append((self.prefix + str(node.target), why))
             elif isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d) and str(node.target) not in taken:
                 self.report.left.append((self.prefix + str(node.target), "no convolution of its own before it"))
-            elif node.op == "call_method" and node.target == "view":
+            elif node.op == "call_method" and node.target == "view" and not _gives_dtype(node):
                 node.target = "reshape"  # channels_last maps have other views
         self.traced.graph.lint()
         self.traced.recompile()
@@ -285,17 +291,18 @@ class _Fusion:
     def _is_disturbed(self, first: fx.Node, last: fx.Node) -> bool:
         """Whether what runs between two nodes may write to the convolution's input, which is read later now."""
         between = [node for node, place in self.order.items() if self.order[first] < place < self.order[last]]
-        return any(self._writes(node) and node.args and node.args[0] is not first for node in between)
+        return any(self._writes(node) and node.args[:1] != (first,) for node in between)
 
     def _writes(self, node: fx.Node) -> bool:
         module = self._module(node)
-        if module is not None:
-            return bool(getattr(module, "inplace", False))
+        if module is not None:  # of a class of somebody's own nobody knows
+            known = type(module).__module__.startswith(("torch.nn.", "fastcv.nn."))
+            return not known or bool(getattr(module, "inplace", False))
         if node.op == "call_method":
             return str(node.target).endswith("_")
         name = getattr(node.target, "__name__", "")
         written = name.endswith("_") and not name.endswith("__")
-        return written or bool(node.kwargs.get("inplace")) or node.target in _IN_PLACE
+        return written or any(node.kwargs.get(k) for k in ("inplace", "out")) or node.target in _IN_PLACE
 
     def _replace(self, chain: _Chain) -> None:
         graph, conv = self.traced.graph, self.modules[str(chain.conv.target)]

@@ -167,6 +167,67 @@ def test_writing_in_place_is_noticed() -> None:
     check(Network(), {"a": "", "b": ""})
 
 
+class Writer(nn.Module):
+    """Somebody's own, which a trace leaves as it is when it has hooks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(2)
+
+
+@pytest.mark.parametrize("how", ["out", "module", "keyword"])
+def test_writing_in_place_out_of_sight(how: str) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.writer = nn.Conv2d(3, 3, 3, padding=1), Writer()
+            self.writer.register_forward_hook(lambda *_: None)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * 1
+            y = self.conv(x)
+            z = torch.mul(x, 2, out=x) if how == "out" else self.writer(x=x) if how == "keyword" else self.writer(x)
+            return F.relu(y) + z
+
+    check(Network(), {"conv": ""})
+
+
+def test_the_copy_has_parameters_and_state_of_its_own() -> None:
+    class Network(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            return super().forward(x)
+
+    network = Network()
+    fastcv.optimize(network)  # not initialised yet
+    network(image(2, 3, 5, 5))
+    network.requires_grad_(False)
+    optimized = fastcv.optimize(network)
+    assert optimized.get_parameter("2.weight").data_ptr() == network[2].weight.data_ptr()
+    optimized.double()(image(2, 3, 5, 5).double())
+    optimized.requires_grad_(True)
+    assert network[2].weight.dtype is torch.float32
+    assert not network[2].weight.requires_grad
+    assert network.calls == 1
+
+
+def test_names_that_are_taken_and_other_views() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.report = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.report(x).view(torch.int32).view(dtype=torch.float32)
+
+    network = Network()
+    with torch.no_grad():
+        torch.testing.assert_close(fastcv.optimize(network)(image()), network(image()), rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_broadcast_is_added_all_the_same() -> None:
     class Network(nn.Module):
         def __init__(self) -> None:
