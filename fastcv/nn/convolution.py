@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcv.nn._plain import has_hooks, is_plain_convolution
+from fastcv.nn._plain import is_fusible, is_watched
 from fastcv.nn.batch_norm import has_fixed_statistics, scale_and_shift
 from fastcv.nn.blocks import Conv2dNormActivation
 from fastcv.nn.conv2d import Conv2d
+from fastcv.ops._call import is_plain
 
 __all__ = ["convolve", "convolve_block", "convolve_normalized", "joined"]
 
@@ -22,19 +23,17 @@ _NOTHING = nn.Identity()
 # calls. On a CPU those two passes over each feature map are a quarter of a ResNet's time.
 _unary: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 _binary: Any = getattr(getattr(torch.ops.mkldnn, "_convolution_pointwise_", None), "binary", None)
-_is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 def _can_fuse(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's convolution with an epilogue may take these: on a CPU, in float32, for inference."""
     return bool(
-        type(x) is Tensor
+        is_plain(x)
+        and is_plain(weight)
         and x.is_cpu
         and x.dtype is torch.float32
         and weight.dtype is torch.float32
         and _binary is not None
-        and not torch.compiler.is_compiling()
-        and not _is_tracing()
         and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
@@ -57,7 +56,7 @@ def convolve(
     With ``takes_over`` nobody else needs ``add``, which may be overwritten. Of a smaller one nearest pixels are added.
     A layer that is not a plain convolution is called.
     """
-    if not is_plain_convolution(conv):
+    if not is_fusible(conv):
         return _finish(conv(x), relu, add)
     assert isinstance(conv, nn.Conv2d)
     if weight is None:
@@ -109,11 +108,11 @@ def convolve_normalized(
     weight and saves one over the feature map, and there is no cached copy to become stale. ``add`` and layers that are
     not plain are taken as by :func:`convolve`.
     """
-    if has_hooks(norm):
+    if is_watched(norm):
         return _finish(norm(convolve(conv, x)), relu, add)
     if isinstance(norm, nn.Identity):
         return convolve(conv, x, relu=relu, add=add, takes_over=takes_over)
-    if has_fixed_statistics(norm) and is_plain_convolution(conv):
+    if has_fixed_statistics(norm) and is_fusible(conv):
         weight: Any = conv.weight
         bias: Any = conv.bias
         scale, shift = scale_and_shift(norm)  # type: ignore[arg-type]
@@ -130,10 +129,10 @@ def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes
 
     Its layers are fused where they are plain; any other block is called.
     """
-    if type(block) is not Conv2dNormActivation or has_hooks(block) or not is_plain_convolution(block[0]):
+    if type(block) is not Conv2dNormActivation or is_watched(block) or not is_fusible(block[0]):
         return _finish(block(x), False, add)
     conv, *others = block.children()
-    relu = bool(others) and type(others[-1]) is nn.ReLU and not has_hooks(others[-1])
+    relu = bool(others) and type(others[-1]) is nn.ReLU and not is_watched(others[-1])
     norms = others[:-1] if relu else others
     if len(norms) > 1 or (relu and add is not None):
         return _finish(block(x), False, add)
@@ -151,6 +150,8 @@ def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:
     if len(convs) != len(parts):
         return None
     tensors = [tensor for conv in convs for tensor in conv._parameters.values()]
+    if not all(is_plain(tensor) and not tensor.requires_grad for tensor in tensors):  # someone follows it
+        return None
     state = [(id(t), t._version, t.data_ptr(), t.dtype) for t in tensors]
     made = owner.__dict__.get("_joint")
     if made is None or made[0] != state:
@@ -168,7 +169,7 @@ def _is_of_one_pixel(part: nn.Module) -> bool:
     return (
         type(part) is Conv2d
         and part._packed is not None
-        and not has_hooks(part)
+        and not is_watched(part)
         and part.kernel_size == part.stride == (1, 1)
         and part.padding == (0, 0)
         and part.groups == 1

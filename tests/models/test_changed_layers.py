@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from fastcv.models.detection import create
+from fastcv.models.detection.backbone import resnet_fpn_backbone
 from fastcv.nn import Conv2d
+from fastcv.nn.conv2d import replace_convolutions
 
 torchvision = pytest.importorskip("torchvision")
 PARTS = ("backbone.body", "backbone.fpn", "rpn.head", "roi_heads.box_head", "roi_heads.mask_head")
@@ -88,6 +90,73 @@ def test_hooks_on_some_layers_of_an_optimized_detector() -> None:
     expected = watched(theirs, names, False)
     assert_near(watched(ours.float(), names, True), expected, 1e-3)
     assert_near(watched(ours.optimize(), names, True), expected, 1e-3)
+
+
+def backbone(optimized: bool) -> Any:
+    torch.manual_seed(0)
+    model = resnet_fpn_backbone("resnet18", trainable_layers=5).eval()
+    if optimized:
+        model.body.fold()
+        replace_convolutions(model)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("optimized", [False, True])
+def test_hooks_of_all_modules_and_wrapped_forwards(optimized: bool) -> None:
+    """They may keep the result of a block as well, and see every layer."""
+    body = backbone(optimized).body
+    x = torch.rand(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def keep(result: Any) -> Any:
+        if isinstance(result, Tensor):
+            kept.append((result, result.clone()))
+        return result
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        keep(output)
+
+    expected = body(x)
+    handle = nn.modules.module.register_module_forward_hook(hook)
+    try:
+        body(x)
+    finally:
+        handle.remove()
+    assert len(kept) > 20, "convolutions, too"
+    body.layer2[0].forward = lambda x, of=body.layer2[0].forward: keep(of(x))
+    body.layer3[1].conv2.forward = lambda x, of=body.layer3[1].conv2.forward: keep(of(x)) * 0
+    actual = body(x)
+    blocks = [pair for pair in kept if (pair[0] >= 0).all()]  # theirs; behind others ReLUs work in place
+    assert len(blocks) >= 8
+    assert all(torch.equal(now, before) for now, before in blocks)
+    torch.testing.assert_close(actual["1"], expected["1"], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(actual["2"], expected["2"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("optimized", [False, True])
+def test_transforms_of_a_backbone(optimized: bool) -> None:
+    model = backbone(optimized)
+    x = torch.rand(2, 3, 64, 64)
+    actual = torch.vmap(lambda image: model(image[None])["1"][0])(x)
+    torch.testing.assert_close(actual, model(x)["1"], rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_of_heads_that_are_joined() -> None:
+    """Somebody trains the last layers of an optimized detector after all."""
+    ours = create("fasterrcnn_tiny_fpn", num_classes=3).eval()
+    channels = ours.backbone.out_channels
+    found = []
+    for model in (ours, copy.deepcopy(ours).optimize()):
+        model.requires_grad_(False)
+        head = model.rpn.head
+        head.cls_logits.weight.requires_grad_(True)
+        head.bbox_pred.bias.requires_grad_(True)
+        logits, offsets = head([torch.ones(1, channels, 4, 4)])
+        (logits[0].square().sum() + offsets[0].square().sum()).backward()
+        found.append((head.cls_logits.weight.grad, head.bbox_pred.bias.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
 
 
 def test_a_block_alone_leaves_its_input() -> None:

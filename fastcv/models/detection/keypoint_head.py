@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastcv.models.detection.fixed_size import can_read_values
 from fastcv.models.detection.mask_head import init_kaiming
-from fastcv.nn._plain import has_hooks
+from fastcv.nn._plain import is_watched
 from fastcv.nn.convolution import convolve
 from fastcv.ops.upsample_bilinear2d import upsample_bilinear2d
 
@@ -43,7 +43,7 @@ class KeypointRCNNHeads(nn.Sequential):
         """(K, in_channels, H, W) to (K, layers[-1], H, W)."""
         steps = list(self)
         for conv, activation in zip(steps[::2], steps[1::2], strict=True):
-            is_fused = type(activation) is nn.ReLU and not has_hooks(activation)
+            is_fused = type(activation) is nn.ReLU and not is_watched(activation)
             x = convolve(conv, x, relu=True) if is_fused else activation(convolve(conv, x))
         return x
 

@@ -14,7 +14,7 @@ from fastcv.models.detection.fixed_size import drop_padding, gather_rows, rows_n
 from fastcv.models.detection.matching import BoxCoder, Matcher, is_unchanged, match
 from fastcv.models.detection.sampler import BalancedSampler
 from fastcv.models.detection.transform import ImageList, Size, Target
-from fastcv.nn._plain import has_hooks
+from fastcv.nn._plain import is_watched
 from fastcv.nn.convolution import convolve_block, joined
 from fastcv.nn.feature_pyramid import rename_keys
 from fastcv.ops.anchors import anchor_grid, decode_anchors
@@ -67,7 +67,7 @@ class RPNHead(nn.Module):
         """Return the logits (N, A, H, W) and the offsets (N, 4 A, H, W) of each map (N, C, H, W)."""
         logits, offsets = [], []
         for feature in x:
-            if type(self.conv) is nn.Sequential and not has_hooks(self.conv):
+            if type(self.conv) is nn.Sequential and not is_watched(self.conv):
                 for block in self.conv:
                     feature = convolve_block(block, feature)
             else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from fastcv.nn._plain import has_hooks
+from fastcv.nn._plain import is_watched
 from fastcv.nn.batch_norm import fold_batch_norm
 from fastcv.nn.convolution import convolve_normalized
 from fastcv.ops._call import is_plain
@@ -106,10 +106,10 @@ def _shortcut(downsample: nn.Module | None, x: Tensor) -> tuple[Tensor, bool]:
     """What is added to a block's result, and whether nobody else can have it."""
     if downsample is None:
         return x, False
-    if type(downsample) is not nn.Sequential or len(downsample) != 2 or has_hooks(downsample):
+    if type(downsample) is not nn.Sequential or len(downsample) != 2 or is_watched(downsample):
         return downsample(x), False
     conv, norm = downsample
-    return convolve_normalized(conv, norm, x), not (has_hooks(conv) or has_hooks(norm))
+    return convolve_normalized(conv, norm, x), not (is_watched(conv) or is_watched(norm))
 
 
 def _fold_shortcut(downsample: nn.Module | None) -> None:
@@ -119,11 +119,11 @@ def _fold_shortcut(downsample: nn.Module | None) -> None:
 
 def _run_stage(blocks: nn.Module, x: Tensor) -> Tensor:
     """Return ``blocks(x)``. A block may overwrite the result of the one before it, where no hook can have kept it."""
-    if type(blocks) is not nn.Sequential or has_hooks(blocks) or not is_plain(x):
+    if type(blocks) is not nn.Sequential or is_watched(blocks) or not is_plain(x):
         return blocks(x)  # type: ignore[no-any-return]
     is_free = False
     for block in blocks:
-        is_known = type(block) in (BasicBlock, Bottleneck) and not has_hooks(block)
+        is_known = type(block) in (BasicBlock, Bottleneck) and not is_watched(block)
         x = block(x, takes_over=True) if is_free and is_known else block(x)
         is_free = is_known
     return x
