@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,6 +21,9 @@ from fastcv.ops.conv2d import apply
 __all__ = ["Conv2d", "replace_convolutions"]
 
 _SWAP = threading.RLock()  # held where a weight and its packed form are read or exchanged together
+# A process is not copied while another thread holds it: nobody would let go of the copy.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_SWAP.acquire, after_in_parent=_SWAP.release, after_in_child=_SWAP.release)
 
 
 class Conv2d(nn.Conv2d):
@@ -81,7 +85,7 @@ class Conv2d(nn.Conv2d):
         conv : torch.nn.Conv2d
             It stays as it is. Without ``norm`` the new module shares its weight's memory.
         norm : BatchNorm2d or FrozenBatchNorm2d, optional
-            In evaluation mode; multiplied into the weight.
+            In evaluation mode and without hooks; multiplied into the weight.
         activation, negative_slope, exact, channels_last
             As in the constructor.
         """
@@ -104,8 +108,8 @@ class Conv2d(nn.Conv2d):
         made.weight = nn.Parameter(conv.weight.detach(), requires_grad=False)
         if conv.bias is not None:
             made.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
-        if norm is not None:
-            fold_batch_norm(made, norm)
+        if norm is not None and fold_batch_norm(made, norm) is norm and not isinstance(norm, nn.Identity):
+            raise ValueError("norm must have no hooks: they are not called once it is folded")
         return made.optimize()
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from fastcv.models.yolo import YOLO, DarknetNetwork, make_config, yolo_v1, yolov2_tiny, yolov3_tiny
 from fastcv.models.yolo.layers import _ACTIVATIONS
+from fastcv.nn import Conv2d
 
 ACTIVATIONS = ("linear", "leaky", "relu", "logistic", "tanh", "swish", "mish", "elu")
 
@@ -99,3 +100,36 @@ def test_lower_precision_and_refusals(tmp_path: Path) -> None:
     ):
         with pytest.raises(RuntimeError, match="the network is optimized: load and save its weights before"):
             call()
+
+
+class Halved(torch.nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) / 2
+
+
+@pytest.mark.parametrize("what", ["hooks on normalisations", "hooks on convolutions", "layers put in place"])
+def test_layers_that_are_watched_or_changed_stay(what: str) -> None:
+    model = randomised(yolov3_tiny(classes=3, width=0.25, size=64))
+    seen: list[torch.nn.Module] = []
+    kind = torch.nn.BatchNorm2d if "norm" in what else torch.nn.Conv2d
+    parts = [module for module in model.modules() if isinstance(module, kind)][1:4]
+    for part in parts:
+        if "hooks" in what:
+            part.register_forward_hook(lambda module, inputs, output: seen.append(module))
+        else:
+            part.__class__ = Halved
+    batch = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model.network(batch)
+        seen.clear()
+        after = model.optimize().network(batch)
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-4 * float(old.abs().max()))
+    assert len(seen) == (3 if "hooks" in what else 0)
+
+
+def test_a_fused_layer_has_no_place_for_hooks() -> None:
+    norm = torch.nn.BatchNorm2d(4).eval()
+    norm.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="norm must have no hooks"):
+        Conv2d.from_conv(torch.nn.Conv2d(3, 4, 1), norm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import threading
 from typing import Any
 
 import pytest
@@ -203,6 +204,33 @@ def test_shared_memory() -> None:
     process.start()
     process.join(60)
     assert process.exitcode == 0
+
+
+def test_a_process_is_copied_while_another_thread_exchanges_weights() -> None:
+    plain, conv, x = released(6, 9, 1)
+    stop = threading.Event()
+
+    def exchange() -> None:
+        with torch.no_grad():
+            while not stop.is_set():
+                assert conv.weight is not None
+                conv(x)
+
+    with torch.no_grad():
+        expected = plain(x)
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        for _ in range(20):
+            process = multiprocessing.get_context("fork").Process(target=_is_there, args=(conv, x, expected))
+            process.start()
+            process.join(20)
+            code = process.exitcode
+            process.kill()
+            assert code == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_functions_that_write_only_where_there_is_something() -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from fastcv.models.yolo.config import Section
 from fastcv.models.yolo.heads import HEADS, Head, make_head
+from fastcv.nn._plain import has_hooks, is_plain_convolution
+from fastcv.nn.batch_norm import has_fixed_statistics
 from fastcv.nn.conv2d import Conv2d
 
 __all__ = ["Connected", "Convolutional", "Layer", "Output", "Shape", "make_convolution", "make_layer"]
@@ -109,7 +111,13 @@ class Convolutional(Layer):
         return self.activation(x if self.norm is None else self.norm(x))
 
     def optimize(self) -> None:
-        """Fold the normalisation into the convolution, and activations that its kernels have, for inference."""
+        """Fold the normalisation into the convolution, and activations that its kernels have, for inference.
+
+        Layers that somebody watches or has put in another's place stay as they are.
+        """
+        is_plain = is_plain_convolution(self.conv) and not isinstance(self.conv, Conv2d)
+        if not is_plain or (self.norm is not None and (has_hooks(self.norm) or not has_fixed_statistics(self.norm))):
+            return
         name = self.section.text("activation", "logistic")
         self.conv = Conv2d.from_conv(self.conv, self.norm, _KERNELS.get(name), negative_slope=0.1)
         self.norm = None
