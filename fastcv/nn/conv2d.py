@@ -21,9 +21,16 @@ from fastcv.ops.conv2d import apply
 __all__ = ["Conv2d", "replace_convolutions"]
 
 _SWAP = threading.RLock()  # held where a weight and its packed form are read or exchanged together
-# A process is not copied while another thread holds it: nobody would let go of the copy.
+
+
+def _renew_lock() -> None:
+    """Let go, in the copy of a process, of what only a thread of the original could: at any step all is consistent."""
+    global _SWAP
+    _SWAP = threading.RLock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_SWAP.acquire, after_in_parent=_SWAP.release, after_in_child=_SWAP.release)
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Conv2d(nn.Conv2d):

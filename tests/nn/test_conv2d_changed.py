@@ -221,7 +221,7 @@ def test_a_process_is_copied_while_another_thread_exchanges_weights() -> None:
     thread = threading.Thread(target=exchange)
     thread.start()
     try:
-        for _ in range(20):
+        for _ in range(10):
             process = multiprocessing.get_context("fork").Process(target=_is_there, args=(conv, x, expected))
             process.start()
             process.join(20)
