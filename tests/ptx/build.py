@@ -166,7 +166,9 @@ def nvcc_version() -> str:
 
 def translated(ptx: Path, stem: str) -> tuple[list[Unit], list[str]]:
     """The C++ made of a file of PTX, and the names of its kernels there."""
-    translator = [file_digest(PTX / f"{name}.py") for name in ("parse", "instructions", "effects", "translate")]
+    translator = [
+        file_digest(PTX / f"{name}.py") for name in ("parse", "instructions", "effects", "warpgroups", "translate")
+    ]
     folder = cache_folder() / "ptx"
     made = folder / f"{stem}-{digest([file_digest(ptx), *translator])[:12]}.json"
     if not still_there(made):
