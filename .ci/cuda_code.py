@@ -5,8 +5,8 @@
 
 Of each kernel: its loads and stores of global memory by width, from PTX, as bytes x count; of a kernel with `mma` or
 `wgmma`, for each innermost loop that has some, the instructions and the HMMA or HGMMA among them, from the machine code
-for sm_90, or sm_90a for kernels of that alone. Needs nvcc and `pip install nvidia-cuda-nvdisasm`, no GPU. Numbers depend on the compiler, so the table is compared only under the
-version that wrote it.
+for sm_90, or sm_90a for kernels of that alone. Needs nvcc and `pip install nvidia-cuda-nvdisasm`, no GPU. Numbers
+depend on the compiler, so the table is compared only under the version that wrote it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,24 @@
 // A block makes 192 output rows by 256 output channels of one group: three warpgroups of 64 rows, each thread with its
 // 128 sums in registers from the first kernel element to the last. Neighbours are looked up, elements skipped and rows
 // copied as in sparse_mma.cuh, two steps of 64 input channels ahead; the tensor cores read both operands from shared
-// memory. A sum runs over kernel elements in ascending order, in each over input channels, as there.
+// memory. A sum runs over kernel elements in ascending order, in each over input channels in steps of 16, as there; within
+// such a step the order is the hardware's, and the same in every run.
+//
+// Napkin maths for an H200, beside the 128 x 128 tiles of sparse_mma.cuh: SubM 3^3, 256 -> 256, 50 000 sites of workload
+// G1's surface, sorted rows. A step is 6.3 MFLOP and 56 KB (missing neighbours cost nothing): 192 + 256 rows of 128 bytes,
+// where the same work in tiles of 128 x 128 takes 96 KB.
+//
+//   per tile                          here            128 x 128
+//   instructions for each of its mma  0.33            5.5          167 for 4 HGMMA, which are 512 mma; 176 for 32
+//   tiles, kernel elements of each    261, 10.4       782, 10.0
+//   GFLOP, ms at 790 (half of it)     68, 0.09        66, 0.17     mma.sync reaches half of what wgmma does
+//   MB out of L2, ms at 5.5 TB/s      611, 0.11       998, 0.18
+//   ms, tiles one after the other     0.147           0.221        each limited by the slower of the two, 3 us without
+//                                                                  a product; a multiprocessor holds 1, of those 2
+//   ms, rows in coordinates' order    0.22            0.43         24.6 elements: 162 GFLOP
+//
+// 1.5 and 2 times faster; 100 000 sites 0.26 and 0.41 ms. With fewer the tiles do not divide well by 132: 35 000 sites
+// 0.14 and 0.17 ms. 128 sums leave 40 of 168 registers. Clusters that share the weight would save 40 % of the bytes.
 #include "core/cuda/launch.cuh"
 #include "core/cuda/pack.cuh"
 #include "core/cuda/shared.cuh"
@@ -61,6 +78,36 @@ __device__ __forceinline__ unsigned look_up(const SparseConvParams& p, int64_t c
   }
   block_sync();
   return warp_ballot(kFullMask, present[lane] != 0);
+}
+
+// Adds the bias and writes the warp's 16 rows, through shared memory, so that the stores are of 512 contiguous bytes.
+template <class T>
+__device__ __forceinline__ void write_rows(const SparseConvParams& p, const WarpgroupSums& sums, const int* targets,
+                                           uint32_t* shared, int group, int o0) {
+  constexpr int kPitch = kColumns / 2 + 4;  // words: rows of a column lie in different banks
+  static_assert(kWarps * 16 * kPitch * sizeof(uint32_t) <= kStages * kStageHalves * sizeof(uint16_t));
+  const int lane = static_cast<int>(lane_id()), first_row = static_cast<int>(threadIdx.x) / 32 * 16;
+  const T* bias = p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + group * p.out_channels + o0;
+  uint32_t* const own = shared + first_row * kPitch;
+#pragma unroll
+  for (int i = 0; i < kWarpgroupSums; i += 4) {
+    const int column = 2 * i + 2 * (lane % 4);
+    const float one = bias == nullptr ? 0.0f : to_float(bias[column]);
+    const float two = bias == nullptr ? 0.0f : to_float(bias[column + 1]);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const Pack<T, 2> pair{{from_float<T>(sums[i + 2 * h] + one), from_float<T>(sums[i + 2 * h + 1] + two)}};
+      own[(lane / 4 + 8 * h) * kPitch + column / 2] = bit_cast<uint32_t>(pair);
+    }
+  }
+  warp_sync(kFullMask);
+#pragma unroll 4
+  for (int row = 0; row < 16; ++row) {
+    const int m = targets[first_row + row];
+    if (m < 0) continue;
+    T* const target = static_cast<T*>(p.output) + (m * p.groups + group) * p.out_channels + o0;
+    store_pack(reinterpret_cast<uint32_t*>(target) + 4 * lane, load_pack<4>(own + row * kPitch + 4 * lane));
+  }
 }
 
 template <class T>
@@ -150,23 +197,8 @@ __global__ void __launch_bounds__(kThreads, 1) convolve_wgmma_kernel(const Spars
     }
   }
 
-  const T* bias = p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + group * p.out_channels + o0;
-  const int lane = static_cast<int>(lane_id()), column = 2 * (lane % 4);
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int m = targets[thread / 32 * 16 + lane / 4 + 8 * h];
-    if (m < 0) continue;
-    T* const target = static_cast<T*>(p.output) + (m * p.groups + group) * p.out_channels + o0 + column;
-#pragma unroll
-    for (int i = 0; i < kWarpgroupSums; i += 4) {
-      float one = sums[i + 2 * h], two = sums[i + 2 * h + 1];
-      if (bias != nullptr) {
-        one += to_float(bias[2 * i + column]);
-        two += to_float(bias[2 * i + column + 1]);
-      }
-      store_pack(target + 2 * i, Pack<T, 2>{{from_float<T>(one), from_float<T>(two)}});
-    }
-  }
+  block_sync();  // nobody reads the stages any more
+  write_rows<T>(p, sums, targets, reinterpret_cast<uint32_t*>(stages), group, o0);
 }
 
 template <class T>
