@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["PLAIN_CONVOLUTIONS", "has_hooks", "is_plain_convolution"]
+__all__ = ["PLAIN_CONVOLUTIONS", "has_hooks", "is_plain_convolution", "is_untouched"]
 
 PLAIN_CONVOLUTIONS: set[type] = {nn.Conv2d}  # fastcv.nn.Conv2d adds itself
 
@@ -18,6 +18,11 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+def is_untouched(module: nn.Module) -> bool:
+    """Whether a call of a module does what its class says: no hooks, and no program has replaced its forward."""
+    return "forward" not in module.__dict__ and not has_hooks(module)
 
 
 def is_plain_convolution(module: nn.Module) -> bool:

@@ -196,7 +196,7 @@ class Conv2d(nn.Conv2d):
     # ---- a weight that is kept in its packed form alone --------------------------------------------------------------
 
     def release_weight(self) -> None:
-        """Let the weight go when it is packed, if that form has all of it: float32, never Winograd's.
+        """Let the weight go when it is packed, if that form has all of it: float32, never Winograd's. On a CPU, now.
 
         Whoever asks for ``weight``, or for the state, a copy or another dtype of the module, gets it made anew, bit by
         bit, and until the next call both are kept. In ``parameters()`` stands a tensor of its shape, of NaN.
@@ -204,6 +204,13 @@ class Conv2d(nn.Conv2d):
         tiled = self.kernel_size == (3, 3) and self.stride == (1, 1) and self.dilation == (1, 1) and not self.exact
         depthwise = self.groups > 1 and self.groups == self.in_channels == self.out_channels
         self._releases = not tiled and not depthwise
+        weight = self._parameters["weight"]
+        assert weight is not None
+        if self._releases and self._packed is not None and weight.dtype is torch.float32 and weight.is_cpu:
+            forms = self._weight_packed(weight)
+            if forms is not None and is_plain(weight):
+                forms[0] = COMPILED["_C"].conv2d_pack(weight, self.groups, 0)
+                self._release(weight, forms)
 
     def _release(self, weight: Tensor, packed: dict[int, Tensor]) -> None:
         if weight.dtype is not torch.float32 or packed[0] is None:
@@ -313,11 +320,15 @@ def replace_convolutions(module: nn.Module) -> None:
 
     Weights whose packed form has all of them are kept in that form alone.
     """
-    made: dict[nn.Conv2d, Conv2d] = {}
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
+    places: dict[nn.Conv2d, list[tuple[nn.Module, str]]] = {}
+    for parent in module.modules():
+        for name, child in parent.named_children():
             if type(child) is nn.Conv2d and is_plain_convolution(child):
-                if child not in made:
-                    made[child] = Conv2d.from_conv(child)
-                    made[child].release_weight()
-                setattr(parent, name, made[child])
+                places.setdefault(child, []).append((parent, name))
+    while places:  # one after the other: of one weight alone there are two forms
+        child, found = places.popitem()
+        made = Conv2d.from_conv(child)
+        for parent, name in found:
+            setattr(parent, name, made)
+        del child
+        made.release_weight()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcv.nn._plain import has_hooks, is_plain_convolution
+from fastcv.nn._plain import has_hooks, is_plain_convolution, is_untouched
 from fastcv.nn.batch_norm import has_fixed_statistics, scale_and_shift
 from fastcv.nn.blocks import Conv2dNormActivation
 from fastcv.nn.conv2d import Conv2d
@@ -128,9 +128,10 @@ def convolve_normalized(
 def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes_over: bool = False) -> Tensor:
     """Return what a block of convolution, normalisation and ReLU makes of ``x``, and ``add`` on top of it.
 
-    Its layers are fused where they are plain; any other block is called.
+    Its layers are fused where they are plain, as those of a ``nn.Sequential`` of convolution and ReLU are; any other
+    block is called.
     """
-    if type(block) is not Conv2dNormActivation or has_hooks(block) or not is_plain_convolution(block[0]):
+    if not _is_block(block) or has_hooks(block) or not is_plain_convolution(block[0]):  # type: ignore[index]
         return _finish(block(x), False, add)
     conv, *others = block.children()
     relu = bool(others) and type(others[-1]) is nn.ReLU and not has_hooks(others[-1])
@@ -138,6 +139,12 @@ def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes
     if len(norms) > 1 or (relu and add is not None):
         return _finish(block(x), False, add)
     return convolve_normalized(conv, norms[0] if norms else _NOTHING, x, relu, add, takes_over)
+
+
+def _is_block(block: nn.Module) -> bool:
+    if type(block) is nn.Sequential and is_untouched(block):
+        return len(block) == 2 and type(block[1]) is nn.ReLU and is_untouched(block[1])
+    return type(block) is Conv2dNormActivation
 
 
 def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:
