@@ -3,10 +3,10 @@
     python .ci/cuda_code.py             # writes the table
     python .ci/cuda_code.py --check     # fails with the lines that differ
 
-Of each kernel: its loads and stores of global memory by width, from PTX, as bytes x count; of a kernel with `mma`, for
-each innermost loop that has some, the instructions and the HMMA among them, from the machine code for sm_90. Needs nvcc
-and `pip install nvidia-cuda-nvdisasm`, no GPU. Numbers depend on the compiler, so the table is compared only under the
-version that wrote it.
+Of each kernel: its loads and stores of global memory by width, from PTX, as bytes x count; of a kernel with `mma` or
+`wgmma`, for each innermost loop that has some, the instructions and the HMMA or HGMMA among them, from the machine code
+for sm_90, or sm_90a for kernels of that alone. Needs nvcc and `pip install nvidia-cuda-nvdisasm`, no GPU. Numbers
+depend on the compiler, so the table is compared only under the version that wrote it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / ".ci"), str(ROOT / "tests")]
 
 from cuda_resources import demangle, differences, nvcc_version  # noqa: E402
-from ptx.build import write_ptx_of_op  # noqa: E402
+from ptx.build import architecture_of, write_ptx_of_op  # noqa: E402
 
 TABLE = ROOT / "csrc" / "cuda_code.txt"
 ARCHITECTURE = "sm_90"
+PRODUCT = re.compile(r"\bHG?MMA\b")
 ACCESS = re.compile(r"\b(ld|st)(?:\.volatile)?\.global(?:\.v([24]))?\.[busf](\d+)\b")
 
 
@@ -56,7 +57,7 @@ def widths(text: str, kind: str) -> str:
 
 
 def step_loops(sass: str) -> dict[str, list[tuple[int, int]]]:
-    """Of each kernel the innermost loops with HMMA: (instructions, HMMA)."""
+    """Of each kernel the innermost loops with HMMA or HGMMA: (instructions, those)."""
     found = {}
     for name, text in re.findall(r"^\.text\.(\w+):\n(.*?)(?=^\.text\.|\Z)", sass, flags=re.MULTILINE | re.DOTALL):
         labels: dict[str, int] = {}
@@ -70,20 +71,22 @@ def step_loops(sass: str) -> dict[str, list[tuple[int, int]]]:
                 target = re.search(r"\bBRA(?:\.\w+)* .*`\((\.L_\w+)\)", instruction[1])
                 if target and target[1] in labels:
                     loops.append((labels[target[1]], len(code)))
-        dense = [(a, b) for a, b in loops if any("HMMA" in line for line in code[a:b])]
+        dense = [(a, b) for a, b in loops if any(map(PRODUCT.search, code[a:b]))]
         inner = [one for one in dense if not any(a >= one[0] and b <= one[1] and (a, b) != one for a, b in dense)]
-        found[name] = [(b - a, sum("HMMA" in line for line in code[a:b])) for a, b in sorted(set(inner))]
+        found[name] = [(b - a, sum(bool(PRODUCT.search(line)) for line in code[a:b])) for a, b in sorted(set(inner))]
     return found
 
 
-def rows_of(path: Path) -> list[str]:
-    """A line for each kernel of a file of PTX."""
+def rows_of(source: Path) -> list[str]:
+    """A line for each kernel of a .cu file."""
+    path = write_ptx_of_op(source)
     text = path.read_text()
+    architecture = "sm_90a" if architecture_of(source) == "sm_90a" else ARCHITECTURE
     loops: dict[str, list[tuple[int, int]]] = {}
-    if "mma.sync" in text:
+    if "mma.sync" in text or "wgmma" in text:
         with tempfile.TemporaryDirectory() as folder:
             cubin = f"{folder}/kernels.cubin"
-            subprocess.run(["ptxas", f"-arch={ARCHITECTURE}", "-O3", str(path), "-o", cubin], check=True)
+            subprocess.run(["ptxas", f"-arch={architecture}", "-O3", str(path), "-o", cubin], check=True)
             loops = step_loops(
                 subprocess.run([nvdisasm(), "-c", cubin], capture_output=True, text=True, check=True).stdout
             )
@@ -104,7 +107,7 @@ def main() -> None:
     ]
     sources = sorted((ROOT / "csrc" / "ops").glob("*/*_cuda.cu"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tables = list(pool.map(lambda source: rows_of(write_ptx_of_op(source)), sources))
+        tables = list(pool.map(rows_of, sources))
     lines = [*head, *(row for table in tables for row in table)]
     if "--check" not in sys.argv:
         TABLE.write_text("\n".join(lines) + "\n")

@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "csrc" / "cuda_resources.txt"
 ARCHITECTURES = ("sm_80", "sm_90")
 FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-Werror", "all-warnings", "-Icsrc"]
-FLAGS += [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]
 
 
 def nvcc_version() -> str:
@@ -45,10 +44,17 @@ def shorten(text: str) -> str:
     return re.sub(r"::|\([^()]*\)$|\((int|bool)\)", "", text).strip()
 
 
+def architectures_of(source: Path) -> tuple[str, ...]:
+    """Kernels with wgmma are for sm_90a alone, whose registers stand under sm_90."""
+    return ("sm_90a",) if source.name.endswith("_wgmma_cuda.cu") else ARCHITECTURES
+
+
 def compile_log(source: Path) -> str:
     """What ptxas says while it compiles one file."""
+    flags = [*FLAGS]
+    flags += [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in architectures_of(source)]
     with tempfile.TemporaryDirectory() as folder:
-        command = ["nvcc", *FLAGS, "-Xptxas", "-v", "-c", str(source), "-o", f"{folder}/kernel.o"]
+        command = ["nvcc", *flags, "-Xptxas", "-v", "-c", str(source), "-o", f"{folder}/kernel.o"]
         result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     log = result.stdout + result.stderr
     if result.returncode != 0:
@@ -82,7 +88,7 @@ def resources(log: str) -> dict[str, Resources]:
         assert architecture, block
         assert registers, block
         kernel = kernels.setdefault(block[: block.index("'")], Resources({}))
-        kernel.registers[architecture.group(1)] = int(registers.group(1))
+        kernel.registers[architecture.group(1).removesuffix("a")] = int(registers.group(1))
         kernel.shared = int(shared.group(1)) if shared else 0
         kernel.spilled += sum(map(int, re.findall(r"(\d+) bytes spill", block)))
     return dict(zip(demangle(list(kernels)), kernels.values(), strict=True))
@@ -115,8 +121,8 @@ def main() -> None:
             logs = list(pool.map(compile_log, sources))
     for log in logs:
         for name, kernel in sorted(resources(log).items()):
-            first, second = (kernel.registers[architecture] for architecture in ARCHITECTURES)
-            lines.append(f"{first:17} {second:5} {kernel.shared:7} {kernel.spilled:7}  {name}")
+            first, second = (kernel.registers.get(architecture, "-") for architecture in ARCHITECTURES)
+            lines.append(f"{first:>17} {second:>5} {kernel.shared:7} {kernel.spilled:7}  {name}")
             if kernel.spilled:
                 spilling.append(lines[-1])
     text = "\n".join(lines) + "\n"

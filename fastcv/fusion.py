@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
-from fastcv.nn._plain import has_hooks
+from fastcv.nn._plain import has_hooks, is_untouched
 from fastcv.nn.batch_norm import FrozenBatchNorm2d, has_fixed_statistics
 from fastcv.nn.conv2d import Conv2d
+from fastcv.nn.conv_transpose import ConvTranspose2d
 
 __all__ = ["Report", "optimize"]
 
+_FUNCTIONS = (F.conv2d, torch.conv2d, F.conv_transpose2d, torch.conv_transpose2d)
 _ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 # By what a graph calls: the name of an activation. Modules and functions say its slope themselves.
 _ACTIVATIONS: dict[Any, str] = {
@@ -69,7 +71,8 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     """Return a copy of a module made ready for fast inference, with what was done to it as ``.report``.
 
     Convolutions become :class:`fastcv.nn.Conv2d`, which keep their weights packed. Batch normalisation, additions and
-    the activations ReLU, leaky ReLU and SiLU behind a convolution are fused into it.
+    the activations ReLU, leaky ReLU and SiLU behind a convolution are fused into it. Transposed convolutions with a
+    stride and without groups become :class:`fastcv.nn.ConvTranspose2d`, with batch normalisation and ReLU.
 
     Parameters
     ----------
@@ -89,7 +92,8 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     Notes
     -----
     Results are the same to rounding. The kernels serve all floating dtypes on the CPU. On other devices, under autocast
-    and ``torch.compile``, and where a gradient to the input is wanted, torch's convolution computes the fused layers.
+    and ``torch.compile``, and where a gradient to the input is wanted, torch's convolution computes the fused layers;
+    transposed ones have kernels for all that.
 
     A trace takes one way through ``forward``: what depends on Python values other than tensors is fixed, and ``x += y``
     makes a new tensor.
@@ -127,15 +131,34 @@ class _Tracer(fx.Tracer):
         return ours or has_hooks(m) or super().is_leaf_module(m, module_qualified_name)
 
 
+def _is_convolution(module: nn.Module | None) -> bool:
+    """Whether a layer is one to replace."""
+    if type(module) is nn.Conv2d:
+        return is_untouched(module)
+    return _is_transposed(module) and is_untouched(module) and _why_slower(module) is None  # type: ignore[arg-type]
+
+
+def _is_transposed(module: nn.Module | None) -> bool:
+    return type(module) is nn.ConvTranspose2d or (type(module) is ConvTranspose2d and module._packed is None)
+
+
+def _why_slower(conv: nn.Module) -> str | None:
+    """Why torch's transposed convolution is not to be replaced, or None."""
+    if conv.groups != 1:
+        return "torch's transposed convolution is faster where there are groups"
+    return "torch's transposed convolution is as fast without a stride" if conv.stride == (1, 1) else None
+
+
 def _optimized(module: nn.Module, name: str, exact: bool, report: Report) -> nn.Module:
     """Return the module, or what takes its place."""
-    if type(module) is nn.Conv2d and not has_hooks(module):
-        report.replaced.append((name or "(itself)", ""))
-        return Conv2d.from_conv(module, exact=exact)
+    if _is_convolution(module):
+        chain = _Chain(module)
+        report.replaced.append((name or "(itself)", chain.describe()))
+        return chain.fused(exact, channels_last=False)
     children = list(module.named_children())
-    if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
+    if not any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in module.modules()):
         return module
-    if not has_hooks(module) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+    if is_untouched(module) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
         _unfreeze_names(module)
         try:
             tracer = _Tracer()
@@ -173,9 +196,10 @@ def _unfreeze_names(module: nn.Module) -> None:
 
 @dataclass
 class _Chain:
-    """A convolution and the nodes behind it that it takes over."""
+    """A convolution, the nodes behind it that it takes over, and its own in a graph."""
 
-    conv: fx.Node
+    conv: Any
+    node: fx.Node | None = None
     norm: nn.Module | None = None
     norm_name: str = ""
     residual: fx.Node | None = None
@@ -183,14 +207,40 @@ class _Chain:
     slope: float = 0.01
     behind: list[fx.Node] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.is_transposed = _is_transposed(self.conv)
+        self.activation = getattr(self.conv, "activation", None)
+
     @property
     def last(self) -> fx.Node:
-        return self.behind[-1] if self.behind else self.conv
+        assert self.node is not None
+        return self.behind[-1] if self.behind else self.node
 
     def describe(self) -> str:
-        parts = ["batch normalisation"] if self.norm is not None else []
+        parts = ["transposed"] if self.is_transposed else []
+        parts += ["batch normalisation"] if self.norm is not None else []
         parts += ["addition"] if self.residual is not None else []
         return ", ".join(parts + ([self.activation] if self.activation else []))
+
+    def fused(self, exact: bool, channels_last: bool) -> nn.Module:
+        if self.is_transposed:
+            return ConvTranspose2d.from_conv(self.conv, self.norm, self.activation)
+        options = {"exact": exact, "channels_last": channels_last}
+        return Conv2d.from_conv(self.conv, self.norm, self.activation, self.slope, **options)
+
+
+def _is_ready(module: nn.Module) -> bool:
+    """Whether a layer is one of fastcv's that needs nothing more."""
+    return isinstance(module, Conv2d) or (isinstance(module, ConvTranspose2d) and module._packed is not None)
+
+
+def _why_left(conv: nn.Module) -> str:
+    if has_hooks(conv):
+        return "it has hooks"
+    if not is_untouched(conv):
+        return "its forward has been replaced"
+    slower = _why_slower(conv) if _is_transposed(conv) else None
+    return slower or f"its class is {type(conv).__name__}"
 
 
 def _gives_dtype(view: fx.Node) -> bool:
@@ -214,15 +264,14 @@ class _Fusion:
         taken: set[str] = set()
         for node in list(self.traced.graph.nodes):
             module = self._module(node)
-            if type(module) is nn.Conv2d and not has_hooks(module):
+            if _is_convolution(module):
                 chain = self._chain(node)
                 self._replace(chain)
                 taken.add(chain.norm_name)
-            elif node.op == "call_function" and node.target in (F.conv2d, torch.conv2d):
+            elif node.op == "call_function" and node.target in _FUNCTIONS:
                 self.report.left.append((self.prefix + node.name, "a convolution without a module of its own"))
-            elif isinstance(module, nn.Conv2d) and not isinstance(module, Conv2d):
-                why = "it has hooks" if has_hooks(module) else f"its class is {type(module).__name__}"
-                self.report.left.append((self.prefix + str(node.target), why))
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not _is_ready(module):
+                self.report.left.append((self.prefix + str(node.target), _why_left(module)))
             elif isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d) and str(node.target) not in taken:
                 self.report.left.append((self.prefix + str(node.target), "no convolution of its own before it"))
             elif node.op == "call_method" and node.target == "view" and not _gives_dtype(node):
@@ -242,7 +291,7 @@ class _Fusion:
                 self.traced.graph.erase_node(node)
 
     def _chain(self, conv: fx.Node) -> _Chain:
-        chain = _Chain(conv)
+        chain = _Chain(self._module(conv), conv)
         while len(chain.last.users) == 1:
             user = next(iter(chain.last.users))
             if self._is_disturbed(conv, user) or not self._takes(chain, user):
@@ -253,7 +302,7 @@ class _Fusion:
     def _takes(self, chain: _Chain, user: fx.Node) -> bool:
         """Whether a chain takes over the only user of its last node, which is then noted in it."""
         module = self._module(user)
-        if chain.activation is not None or (module is not None and has_hooks(module)):
+        if chain.activation is not None or (module is not None and not is_untouched(module)):
             return False
         if module is not None and has_fixed_statistics(module):
             if chain.behind or user.args != (chain.last,):
@@ -261,9 +310,9 @@ class _Fusion:
             chain.norm, chain.norm_name = module, str(user.target)
             return True
         if user.op != "call_module" and user.target in _ADDITIONS:
-            return chain.residual is None and self._takes_addition(chain, user)
+            return chain.residual is None and not chain.is_transposed and self._takes_addition(chain, user)
         name = _ACTIVATIONS.get(type(module) if module is not None else user.target)
-        if name is None or not user.args or user.args[0] is not chain.last:
+        if name is None or (chain.is_transposed and name != "relu") or not user.args or user.args[0] is not chain.last:
             return False
         slope: Any = 0.01
         if name == "leaky_relu":
@@ -305,14 +354,12 @@ class _Fusion:
         return written or any(node.kwargs.get(k) for k in ("inplace", "out")) or node.target in _IN_PLACE
 
     def _replace(self, chain: _Chain) -> None:
-        graph, conv = self.traced.graph, self.modules[str(chain.conv.target)]
-        assert isinstance(conv, nn.Conv2d)
-        name = str(chain.conv.target)
-        key = (conv, chain.norm, chain.activation, chain.slope)
+        graph, node = self.traced.graph, chain.node
+        assert node is not None
+        name = str(node.target)
+        key = (chain.conv, chain.norm, chain.activation, chain.slope)
         if key not in self.made:
-            fused = Conv2d.from_conv(
-                conv, chain.norm, chain.activation, chain.slope, exact=self.exact, channels_last=True
-            )
+            fused = chain.fused(self.exact, channels_last=True)
             target = name
             if any(made == target for made in self.made.values()):  # the same weight with something else behind it
                 target = f"{name.replace('.', '_')}_{len(self.made)}"
@@ -322,11 +369,10 @@ class _Fusion:
                 setattr(self.traced.get_submodule(parent), last, fused)
             self.made[key] = target
             self.report.replaced.append((self.prefix + name, chain.describe()))
-        inputs = chain.conv.args if chain.conv.args else tuple(chain.conv.kwargs.values())
+        added = {} if chain.residual is None else {"residual": chain.residual}
         with graph.inserting_after(chain.last):
-            arguments = inputs if chain.residual is None else (*inputs, chain.residual)
-            fused_node = graph.call_module(self.made[key], arguments)
+            fused_node = graph.call_module(self.made[key], node.args, {**node.kwargs, **added})
         chain.last.replace_all_uses_with(fused_node)
-        for node in [*reversed(chain.behind), chain.conv]:
-            graph.erase_node(node)
+        for taken in [*reversed(chain.behind), node]:
+            graph.erase_node(taken)
         self.order = {n: i for i, n in enumerate(graph.nodes)}

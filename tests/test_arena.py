@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -127,6 +130,56 @@ def test_a_detector_leaves_nothing_in_use() -> None:
     for old, new in zip(kept, found, strict=True):
         for name, value in old.items():
             assert torch.equal(value, new[name]), "the second call wrote into results of the first"
-    del found
+    assert _C.arena_use()[0] - before >= sum(image["masks"].nbytes for image in found) > 0
+    del found, new
     assert _C.arena_use()[0] == before
     assert _C.set_arena(False) is False
+
+
+def test_neighbours_are_joined() -> None:
+    """Memory of many small results serves a large one."""
+    conv = layer()
+    small = [conv(torch.randn(1, 16, 2 * SIDE, 2 * SIDE)) for _ in range(8)]  # 1 MB each
+    first = min(y.data_ptr() for y in small)
+    del small
+    assert _C.arena_use()[1] == 2**23
+    x = torch.ones(2, 16, 4 * SIDE, 2 * SIDE)
+    large = conv(x)  # 4 MB
+    assert first <= large.data_ptr() < first + 2**21
+    assert _C.arena_use() == (2**22, 2**22)
+    expected = torch.nn.functional.conv2d(x, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(large, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_where_addresses_are_limited() -> None:
+    """Most of them are left to others, and without any the results still come."""
+    code = """if 1:
+        import resource, sys, torch
+        from fastcv import _C
+        from fastcv.nn import Conv2d
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (int(sys.argv[1]) << 20),) * 2)
+        conv, x = Conv2d(16, 16, 3, padding=1).optimize(), torch.randn(1, 16, 256, 256)
+        assert torch.equal(conv(x), conv(x))
+        print(torch.empty(1 << 28).numel(), _C.arena_use()[0])
+    """
+    for megabytes in (3 << 10, 32 << 10):
+        arguments = [sys.executable, "-c", code, str(megabytes)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+        assert done.stdout.split() == [str(1 << 28), "0"], done.stderr
+
+
+def test_a_second_detection_costs_no_page_faults() -> None:
+    torch.manual_seed(0)
+    model = create("maskrcnn_tiny_fpn", num_classes=3, min_size=512, box_score_thresh=0.0).eval().optimize()
+    image = torch.rand(3, 512, 512)
+    faults = []
+    with torch.no_grad():
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            found = model([image])
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+            size = sum(value.nbytes for value in found[0].values())
+            del found
+    assert size > 50 << 20
+    assert min(faults[2:]) < 2000, faults  # of 4 kB: 8 MB, where masks alone have 100

@@ -2,7 +2,7 @@
 //
 // A fresh block of 50 MB costs its page faults each time: torch gives it back to the system when the tensor goes, and
 // the system clears its pages anew. In a detector that was a fifth of the time. So inside an ArenaScope the results of
-// operators are blocks of a pool of this process: torch holds them like any memory, and hands them back when their
+// operators are blocks of an arena of this process: torch holds them like any memory, and hands them back when their
 // tensor goes, on whichever thread. A result is never cleared, or written twice.
 #pragma once
 
@@ -12,7 +12,7 @@
 namespace fastcv {
 
 constexpr size_t kLeastArenaBytes = size_t{64} << 10;  // smaller results come from torch
-constexpr size_t kMostFreeBytes = size_t{512} << 20;   // what the pool keeps at most while nobody uses it
+constexpr size_t kMostFreeBytes = size_t{512} << 20;   // what it keeps at most while nobody uses it
 
 // While one lives, results of this thread come from the arena where `on`.
 class ArenaScope {
@@ -30,7 +30,7 @@ class ArenaScope {
 bool arena_is_on();
 bool set_arena(bool on);
 
-// A block of at least so many bytes, 64-byte aligned, uninitialised; null where there is no memory. Its capacity is to
+// A block of at least so many bytes, at the start of a page, uninitialised; null where there is no memory. Its capacity is to
 // be given back with it.
 struct ArenaBlock {
   void* data;

@@ -15,7 +15,7 @@
 // Or T is a BFloat16Pair: then k counts pairs, products are those of bf16_pair_cpu.h, and C is float; a pair takes the
 // place of a float, so all sizes below stay as they are.
 //
-// How large a tile: kRows x kVectors accumulators must fit the registers (32 with AVX-512, else 16) beside the kVectors
+// How large a tile: kRows x kVectors accumulators must fit the registers (16, or 32: AVX-512, Arm) beside the kVectors
 // vectors of B and the broadcast element of A, and every step of k should bring more arithmetic than loads. With two
 // FMA units and two loads per cycle, 6 x 4 vectors take 12 cycles for 24 FMAs and 5 for 10 loads; 8 x 3 take 12 and
 // 5.5. Row pointers must fit the 15 general registers as well, so no more than 12 rows; of rows that lie evenly spaced
@@ -38,7 +38,7 @@
 namespace fastcv::FASTCV_VARIANT {
 
 // Rows of a tile of so many vectors; and of one whose rows are evenly spaced, 0 where that brings nothing.
-#if defined(__AVX512F__)
+#if FASTCV_VECTOR_REGISTERS == 32
 constexpr int gemm_rows_of(int vectors) {
   return vectors == 4 ? 6 : vectors == 1 ? 12 : 8;
 }
@@ -291,7 +291,7 @@ void gemm_rows(const GemmRows<T>& g) {
       case 2:
         gemm_rows_panel<T, 2>(g, b, first);
         break;
-#if defined(__AVX512F__)
+#if FASTCV_VECTOR_REGISTERS == 32
       case 3:
         gemm_rows_panel<T, 3>(g, b, first);
         break;

@@ -9,7 +9,7 @@
 namespace fastcv::FASTCV_VARIANT {
 
 // Vectors of a whole panel of B; rows that are packed side by side, and vectors of a whole panel of pixels.
-#if defined(__AVX512F__)
+#if FASTCV_VECTOR_REGISTERS == 32
 constexpr int kPanelVectors = 4;
 constexpr int kPixelRows = 8;
 constexpr int kPixelVectors = 3;

@@ -10,6 +10,15 @@
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+// Vectors that the registers hold, which says how large a block of sums a kernel may keep.
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define FASTCV_VECTOR_REGISTERS 32
+#else
+#define FASTCV_VECTOR_REGISTERS 16
 #endif
 
 namespace fastcv::FASTCV_VARIANT {
@@ -106,6 +115,27 @@ FASTCV_INLINE Vector<float> load<bfloat16>(const bfloat16* source) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
+#elif defined(__aarch64__)
+template <>
+FASTCV_INLINE Vector<float> load<float16>(const float16* source) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&source->bits)));
+}
+template <>
+FASTCV_INLINE void store<float16>(float16* target, Vector<float> value) {
+  vst1_u16(&target->bits, vreinterpret_u16_f16(vcvt_f16_f32(value)));
+}
+template <>
+FASTCV_INLINE Vector<float> load<bfloat16>(const bfloat16* source) {
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&source->bits), 16));
+}
+template <>
+FASTCV_INLINE void store<bfloat16>(bfloat16* target, Vector<float> value) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(value);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+  const uint32x4_t result = vbslq_u32(vceqq_f32(value, value), rounded, vdupq_n_u32(0x7fc00000));
+  vst1_u16(&target->bits, vshrn_n_u32(result, 16));
+}
 #endif
 
 // Copies to memory that nobody reads soon without reading its cache lines first. The thread that did so calls
@@ -187,6 +217,34 @@ FASTCV_INLINE bool any_above(V a, V b) {
 }
 #endif
 
+// A bit for each lane of a comparison's result.
+FASTCV_INLINE uint32_t lane_bits(IntegerVector<float> mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
+#elif defined(__aarch64__)
+  return vaddvq_u32(reinterpret_cast<uint32x4_t>(mask) & uint32x4_t{1, 2, 4, 8});
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes<float>; ++i) bits |= (mask[i] != 0 ? 1u : 0u) << i;
+  return bits;
+#endif
+}
+FASTCV_INLINE uint32_t lane_bits(IntegerVector<double> mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask));
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(mask)));
+#elif defined(__aarch64__)
+  return static_cast<uint32_t>(vaddvq_u64(reinterpret_cast<uint64x2_t>(mask) & uint64x2_t{1, 2}));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes<double>; ++i) bits |= (mask[i] != 0 ? 1u : 0u) << i;
+  return bits;
+#endif
+}
+
 // A bit for each lane where a > b.
 #if defined(__AVX512F__)
 FASTCV_INLINE uint32_t lanes_above(Vector<float> a, Vector<float> b) {
@@ -201,6 +259,11 @@ FASTCV_INLINE uint32_t lanes_above(Vector<float> a, Vector<float> b) {
 }
 FASTCV_INLINE uint32_t lanes_above(Vector<double> a, Vector<double> b) {
   return static_cast<uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)));
+}
+#elif defined(__aarch64__)
+template <class V>
+FASTCV_INLINE uint32_t lanes_above(V a, V b) {
+  return lane_bits(a > b);
 }
 #else
 template <class V>
@@ -232,6 +295,8 @@ FASTCV_INLINE Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vecto
   return _mm512_fmadd_ps(a, b, c);
 #elif defined(__AVX2__)
   return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
 #else
   return a * b + c;
 #endif
@@ -241,8 +306,24 @@ FASTCV_INLINE Vector<double> multiply_add(Vector<double> a, Vector<double> b, Ve
   return _mm512_fmadd_pd(a, b, c);
 #elif defined(__AVX2__)
   return _mm256_fmadd_pd(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f64(c, a, b);
 #else
   return a * b + c;
+#endif
+}
+
+// Adds the halves of a vector to vectors of doubles.
+FASTCV_INLINE void add_halves(Vector<double>& low, Vector<double>& high, Vector<float> value) {
+#if defined(__aarch64__)  // where the compiler would convert half a vector lane by lane
+  low += vcvt_f64_f32(vget_low_f32(value));
+  high += vcvt_high_f64_f32(value);
+#else
+  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
+  Half halves[2];
+  __builtin_memcpy(halves, &value, sizeof(value));
+  low += __builtin_convertvector(halves[0], Vector<double>);
+  high += __builtin_convertvector(halves[1], Vector<double>);
 #endif
 }
 

@@ -62,6 +62,8 @@ FASTCV_HD float to_float(float16 value) {
   return __half2float(__ushort_as_half(value.bits));
 #elif defined(__F16C__)
   return _cvtsh_ss(value.bits);
+#elif defined(__aarch64__) && !defined(__CUDACC__)
+  return static_cast<float>(bit_cast<__fp16>(value.bits));
 #else
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = value.bits & 0x7fffu;
@@ -91,6 +93,8 @@ FASTCV_HD float16 from_float<float16>(float value) {
   return {__half_as_ushort(__float2half_rn(value))};
 #elif defined(__F16C__)
   return {static_cast<uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT))};
+#elif defined(__aarch64__) && !defined(__CUDACC__)
+  return {bit_cast<uint16_t>(static_cast<__fp16>(value))};
 #else
   const uint32_t bits = bit_cast<uint32_t>(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
@@ -109,14 +113,14 @@ FASTCV_HD float16 from_float<float16>(float value) {
 
 // a * b + c, rounded once where the hardware does so at no cost. Contraction is off everywhere: fusing is asked for.
 FASTCV_HD float multiply_add(float a, float b, float c) {
-#if defined(__CUDA_ARCH__) || defined(__FMA__)
+#if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   return __builtin_fmaf(a, b, c);
 #else
   return a * b + c;
 #endif
 }
 FASTCV_HD double multiply_add(double a, double b, double c) {
-#if defined(__CUDA_ARCH__) || defined(__FMA__)
+#if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   return __builtin_fma(a, b, c);
 #else
   return a * b + c;

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import module as _module
 
-__all__ = ["PLAIN_CONVOLUTIONS", "has_hooks", "is_fusible", "is_plain_convolution", "is_watched"]
+__all__ = ["PLAIN_CONVOLUTIONS", "has_hooks", "is_fusible", "is_plain_convolution", "is_untouched", "is_watched"]
 
 _has_any_global_hook: Any = getattr(_module, "_has_any_global_hook", lambda: False)
 
@@ -20,24 +20,25 @@ PLAIN_CONVOLUTIONS: set[type] = {nn.Conv2d}  # fastcv.nn.Conv2d adds itself
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody has put hooks on a module, or a forward of its own."""
+    """Whether somebody has put hooks on a module."""
     return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 
+def is_untouched(module: nn.Module) -> bool:
+    """Whether a call of a module does what its class says: no hooks, and no program has replaced its forward."""
+    return "forward" not in module.__dict__ and not has_hooks(module)
+
+
 def is_watched(module: nn.Module) -> bool:
-    """Whether a call of a module, now, does more than its class says: by its own hooks, or by those of all modules."""
-    return has_hooks(module) or _has_any_global_hook()
+    """Whether a call of a module, now, does more than its class says: for its own sake, or by hooks of all modules."""
+    return not is_untouched(module) or _has_any_global_hook()
 
 
 def is_plain_convolution(module: nn.Module) -> bool:
     """Whether a layer is a 2D convolution of torch's or fastcv's own, with a weight of its own."""
-    return type(module) in PLAIN_CONVOLUTIONS and "weight" in module._parameters and not has_hooks(module)
+    return type(module) in PLAIN_CONVOLUTIONS and "weight" in module._parameters and is_untouched(module)
 
 
 def is_fusible(module: nn.Module) -> bool:

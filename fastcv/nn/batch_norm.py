@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcv.nn._plain import has_hooks, is_plain_convolution
+from fastcv.nn._plain import is_plain_convolution, is_untouched
 
 __all__ = ["FrozenBatchNorm2d", "fold_batch_norm", "has_fixed_statistics", "scale_and_shift"]
 
@@ -75,7 +75,7 @@ def fold_batch_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
 
     Where one of them is not torch's own, or has hooks, both stay as they are.
     """
-    if isinstance(norm, nn.Identity) or not is_plain_convolution(conv) or has_hooks(norm):
+    if isinstance(norm, nn.Identity) or not is_plain_convolution(conv) or not is_untouched(norm):
         return norm
     if not has_fixed_statistics(norm):
         raise ValueError(f"norm must be a batch normalisation in evaluation mode, got {norm}")

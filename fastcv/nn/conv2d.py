@@ -218,13 +218,23 @@ class Conv2d(nn.Conv2d):
     # ---- a weight that is kept in its packed form alone --------------------------------------------------------------
 
     def release_weight(self) -> None:
-        """Let the weight go when it is packed, if that form has all of it: float32, never Winograd's.
+        """Let the weight go when it is packed, if that form has all of it: float32, never Winograd's. On a CPU, now.
 
         Whoever asks for ``weight``, or for the state, a copy or another dtype of the module, gets it made anew, bit by
         bit, and until the next call both are kept; as long as somebody holds it, too, since they may write to it. In
         ``parameters()`` stands a tensor of its shape, of NaN, which becomes the weight when that is made anew.
         """
         self._releases = self._is_whole_when_packed()
+        weight = self._parameters["weight"]
+        assert weight is not None
+        if not self._releases or self._packed is None or weight.dtype is not torch.float32 or not weight.is_cpu:
+            return
+        with _SWAP:
+            forms = self._weight_packed(weight)
+            if forms is not None and not self._is_released and is_plain(weight):
+                forms[0] = COMPILED["_C"].conv2d_pack(weight, self.groups, 0)
+                del weight
+                self._release(forms)
 
     def _is_whole_when_packed(self) -> bool:
         tiled = self.kernel_size == (3, 3) and self.stride == (1, 1) and self.dilation == (1, 1) and not self.exact
@@ -350,11 +360,15 @@ def replace_convolutions(module: nn.Module) -> None:
 
     Weights whose packed form has all of them are kept in that form alone.
     """
-    made: dict[nn.Conv2d, Conv2d] = {}
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
+    places: dict[nn.Conv2d, list[tuple[nn.Module, str]]] = {}
+    for parent in module.modules():
+        for name, child in parent.named_children():
             if type(child) is nn.Conv2d and is_plain_convolution(child):
-                if child not in made:
-                    made[child] = Conv2d.from_conv(child)
-                    made[child].release_weight()
-                setattr(parent, name, made[child])
+                places.setdefault(child, []).append((parent, name))
+    while places:  # one after the other: of one weight alone there are two forms
+        child, found = places.popitem()
+        made = Conv2d.from_conv(child)
+        for parent, name in found:
+            setattr(parent, name, made)
+        del child
+        made.release_weight()

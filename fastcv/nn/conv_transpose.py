@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fastcv.nn._packed_weight import PackedWeight
+from fastcv.nn.batch_norm import scale_and_shift
 from fastcv.ops._call import is_plain
 from fastcv.ops.conv_transpose import apply, pack_weight
 
@@ -100,6 +101,47 @@ class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
     activation : None or 'relu'
         Fused into the convolution.
     """
+
+    @classmethod
+    def from_conv(
+        cls, conv: nn.ConvTranspose2d, norm: nn.Module | None = None, activation: str | None = None
+    ) -> ConvTranspose2d:
+        """Return an optimized module that computes ``activation(norm(conv(x)))``.
+
+        Parameters
+        ----------
+        conv : torch.nn.ConvTranspose2d
+            It stays as it is. Without ``norm`` the new module shares its weight's memory.
+        norm : BatchNorm2d or FrozenBatchNorm2d, optional
+            In evaluation mode; multiplied into the weight.
+        activation : None or 'relu'
+            As in the constructor.
+        """
+        made = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.output_padding,
+            conv.groups,
+            conv.bias is not None,
+            conv.dilation,
+            conv.padding_mode,
+            device="meta",
+            activation=activation,
+        )
+        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        if norm is not None:
+            # in float64, so that the product is rounded only once
+            scale, shift = (value.detach().double() for value in scale_and_shift(norm))  # type: ignore[arg-type]
+            grouped = weight.double().unflatten(0, (conv.groups, -1)) * scale.view(conv.groups, 1, -1, 1, 1)
+            folded = shift if bias is None else shift + bias.double() * scale
+            weight, bias = grouped.flatten(0, 1).to(weight.dtype), folded.to(weight.dtype)
+        made.weight = nn.Parameter(weight, requires_grad=False)
+        made.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        made.optimize()
+        return made
 
 
 class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):

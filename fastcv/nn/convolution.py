@@ -127,9 +127,10 @@ def convolve_normalized(
 def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes_over: bool = False) -> Tensor:
     """Return what a block of convolution, normalisation and ReLU makes of ``x``, and ``add`` on top of it.
 
-    Its layers are fused where they are plain; any other block is called.
+    Its layers are fused where they are plain, as those of a ``nn.Sequential`` of convolution and ReLU are; any other
+    block is called.
     """
-    if type(block) is not Conv2dNormActivation or is_watched(block) or not is_fusible(block[0]):
+    if not _is_block(block) or is_watched(block) or not is_fusible(block[0]):  # type: ignore[index]
         return _finish(block(x), False, add)
     conv, *others = block.children()
     relu = bool(others) and type(others[-1]) is nn.ReLU and not is_watched(others[-1])
@@ -137,6 +138,12 @@ def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes
     if len(norms) > 1 or (relu and add is not None):
         return _finish(block(x), False, add)
     return convolve_normalized(conv, norms[0] if norms else _NOTHING, x, relu, add, takes_over)
+
+
+def _is_block(block: nn.Module) -> bool:
+    if type(block) is nn.Sequential and not is_watched(block):
+        return len(block) == 2 and type(block[1]) is nn.ReLU and not is_watched(block[1])
+    return type(block) is Conv2dNormActivation
 
 
 def joined(owner: nn.Module, parts: Sequence[nn.Module]) -> Conv2d | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcv.nn._plain import is_watched
 from fastcv.nn.blocks import Conv2dNormActivation
 from fastcv.nn.convolution import convolve_block
 
@@ -156,15 +157,27 @@ class FeaturePyramidNetwork(nn.Module):
         x : dict of str to Tensor (N, C_l, H_l, W_l)
             Maps from the finest to the coarsest.
         """
-        maps, names = list(x.values()), list(x)
-        inner = convolve_block(self.inner_blocks[-1], maps[-1])
-        results = [convolve_block(self.layer_blocks[-1], inner)]
-        for index in range(len(maps) - 2, -1, -1):
-            fine = maps[index]
+        return self._combined(list(x.values()), list(x), False)
+
+    def combine(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """:meth:`forward` on maps that the caller does not keep: each goes when it has been used."""
+        names = list(x)
+        maps = [x.pop(name) for name in names]
+        extra = self.extra_blocks
+        # other blocks may look at the network's maps
+        releases = extra is None or (type(extra) is LastLevelMaxPool and not is_watched(extra))
+        return self._combined(maps, names, releases)
+
+    def _combined(self, maps: list[Tensor], names: list[str], releases: bool) -> dict[str, Tensor]:
+        left = maps if releases else list(maps)  # what only this list holds goes with its place in it
+        inner: Tensor | None = None
+        results: list[Tensor] = []
+        for index in range(len(maps) - 1, -1, -1):
+            block, fine = self.inner_blocks[index], left.pop()
             # A smaller map is read only; one of the same size somebody may have kept.
-            inner = convolve_block(
-                self.inner_blocks[index], fine, inner, takes_over=inner.shape[-2:] != fine.shape[-2:]
-            )
+            is_smaller = inner is not None and inner.shape[-2:] != fine.shape[-2:]
+            inner = convolve_block(block, fine, inner, takes_over=is_smaller)
+            del fine
             results.insert(0, convolve_block(self.layer_blocks[index], inner))
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, maps, names)

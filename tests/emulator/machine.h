@@ -85,7 +85,10 @@ void fail(const std::string& what);
 
 // Of a block, static and dynamic, on sm_86 and sm_89, which run what was compiled for sm_80. sm_80 has 163 KiB, sm_90 227:
 // a kernel for which 99 are too few must ask the device which of its shapes to launch.
-constexpr size_t kMaxSharedBytes = 99 << 10, kMaxStaticBytes = 48 << 10;
+constexpr size_t kMaxSharedBytes = 99 << 10, kMaxSharedBytesOfSm90 = 227 << 10, kMaxStaticBytes = 48 << 10;
+inline size_t max_shared_bytes(const KernelCall& call) {
+  return call.is_for_sm_90 ? kMaxSharedBytesOfSm90 : kMaxSharedBytes;
+}
 
 // The thread that calls; an error outside of a kernel.
 Thread& current_thread();

@@ -251,9 +251,9 @@ void after_cas(bool won) {
 
 void run(const KernelCall& call) {
   if (launching) throw EmulatorError("a kernel cannot launch a kernel");
-  if (call.shared_bytes > kMaxSharedBytes) {
-    throw EmulatorError("a block has at most 99 KiB of shared memory, asked for " + std::to_string(call.shared_bytes) +
-                        " bytes");
+  if (call.shared_bytes > max_shared_bytes(call)) {
+    throw EmulatorError("a block has at most " + std::to_string(max_shared_bytes(call) >> 10) +
+                        " KiB of shared memory, asked for " + std::to_string(call.shared_bytes) + " bytes");
   }
   const LaunchScope scope;
   start_launch(call);

@@ -44,6 +44,7 @@ struct KernelCall {
   CallSite site;
   void (*thread)(const void* context);  // runs the kernel for the current thread
   const void* context;
+  bool is_for_sm_90 = false;
 };
 
 // Runs all blocks. Launches from several OS threads wait for each other.

@@ -51,9 +51,11 @@ void* shared_array(const void* declaration, size_t bytes, size_t alignment) {
     fail_thread("FASTCV_SHARED arrays of " + std::to_string(total) +
                 " bytes: a kernel has at most 48 KiB; use FASTCV_DYNAMIC_SHARED");
   }
-  if (total + machine.call->shared_bytes > kMaxSharedBytes) {
-    fail_thread("a block has at most 99 KiB of shared memory, asked for " + std::to_string(machine.call->shared_bytes) +
-                " bytes beside FASTCV_SHARED arrays of " + std::to_string(total));
+  const size_t most = max_shared_bytes(*machine.call);
+  if (total + machine.call->shared_bytes > most) {
+    fail_thread("a block has at most " + std::to_string(most >> 10) + " KiB of shared memory, asked for " +
+                std::to_string(machine.call->shared_bytes) + " bytes beside FASTCV_SHARED arrays of " +
+                std::to_string(total));
   }
   return add_shared(declaration, bytes, alignment)->memory;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from torch import nn
 
 from fastcv import ops
+from fastcv.models.detection import BackboneWithFPN
 from fastcv.nn.batch_norm import FrozenBatchNorm2d, fold_batch_norm
-from fastcv.nn.convolution import convolve_normalized
-from fastcv.nn.feature_pyramid import FeaturePyramidNetwork
+from fastcv.nn.conv2d import Conv2d
+from fastcv.nn.convolution import convolve_block, convolve_normalized
+from fastcv.nn.feature_pyramid import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -97,6 +100,75 @@ def test_blocks_of_a_pyramid_can_be_replaced() -> None:
     coarse = pyramid.inner_blocks[1](maps["b"])
     fine = pyramid.inner_blocks[0](maps["a"]) + nn.functional.interpolate(coarse, size=(8, 8))
     torch.testing.assert_close(pyramid(maps), {"a": pyramid.layer_blocks[0](fine), "b": coarse})
+
+
+class _KeepsAll(ExtraFPNBlock):
+    """Adds the network's last map."""
+
+    def forward(
+        self, results: list[torch.Tensor], x: list[torch.Tensor], names: list[str]
+    ) -> tuple[list[torch.Tensor], list[str]]:
+        assert len(x) == 3
+        return [*results, x[-1]], [*names, "last"]
+
+
+@pytest.mark.parametrize("extra", [None, LastLevelMaxPool(), _KeepsAll()])
+def test_a_backbone_lets_maps_go_that_nobody_keeps(extra: Any) -> None:
+    torch.manual_seed(0)
+    body = nn.ModuleDict({str(i): nn.Conv2d(3 if i == 0 else 4, 4, 3, 2, 1) for i in range(3)})
+    backbone = BackboneWithFPN(nn.Sequential(*body.values()), {str(i): str(i) for i in range(3)}, [4, 4, 4], 8, extra)
+    x = torch.randn(1, 3, 32, 32)
+    alive: dict[str, list[int]] = {}
+    maps: list[Any] = []
+
+    def run(name: str) -> dict[str, torch.Tensor]:
+        """Note how many of the maps are alive when each block of the pyramid is called."""
+        alive[name] = []
+        maps.clear()
+        result: dict[str, torch.Tensor] = backbone(x)
+        return result
+
+    for layer in backbone.body.values():
+        layer.register_forward_hook(lambda module, inputs, output: maps.append(weakref.ref(output)))
+    for block in backbone.fpn.layer_blocks:
+        block.register_forward_pre_hook(lambda *_: alive[name].append(sum(each() is not None for each in maps)))
+    with torch.no_grad():
+        name = "freed"
+        freed = run(name)
+        assert alive[name] == ([3, 3, 3] if isinstance(extra, _KeepsAll) else [2, 1, 0])
+        kept: list[dict[str, torch.Tensor]] = []
+        backbone.body.register_forward_hook(lambda module, inputs, output: kept.append(output))
+        name = "kept"
+        again = run(name)
+        assert alive[name] == [3, 3, 3]
+        expected = backbone.fpn(kept[0])
+    assert list(kept[0]) == ["0", "1", "2"], "the hook's dictionary stays as it was"
+    for key, value in expected.items():
+        assert torch.equal(freed[key], value)
+        assert torch.equal(again[key], value)
+
+
+def test_convolution_and_relu_are_one() -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    x = torch.randn(1, 3, 9, 9)
+    with torch.no_grad():
+        expected = block(x)
+        calls: list[Any] = []
+        block[1].forward = lambda y: calls.append(y) or torch.relu(y)
+        assert torch.equal(convolve_block(block, x), expected)
+        assert len(calls) == 1, "who replaces a forward is followed"
+        del block[1].forward
+        block.forward = lambda y: calls.append(y) or expected
+        assert convolve_block(block, x) is expected
+        del block.forward
+        torch.testing.assert_close(convolve_block(block, x), expected)
+        replaced = nn.Sequential(Conv2d.from_conv(block[0]), nn.ReLU())
+        torch.testing.assert_close(convolve_block(replaced, x), expected)
+        handle = replaced[1].register_forward_hook(lambda module, inputs, output: calls.append(output))
+        torch.testing.assert_close(convolve_block(replaced, x), expected)
+        handle.remove()
+        assert len(calls) == 3
 
 
 def test_bad_pyramids() -> None:

@@ -95,6 +95,38 @@ def test_large_tiles(backend: Any, out_channels: int) -> None:
     torch.testing.assert_close(actual.double(), exact, rtol=4e-3, atol=4e-3)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("channels", [(64, 256, 1), (192, 256, 1), (128, 1024, 2)])
+def test_warpgroups(backend: Any, dtype: torch.dtype, channels: tuple[int, int, int]) -> None:
+    """Multiples of 64 channels to multiples of 256, in each group; on sm_90 from 192 rows a multiprocessor on."""
+    in_channels, out_channels, groups = channels
+    rows = 30000 if backend.device == "cuda" else 197
+    problem = random_problem(in_channels, out_channels, 5, groups, 150, rows, dtype=dtype, density=0.8)
+    exact = reference.sparse_conv(*(t.double() for t in problem[:3]), *problem[3:], groups)
+    arguments = [t.to(backend.device) for t in problem]
+    actual = sparse_conv(*arguments, groups).cpu()
+    torch.testing.assert_close(actual.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * 10)
+    if groups == 1 and backend.device != "cuda":  # the other tensor-core kernel, whose sums run in the same order
+        features, weight, bias, *maps = arguments
+        parts = [sparse_conv(features, w, b, *maps) for w, b in zip(weight.split(64), bias.split(64), strict=True)]
+        assert torch.equal(actual, torch.cat(parts, 1).cpu())
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(3)).int().to(backend.device)
+    assert torch.equal(sparse_conv(*arguments, groups, order).cpu(), actual)
+
+
+def test_warpgroups_and_many_kernel_elements(backend: Any) -> None:
+    """More than are looked up at once, some without pairs, and none at all."""
+    rows = 30000 if backend.device == "cuda" else 192
+    problem = random_problem(64, 256, 37, 1, 60, rows, dtype=torch.float16, density=0.3)
+    features, weight, _, *maps = problem
+    for kept in (maps, [torch.full_like(m, -1) for m in maps]):
+        exact = reference.sparse_conv(features.double(), weight.double(), None, *kept)
+        actual = sparse_conv(
+            *(t.to(backend.device) for t in (features, weight)), None, *(m.to(backend.device) for m in kept)
+        )
+        torch.testing.assert_close(actual.cpu().double(), exact, rtol=4e-3, atol=4e-2)
+
+
 def test_pairs_of_the_weight_gradient(backend: Any) -> None:
     """More rows than are looked at together, and more than one piece of them."""
     problem = random_problem(8, 8, 2, inputs=9000, outputs=8500, dtype=torch.float16, density=0.3)

@@ -39,8 +39,6 @@ from emulator.build import (  # noqa: E402
 
 PTX = TESTS / "ptx"
 MODULE_NAME = "_C_ptx"
-# For sm_90 nvcc writes the same PTX, but for the line that names the target.
-ARCHITECTURE = "sm_80"
 NVCC_FLAGS = (
     "-std=c++17",
     "-O3",
@@ -48,8 +46,6 @@ NVCC_FLAGS = (
     "--fmad=false",
     f"-I{CSRC}",
     f"-I{TESTS}",
-    f"-arch={ARCHITECTURE}",
-    "-ptx",
 )
 FIXED_FLAGS = {
     # Host code is short; the kernels in it, which nobody runs, need not be fast.
@@ -144,14 +140,20 @@ def write_ptx_of_op(source: Path) -> Path:
 def write_ptx(source: Path, read: tuple[Path, ...]) -> Path:
     """The file of PTX that nvcc makes of a .cu file, which includes some of the headers `read`."""
     contents = [file_digest(path) for path in (source, *read)]
-    name = f"{stem_of(source)}-{digest([nvcc_version(), *NVCC_FLAGS, *contents])[:12]}.ptx"
+    flags = [*NVCC_FLAGS, f"-arch={architecture_of(source)}", "-ptx"]
+    name = f"{stem_of(source)}-{digest([nvcc_version(), *flags, *contents])[:12]}.ptx"
     target = cache_folder() / "ptx" / name
     if not still_there(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{os.getpid()}")
-        run(["nvcc", *NVCC_FLAGS, str(source), "-o", str(partial)])
+        run(["nvcc", *flags, str(source), "-o", str(partial)])
         partial.replace(target)
     return target
+
+
+def architecture_of(source: Path) -> str:
+    """For sm_90 nvcc writes the same PTX as for sm_80, but for the line that names the target."""
+    return "sm_90a" if source.name.endswith("_wgmma_cuda.cu") else "sm_80"
 
 
 def stem_of(source: Path) -> str:
@@ -166,7 +168,9 @@ def nvcc_version() -> str:
 
 def translated(ptx: Path, stem: str) -> tuple[list[Unit], list[str]]:
     """The C++ made of a file of PTX, and the names of its kernels there."""
-    translator = [file_digest(PTX / f"{name}.py") for name in ("parse", "instructions", "effects", "translate")]
+    translator = [
+        file_digest(PTX / f"{name}.py") for name in ("parse", "instructions", "effects", "warpgroups", "translate")
+    ]
     folder = cache_folder() / "ptx"
     made = folder / f"{stem}-{digest([file_digest(ptx), *translator])[:12]}.json"
     if not still_there(made):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ptx.instructions import expand
-from ptx.parse import BITS, Address, Group, Instruction, Operand, PtxError, Symbol
+from ptx.parse import BITS, Address, Group, Instruction, Operand, PtxError, Register, Symbol
 
 TYPES = "{b8,b16,b32,b64,u8,u16,u32,u64,s8,s16,s32,s64,f32,f64}"
 
@@ -32,6 +32,9 @@ class Context(Protocol):
 
     def function(self, name: str) -> str:
         """The C++ name of a device function."""
+
+    def flag(self, register: Register) -> int:
+        """The place of a register among those that `wgmma` has in flight."""
 
 
 Effect = Callable[[Instruction, Context], str]

@@ -47,9 +47,11 @@ void check_limits(const Entry& entry, const emulator::KernelCall& call) {
                       std::to_string(entry.max_threads) + " of __launch_bounds__");
   }
   const size_t bytes = entry.static_bytes + call.shared_bytes;
-  if (entry.static_bytes > 48 << 10 || bytes > kMaxSharedBytes) {
+  const unsigned most = entry.is_sm_90a ? kMaxHopperBytes : kMaxSharedBytes;
+  if (entry.static_bytes > 48 << 10 || bytes > most) {
     refuse(entry, "a block with " + std::to_string(bytes) + " bytes of shared memory, " +
-                      std::to_string(entry.static_bytes) + " of them static; sm_86 has 99 KiB, 48 KiB static");
+                      std::to_string(entry.static_bytes) + " of them static; " + (entry.is_sm_90a ? "sm_90" : "sm_86") +
+                      " has " + std::to_string(most >> 10) + " KiB, 48 KiB static");
   }
 }
 
@@ -64,13 +66,16 @@ void run_thread(const void* context) {
   }
   if (!launch.has_begun || !same) {
     start_block_memory(entry, static_cast<unsigned>(launch.call->shared_bytes));
+    start_block_products();
     launch.has_begun = true;
     launch.block = blockIdx;
   }
   start_thread_memory();
   start_thread_matrices();
+  start_thread_products();
   entry.run(launch.parameters->bytes);
   check_no_copies(entry);
+  end_thread_products();
 }
 
 }  // namespace

@@ -44,6 +44,9 @@ void launch(const void* kernel, const emulator::KernelCall& call, const Paramete
 void launch(const Entry& entry, const emulator::KernelCall& call, const Parameters& parameters);
 
 void start_thread_matrices();
+void start_block_products();
+void start_thread_products();
+void end_thread_products();
 
 // Of the launch under way.
 const Entry& running_entry();

@@ -69,6 +69,8 @@ inline char* global(const char* access, uint64_t address, unsigned bytes, unsign
 constexpr unsigned kArenaBytes = 512 << 10, kChunk = 16;
 alignas(16) char arena[kArenaBytes];
 uint8_t under_way[kArenaBytes / kChunk];  // copies to these 16 bytes that have not landed
+uint16_t held[kArenaBytes / kChunk];      // wgmma in flight that read these 16 bytes
+unsigned held_count;
 const Entry* entry;
 Extent dynamic_array, last_array;
 
@@ -94,6 +96,33 @@ inline char* shared(const char* access, uint32_t address, unsigned bytes, unsign
     fault(in_words(access, bytes, "shared memory that an asynchronous copy is still writing to"), line);
   }
   return arena + address;
+}
+
+inline char* shared_to_write(const char* access, uint32_t address, unsigned bytes, unsigned line) {
+  char* const place = shared(access, address, bytes, line);
+  if (held[address / kChunk] != 0) {
+    fault(in_words(access, bytes, "shared memory that a wgmma in flight reads"), line);
+  }
+  return place;
+}
+
+// ---- the asynchronous proxy, by which wgmma reads ----
+
+// Of every word: the thread that wrote it last, from 1, and how many proxy fences that thread had executed then.
+struct Written {
+  uint16_t thread;
+  uint16_t fences;
+};
+constexpr unsigned kWord = 4;
+Written written[kArenaBytes / kWord];
+uint16_t fences_of[emulator::kMaxThreads];
+
+void note_written(uint32_t address, unsigned bytes) {
+  if (!entry->is_sm_90a) return;
+  const unsigned number = emulator::number_of(emulator::current_thread());
+  for (unsigned word = address / kWord; word <= (address + bytes - 1) / kWord; ++word) {
+    written[word] = {static_cast<uint16_t>(number + 1), fences_of[number]};
+  }
 }
 
 // ---- asynchronous copies ----
@@ -135,7 +164,13 @@ void start_block_memory(const Entry& of, unsigned dynamic_bytes) {
   entry = &of;
   dynamic_array = {of.dynamic_address, dynamic_bytes};
   last_array = {0, 0};
-  std::memset(arena, 0xff, of.dynamic_address + dynamic_bytes);  // as floats NaN
+  const size_t bytes = of.dynamic_address + dynamic_bytes;
+  std::memset(arena, 0xff, bytes);  // as floats NaN
+  if (of.is_sm_90a) {
+    std::memset(written, 0, bytes / kWord * sizeof(Written));
+  }
+  if (held_count != 0) std::memset(held, 0, sizeof(held));  // of a launch that has failed
+  held_count = 0;
   if (pending_copies == 0) return;
   for (Copies& copies : copies_of) copies.pending.clear();  // of a launch that has failed
   std::memset(under_way, 0, sizeof(under_way));
@@ -144,6 +179,7 @@ void start_block_memory(const Entry& of, unsigned dynamic_bytes) {
 
 void start_thread_memory() {
   own_copies().groups = 0;
+  fences_of[emulator::number_of(emulator::current_thread())] = 0;
 }
 
 void check_no_copies(const Entry& of) {
@@ -167,10 +203,38 @@ const char* shared_read(uint32_t address, unsigned bytes, unsigned line) {
   return shared("read", address, bytes, line);
 }
 char* shared_write(uint32_t address, unsigned bytes, unsigned line) {
-  return shared("write", address, bytes, line);
+  char* const place = shared_to_write("write", address, bytes, line);
+  note_written(address, bytes);
+  return place;
 }
 char* shared_atomic(uint32_t address, unsigned bytes, unsigned line) {
-  return shared("atomic update", address, bytes, line);
+  char* const place = shared_to_write("atomic update", address, bytes, line);
+  note_written(address, bytes);
+  return place;
+}
+
+void fence_async_proxy() {
+  ++fences_of[emulator::number_of(emulator::current_thread())];
+}
+
+const char* matrix_read(uint32_t address, unsigned line) {
+  const char* const place = shared("wgmma's read", address, kChunk, line);
+  for (unsigned word = address / kWord; word < (address + kChunk) / kWord; ++word) {
+    const Written& last = written[word];
+    if (last.thread == 0 || last.fences != fences_of[last.thread - 1]) continue;
+    fault("wgmma reads shared memory that thread " + std::to_string(last.thread - 1) +
+              " of the block has written, and made no fence.proxy.async since",
+          line);
+  }
+  return place;
+}
+void hold_matrix(uint32_t address) {
+  ++held[address / kChunk];
+  ++held_count;
+}
+void release_matrix(uint32_t address) {
+  --held[address / kChunk];
+  --held_count;
 }
 
 char* local(char* memory, unsigned size, uint64_t address, unsigned bytes, unsigned line) {
@@ -182,7 +246,7 @@ char* local(char* memory, unsigned size, uint64_t address, unsigned bytes, unsig
 
 void copy_async(uint32_t to, uint64_t from, uint32_t bytes, uint32_t taken, unsigned line) {
   if (taken > bytes) fault("an asynchronous copy of more bytes than it writes", line);
-  char* const place = shared("asynchronous copy", to, bytes, line);
+  char* const place = shared_to_write("asynchronous copy", to, bytes, line);
   if (from % bytes != 0) fault("asynchronous copy from a global address that is not a multiple of its size", line);
   Copies& own = own_copies();
   Copy copy{to, bytes, {}, own.groups};
@@ -207,6 +271,7 @@ void wait_for_copies(uint32_t groups) {
   for (; landed < own.pending.size() && own.pending[landed].group + groups < own.groups; ++landed) {
     const Copy& copy = own.pending[landed];
     std::memcpy(arena + copy.to, copy.data, copy.bytes);
+    note_written(copy.to, copy.bytes);
     --under_way[copy.to / kChunk];
     --pending_copies;
   }

@@ -17,7 +17,15 @@ void start_block_memory(const Entry& entry, unsigned dynamic_bytes);
 void start_thread_memory();
 void check_no_copies(const Entry& entry);
 
-constexpr unsigned kMaxSharedBytes = 99 << 10;  // of a block on sm_86 and sm_89, which run what is compiled for sm_80
+// Sixteen bytes of a matrix, as wgmma reads them: all that was written there has arrived and been fenced by its writer.
+const char* matrix_read(uint32_t address, unsigned line);
+
+// From when a wgmma is issued until all of its threads have waited for it nobody may write there.
+void hold_matrix(uint32_t address);
+void release_matrix(uint32_t address);
+
+constexpr unsigned kMaxSharedBytes = 99 << 10;   // of a block on sm_86 and sm_89, which run what is compiled for sm_80
+constexpr unsigned kMaxHopperBytes = 227 << 10;  // of a block on sm_90
 
 }  // namespace fastcv::ptx
 

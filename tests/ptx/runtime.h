@@ -25,6 +25,7 @@ struct Entry {
   unsigned dynamic_address;
   unsigned static_bytes;  // of shared memory, as ptxas would count them
   unsigned max_threads;   // __launch_bounds__
+  bool is_sm_90a;
 };
 
 // ---- memory: the address after all checks ---------------------------------------------------------------------------
@@ -161,6 +162,46 @@ void load_matrices(uint32_t (&to)[4], uint32_t row, bool transposed, unsigned li
 enum class Element { f16, bf16, tf32 };
 // d += a * b
 void multiply_matrices(Element element, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], unsigned line);
+
+// ---- warpgroups ----------------------------------------------------------------------------------------------------
+
+// What is known of a register that a wgmma reads or writes. At first it counts as accessed.
+enum RegisterFlag : uint8_t { kAccessed, kFenced, kInFlight };
+
+[[noreturn]] void fault_register(unsigned line);
+
+// By any instruction but wgmma.
+inline void access_register(uint8_t& flag, unsigned line) {
+  if (flag == kInFlight) fault_register(line);
+  flag = kAccessed;
+}
+// wgmma.fence
+inline void fence_registers(uint8_t* flags, unsigned count) {
+  for (unsigned i = 0; i < count; ++i) {
+    if (flags[i] == kAccessed) flags[i] = kFenced;
+  }
+}
+
+struct WarpgroupProduct {
+  Element element;
+  unsigned columns;
+  void* const* sums;  // columns / 2 registers, and their flags
+  uint8_t* const* sum_flags;
+  uint64_t left;               // a descriptor, or
+  const uint32_t* left_words;  // what 4 registers hold
+  void* const* left_registers;
+  uint8_t* const* left_flags;
+  uint64_t right;
+  bool accumulates;
+  int left_scale, right_scale;
+};
+// The sums arrive when the thread waits for their group; until then their registers hold NaN.
+void multiply_warpgroup(const WarpgroupProduct& product, unsigned line);
+void commit_products();
+void wait_for_products(uint32_t groups);
+
+// fence.proxy.async: what this thread has written to shared memory may now be read by wgmma.
+void fence_async_proxy();
 
 // ---- errors ---------------------------------------------------------------------------------------------------------
 

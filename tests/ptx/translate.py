@@ -34,6 +34,7 @@ from ptx.parse import (
     Variable,
     parse,
 )
+from ptx.warpgroups import PRODUCT, registers_of
 
 SPECIAL = {
     **{f"%tid.{axis}": f"threadIdx.{axis}" for axis in "xyz"},
@@ -89,12 +90,18 @@ class FunctionTranslator:
         arrays = [*module.shared, *function.shared]
         used = self._names()
         self.shared = place([a for a in arrays if a.name in used and a.size], FIRST_SHARED, GAP)
-        self.dynamic_address = -(-(end_of(self.shared, FIRST_SHARED) + GAP) // 16) * 16
+        aligned = max([16, *(a.alignment for a in arrays if a.name in used and a.size == 0)])
+        self.dynamic_address = -(-(end_of(self.shared, FIRST_SHARED) + GAP) // aligned) * aligned
         self.addresses = {placed.variable.name: placed.offset for placed in self.shared}
         self.addresses.update({a.name: self.dynamic_address for a in arrays if a.size == 0})
         self.own = place(function.local)  # local memory
         self.addresses.update({placed.variable.name: placed.offset for placed in self.own})
         self.called: list[str] = []
+        products = [r for s in function.body if isinstance(s, Instruction) for r in registers_of(s)]
+        self.flags = {register.name: n for n, register in enumerate(dict.fromkeys(products))}
+        self.accessed: list[str] = []  # of those, by the instruction at hand
+        if self.flags and not function.is_entry:
+            raise self.error("wgmma in a device function is not known")
 
     def _names(self) -> set[str]:
         """All symbols in the function's instructions."""
@@ -127,6 +134,7 @@ class FunctionTranslator:
 
     def _register(self, register: Register, kind: str) -> str:
         bits = BITS.get(kind, 16)
+        self.accessed.append(register.name)
         if (register.type == "pred") != (kind == "pred") or BITS[register.type] < bits:
             raise self.error(f"register {register.name} of type {register.type} cannot be read as {kind}")
         if register.type in ("f32", "f64") and kind != register.type:
@@ -155,6 +163,7 @@ class FunctionTranslator:
         if not isinstance(operand, Register):
             raise self.error(f"a register was expected, found {operand}")
         declared = operand.type
+        self.accessed.append(operand.name)
         if (declared == "pred") != (kind == "pred") or BITS[declared] < BITS.get(kind, 16):
             raise self.error(f"register {operand.name} of type {declared} cannot take a {kind}")
         if declared in ("f32", "f64") and kind != declared:
@@ -188,11 +197,15 @@ class FunctionTranslator:
         self.called.append(name)
         return name
 
+    def flag(self, register: Register) -> int:
+        """The place of a register among those that `wgmma` has in flight."""
+        return self.flags[register.name]
+
     # ---- statements ----
 
     def instruction(self, i: Instruction) -> str:
         """The statement of one instruction."""
-        self.line = i.line
+        self.line, self.accessed = i.line, []
         try:
             if i.opcode in EFFECTS:
                 code = EFFECTS[i.opcode](i, self)
@@ -202,6 +215,9 @@ class FunctionTranslator:
                 raise self.error(f"unknown instruction {i.opcode}")
         except PtxError as error:
             raise error if str(error).startswith(self.module.path) else self.error(f"{i.opcode}: {error}") from None
+        if not i.opcode.startswith(PRODUCT):
+            places = [self.flags[name] for name in dict.fromkeys(self.accessed) if name in self.flags]
+            code = "".join(f"access_register(in_flight[{n}], {i.line}); " for n in places) + code
         if i.guard is None:
             return code
         return f"if ({'!' * i.guard_negated}{i.guard.name}) {{ {code} }}"
@@ -235,6 +251,8 @@ class FunctionTranslator:
         lines += [f"alignas({v.alignment}) char {v.name}[{v.size}];" for v in self.ptx.variables]
         if self.own:
             lines.append(f"alignas(16) char own[{end_of(self.own)}]; __builtin_memset(own, 0xff, sizeof(own));")
+        if self.flags:
+            lines.append(f"uint8_t in_flight[{len(self.flags)}] = {{}};")
         for statement in self.ptx.body:
             lines.append(f"{label(statement.name)}:;" if isinstance(statement, Label) else self.instruction(statement))
         return lines
@@ -263,7 +281,8 @@ def translate_kernel(module: Module, function: Function, name: str) -> tuple[str
     text += (
         f'extern const Entry {name};\nconst Entry {name} = {{"{function.name}", "{module.path}", {name}_run, '
         f"{name}_parameters, {len(parameters)}, {name}_shared, {len(translator.shared)}, "
-        f"{translator.dynamic_address}, {static_bytes}, {function.max_threads}}};\n"
+        f"{translator.dynamic_address}, {static_bytes}, {function.max_threads}, "
+        f"{'true' if module.target == 'sm_90a' else 'false'}}};\n"
     )
     return text, translator.called
 

@@ -46,6 +46,7 @@ struct LaunchShape {
   Extent grid, block;
   size_t shared_bytes;  // of dynamic shared memory
   CallSite site;
+  bool is_for_sm_90 = false;  // the device is one: 227 KiB of shared memory, where 99 are what every device has
 };
 
 constexpr int64_t kMaxGridX = 0x7fffffff;
@@ -82,7 +83,25 @@ inline void check_launch_shape(const LaunchShape& shape) {
   }
 }
 
+// What a launch may depend on.
+struct Device {
+  bool is_sm_90;  // for which kernels of sm_90a are compiled, that no later device runs
+  int multiprocessors;
+};
+
 #if defined(__CUDACC__)
+
+inline Device device_of(const Stream& stream) {
+  const auto attribute = [&](cudaDeviceAttr which) {
+    int value = 0;
+    if (cudaDeviceGetAttribute(&value, which, stream.device) != cudaSuccess) {
+      static_cast<void>(cudaGetLastError());  // the launch will tell
+    }
+    return value;
+  };
+  return {attribute(cudaDevAttrComputeCapabilityMajor) == 9 && attribute(cudaDevAttrComputeCapabilityMinor) == 0,
+          attribute(cudaDevAttrMultiProcessorCount)};
+}
 
 // Makes `device` current for a scope.
 class DeviceGuard {
@@ -168,6 +187,10 @@ void launch(void (*kernel)(Params...), const LaunchShape& shape, Stream stream, 
 
 #else
 
+inline Device device_of(const Stream&) {
+  return {true, 1};
+}
+
 template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), const LaunchShape& shape, Stream, Args... args) {
   static_assert((sizeof(Params) + ... + 0) <= 4096, "kernel parameters are limited to 4 KiB");
@@ -181,12 +204,13 @@ void launch(void (*kernel)(Params...), const LaunchShape& shape, Stream, Args...
   ptx::Parameters parameters;
   parameters.add_all<Params...>(args...);
   ptx::launch(reinterpret_cast<const void*>(kernel),
-              {extent(grid), extent(block), shape.shared_bytes, shape.site, nullptr, nullptr}, parameters);
+              {extent(grid), extent(block), shape.shared_bytes, shape.site, nullptr, nullptr, shape.is_for_sm_90},
+              parameters);
 #else
   const auto thread = [&] { kernel(args...); };
   using Thread = decltype(thread);
   emulator::run({extent(grid), extent(block), shape.shared_bytes, shape.site,
-                 [](const void* context) { (*static_cast<Thread*>(context))(); }, &thread});
+                 [](const void* context) { (*static_cast<Thread*>(context))(); }, &thread, shape.is_for_sm_90});
 #endif
 }
 

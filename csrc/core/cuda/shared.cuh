@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include "core/platform.h"
@@ -16,6 +17,7 @@ namespace fastcv::FASTCV_VARIANT {
 
 // What a block may have on every GPU that is served, static and dynamic together: sm_86 and sm_89 have the least.
 constexpr size_t kMaxSharedBytes = 99 << 10;
+constexpr size_t kMaxSharedBytesOfSm90 = 227 << 10;
 
 }  // namespace fastcv::FASTCV_VARIANT
 
@@ -45,3 +47,18 @@ constexpr size_t kMaxSharedBytes = 99 << 10;
   type* const name = static_cast<type*>(::fastcv::emulator::dynamic_shared())
 
 #endif
+
+namespace fastcv::FASTCV_VARIANT {
+
+// The next multiple of `kAlignment` in dynamic shared memory, which must have that many bytes to spare.
+template <int kAlignment>
+__device__ __forceinline__ void* aligned_shared(void* memory) {
+#if defined(__CUDACC__)
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(memory));
+#else
+  const unsigned address = static_cast<unsigned>(reinterpret_cast<uintptr_t>(memory));
+#endif
+  return static_cast<char*>(memory) + (0u - address) % kAlignment;
+}
+
+}  // namespace fastcv::FASTCV_VARIANT

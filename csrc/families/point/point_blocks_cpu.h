@@ -15,30 +15,6 @@ namespace fastcv::FASTCV_VARIANT {
 
 constexpr int kBlockPoints = 64;
 
-// One bit per lane of a comparison's result.
-FASTCV_INLINE uint32_t lane_bits(IntegerVector<float> mask) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
-#elif defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
-#else
-  uint32_t bits = 0;
-  for (int i = 0; i < kLanes<float>; ++i) bits |= (mask[i] != 0 ? 1u : 0u) << i;
-  return bits;
-#endif
-}
-FASTCV_INLINE uint32_t lane_bits(IntegerVector<double> mask) {
-#if defined(__AVX512F__)
-  return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask));
-#elif defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(mask)));
-#else
-  uint32_t bits = 0;
-  for (int i = 0; i < kLanes<double>; ++i) bits |= (mask[i] != 0 ? 1u : 0u) << i;
-  return bits;
-#endif
-}
-
 template <class A>
 inline Point<Vector<A>> broadcast_point(const Point<A>& p) {
   return {broadcast(p.x), broadcast(p.y), broadcast(p.z)};

@@ -44,7 +44,7 @@ FASTCV_INLINE void dispatch_panel(int64_t first, int64_t columns, const Body& bo
       return body(VectorCount<1>{});
     case 2:
       return body(VectorCount<2>{});
-#if defined(__AVX512F__)
+#if FASTCV_VECTOR_REGISTERS == 32
     case 3:
       return body(VectorCount<3>{});
     default:

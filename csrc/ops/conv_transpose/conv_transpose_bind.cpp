@@ -1,3 +1,4 @@
+#include "core/arena.h"
 #include "core/dispatch.h"
 #include "ops/conv_transpose/conv_transpose.h"
 
@@ -180,6 +181,7 @@ py::object conv_transpose(const TensorView& input, const TensorView& weight, con
     check_dtype({packed, "packed"}, DType::kUInt8);
     check_same_device({packed, "packed"}, first);
   }
+  const ArenaScope scope(packed || arena_is_on());  // who keeps the weight packed runs again
   NewTensor output = new_dense(input, input.dtype, shape);
   if (input.is_description || output.view.elements() == 0) return std::move(output.object);
   params.tf32 = may_use_tf32(input);
@@ -285,6 +287,7 @@ py::object conv_transpose_pack(const TensorView& weight, int64_t groups) {
   params.out_channels = weight.shape[1];
   for (ConvAxis& axis : params.axes) axis = {1, 1, 1, 1, 0, 1};
   for (int i = 2; i < weight.rank; ++i) params.axes[i - 2].kernel = weight.shape[i];
+  const ArenaScope scope(false);  // what is packed stays
   return std::move(pack(params, contiguous(weight), true).object);
 }
 

@@ -85,7 +85,7 @@ struct WideRuns {
 struct WideShape {
   int vectors, rows;
 };
-#if defined(__AVX512F__)
+#if FASTCV_VECTOR_REGISTERS == 32
 constexpr WideShape kWideShapes[] = {{1, 4}, {1, 12}, {2, 14}, {3, 8}};
 #else
 constexpr WideShape kWideShapes[] = {{1, 4}, {1, 8}, {2, 5}};
@@ -156,7 +156,7 @@ struct WideProduct {
         return multiply<0>(segments, depth, sums);
       case 1:
         return multiply<1>(segments, depth, sums);
-#if defined(__AVX512F__)
+#if FASTCV_VECTOR_REGISTERS == 32
       case 2:
         return multiply<2>(segments, depth, sums);
 #endif

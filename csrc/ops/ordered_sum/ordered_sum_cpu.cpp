@@ -24,11 +24,7 @@ FASTCV_INLINE void add_to(Sums& low, Sums&, Vector<double> value) {
   low += value;
 }
 FASTCV_INLINE void add_to(Sums& low, Sums& high, Vector<float> value) {
-  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
-  Half halves[2];
-  __builtin_memcpy(halves, &value, sizeof(value));
-  low += __builtin_convertvector(halves[0], Sums);
-  high += __builtin_convertvector(halves[1], Sums);
+  add_halves(low, high, value);
 }
 
 // The sum of neighbours in memory.

@@ -1,7 +1,7 @@
 // Sparse convolution on CUDA. See sparse_conv.h for the meaning.
 //
-// Three ways forward: few input channels (sparse_few.cuh), tensor cores (sparse_mma.cuh), and the kernel here, right
-// for every dtype, number of channels and groups. The gradient to the input is the same over the reverse map. Two
+// Four ways forward: few input channels (sparse_few.cuh), tensor cores (sparse_mma.cuh), those of sm_90a by warpgroups
+// (sparse_conv_wgmma_cuda.cu), and the kernel here, right for every dtype, number of channels and groups. The gradient to the input is the same over the reverse map. Two
 // kernels make the gradient to the weight: tensor cores (sparse_weight_mma.cuh) and the one here.
 //
 // Forward: a block makes a tile of kTileRows output rows by kTileColumns output channels of one group, and keeps it in
@@ -23,6 +23,7 @@
 #include "ops/sparse_conv/sparse_few.cuh"
 #include "ops/sparse_conv/sparse_mma.cuh"
 #include "ops/sparse_conv/sparse_weight_mma.cuh"
+#include "ops/sparse_conv/sparse_wgmma.cuh"
 
 namespace fastcv::FASTCV_VARIANT {
 namespace {
@@ -222,6 +223,7 @@ void convolve(const SparseConvParams& p, Stream stream) {
   const bool few = p.in_channels > 0 && p.in_channels <= kFewChannels;
   if (few && p.out_channels <= 2 * kFewChannels) return convolve_few_channels<T>(p, stream);
   if constexpr (sizeof(T) <= 4) {
+    if (suits_warpgroups<T>(p, stream)) return convolve_on_warpgroups(p, stream);
     if ((sizeof(T) == 2 || p.tf32) && suits_tensor_cores<T>(p)) return convolve_on_tensor_cores<T>(p, stream);
   }
   if (few) return convolve_few_channels<T>(p, stream);

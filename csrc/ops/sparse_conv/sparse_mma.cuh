@@ -12,7 +12,8 @@
 // sorted (64 rows: 24.4 and 9.6; stride 2: 26.7 and 8.6, its reverse 14 and 3.4): 68 GFLOP, 0.17 ms at half of 790
 // TFLOP/s. Tiles of 128 x 128 gather 64 KB for each element and as much of the weight: 391 x 2 tiles x 10.3 x 128 KB
 // are 1.1 GB out of L2, 0.19 ms at 5.5 TB/s; tiles of 64 x 64 need twice that. 76 KB of shared memory and 256 threads
-// of at most 128 registers let two blocks run on a multiprocessor.
+// of at most 128 registers let two blocks run on a multiprocessor. sm_90a has a faster kernel for this workload:
+// sparse_conv_wgmma_cuda.cu.
 #pragma once
 
 #include "core/cuda/launch.cuh"

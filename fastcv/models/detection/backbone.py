@@ -13,6 +13,7 @@ from fastcv.models.detection.checkpoints import Weights, as_source, legacy_weigh
 from fastcv.models.detection.mobilenet import InvertedResidual, mobilenet_v3_large
 from fastcv.models.detection.resnet import resnet
 from fastcv.models.detection.weights import load_state, read_state
+from fastcv.nn._plain import is_watched
 from fastcv.nn.batch_norm import FrozenBatchNorm2d
 from fastcv.nn.feature_pyramid import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool
 
@@ -86,7 +87,11 @@ class BackboneWithFPN(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to the maps of the pyramid, (N, out_channels, H_l, W_l)."""
-        maps: dict[str, Tensor] = self.fpn(self.body(x))
+        features = self.body(x)
+        if type(self.fpn) is FeaturePyramidNetwork and not is_watched(self.fpn) and isinstance(features, dict):
+            features = dict(features)  # a hook may have kept the other
+            return self.fpn.combine(features)
+        maps: dict[str, Tensor] = self.fpn(features)
         return maps
 
 

@@ -212,7 +212,8 @@ class GeneralizedRCNN(nn.Module):
             features = self._features(batch.tensors)
             boxes, count, _ = self.rpn.forward_padded(batch, features)
             detections, count = self.roi_heads.detect(features, boxes, count, batch.image_sizes)
-        self.transform.postprocess(detections, batch.image_sizes, sizes)
+            del features  # whose memory serves the pasted masks
+            self.transform.postprocess(detections, batch.image_sizes, sizes)
         return detections, count
 
 

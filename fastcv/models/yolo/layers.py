@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastcv.models.yolo.config import Section
 from fastcv.models.yolo.heads import HEADS, Head, make_head
-from fastcv.nn._plain import has_hooks, is_plain_convolution
+from fastcv.nn._plain import is_plain_convolution, is_untouched
 from fastcv.nn.batch_norm import has_fixed_statistics
 from fastcv.nn.conv2d import Conv2d
 
@@ -116,7 +116,9 @@ class Convolutional(Layer):
         Layers that somebody watches or has put in another's place stay as they are.
         """
         is_plain = is_plain_convolution(self.conv) and not isinstance(self.conv, Conv2d)
-        if not is_plain or (self.norm is not None and (has_hooks(self.norm) or not has_fixed_statistics(self.norm))):
+        if not is_plain or (
+            self.norm is not None and (not is_untouched(self.norm) or not has_fixed_statistics(self.norm))
+        ):
             return
         name = self.section.text("activation", "logistic")
         self.conv = Conv2d.from_conv(self.conv, self.norm, _KERNELS.get(name), negative_slope=0.1)
