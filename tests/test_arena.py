@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+import fastcv
 from fastcv import _C
 from fastcv.models.detection import create
+from fastcv.models.segmentation import UNet
 from fastcv.nn import Conv2d
 from fastcv.ops import conv2d
+from fastcv.ops._arena import joined_channels
 
 SIDE = 64  # a result of 16 x 64 x 64 floats is 256 kB
 
@@ -183,3 +186,35 @@ def test_a_second_detection_costs_no_page_faults() -> None:
             del found
     assert size > 50 << 20
     assert min(faults[2:]) < 2000, faults  # of 4 kB: 8 MB, where masks alone have 100
+
+
+def test_a_unet_runs_in_the_arena() -> None:
+    """Its concatenations and poolings, too: nothing is allocated from the second call on; the same values."""
+    torch.manual_seed(0)
+    network = UNet(3, 2, base_channels=32, depth=2).eval()
+    optimized, x = fastcv.optimize(network), torch.randn(1, 3, 256, 256)
+    with torch.no_grad():
+        expected, faults = network(x), []
+        for _ in range(4):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            actual = optimized(x)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults[1:]) < 500, faults  # the largest concatenation alone has 4096
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert _C.arena_use()[0] == actual.nbytes
+
+
+def test_maps_side_by_side() -> None:
+    first, second = torch.randn(2, 3, 64, 64), torch.randn(2, 5, 64, 64)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = [first.contiguous(memory_format=layout), second]
+        joint = joined_channels(maps, True)
+        assert torch.equal(joint, torch.cat(maps, 1))
+        assert joint.is_contiguous(memory_format=layout)
+        assert _C.arena_use()[0] == joint.nbytes
+        del joint
+    for others in ([first, second.double()], [first, second.clone().requires_grad_()], [torch.randn(1, 2, 3)] * 2):
+        joint = joined_channels(others, others[0].dim() == 4)
+        assert torch.equal(joint, torch.cat(others, 1))
+        assert joint.requires_grad == others[1].requires_grad
+        assert _C.arena_use()[0] == 0

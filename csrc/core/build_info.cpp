@@ -70,6 +70,11 @@ void bind_build_info(py::module_& module) {
     const ArenaUse use = arena_use();
     return py::make_tuple(use.used, use.free);
   });
+  module.def("empty_in_arena", [](const TensorView& like, int64_t channels) {
+    const ArenaScope scope(true);
+    check_shape({like, "like"}, {kAny, kAny, kAny, kAny}, "(N, C, H, W)");
+    return std::move(new_dense(like, like.dtype, like.shape[0], channels, like.shape[2], like.shape[3]).object);
+  });
 }
 
 }  // namespace fastcv

@@ -198,6 +198,11 @@ class Conv2d(nn.Conv2d):
         self._packed = PackedWeight()
         return self
 
+    @property
+    def is_optimized(self) -> bool:
+        """Whether :meth:`optimize` was called."""
+        return self._packed is not None
+
     def _weight_packed(self, weight: Tensor) -> dict[int, Tensor] | None:
         """The packed forms of the weight, by tile, or None where this call has to do without: it packs for itself."""
         if self._alone is not None and self._alone.is_of(weight):

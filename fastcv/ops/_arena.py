@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
-from fastcv.ops._call import COMPILED
+from fastcv.ops._call import COMPILED, is_plain
 
-__all__ = ["arena"]
+__all__ = ["arena", "joined_channels"]
 
 
 @contextmanager
@@ -27,3 +28,15 @@ def arena(on: bool) -> Iterator[None]:
         yield
     finally:
         compiled.set_arena(before)
+
+
+def joined_channels(maps: Sequence[Tensor], on: bool) -> Tensor:
+    """Return maps (N, C_i, H, W) side by side, (N, C, H, W), in memory of the :func:`arena` where ``on``."""
+    first = maps[0]
+    dtypes = {each.dtype for each in maps}
+    if not on or len(dtypes) > 1 or not all(is_plain(each) and each.is_cpu for each in maps):
+        return torch.cat(list(maps), 1)
+    if torch.is_grad_enabled() and any(each.requires_grad for each in maps):
+        return torch.cat(list(maps), 1)
+    output: Tensor = COMPILED["_C"].empty_in_arena(first, sum(each.shape[1] for each in maps))
+    return torch.cat(list(maps), 1, out=output)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from fastcv.nn import ConvTranspose2d, MaxPool2d
+from fastcv.nn import Conv2d, ConvTranspose2d, MaxPool2d
+from fastcv.ops._arena import arena, joined_channels
 
 __all__ = ["UNet"]
 
@@ -72,13 +72,18 @@ class UNet(nn.Module):
             raise ValueError(
                 f"image must have shape (N, C, H, W), H and W multiples of {factor}, got {tuple(image.shape)}"
             )
+        is_optimized = isinstance(self.head, Conv2d) and self.head.is_optimized
+        with arena(is_optimized):
+            return self._logits(image, is_optimized)
+
+    def _logits(self, image: Tensor, is_optimized: bool) -> Tensor:
         skipped: list[Tensor] = []
         features = self.encoder[0](image)
         for block in self.encoder[1:]:
             skipped.append(features)
             features = block(self.pool(features))
         for upsample, block in zip(reversed(self.upsample), reversed(self.decoder), strict=True):
-            features = block(torch.cat([skipped.pop(), upsample(features)], dim=1))
+            features = block(joined_channels([skipped.pop(), upsample(features)], is_optimized))
         logits: Tensor = self.head(features)
         return logits
 
