@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +80,29 @@ def test_free_memory_adds_nothing_to_the_peak() -> None:
         del held
     _C.release_arena()
     assert _C.arena_use()[1] == 0
+
+
+def resident() -> int:
+    with Path("/proc/self/statm").open() as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def test_a_gap_that_is_too_small_goes_back_to_the_system() -> None:
+    conv = layer()
+    first, second = (conv(torch.randn(1, 16, 512, 512)) for _ in range(2))  # 16 MB each
+    size = first.nbytes
+    del first
+    assert _C.arena_use() == (size, size)
+    x = torch.randn(1, 16, 512, 1024)
+    large = conv(x)  # at a new peak, with which nothing is kept
+    assert _C.arena_use() == (3 * size, 0)
+    del second, large
+    assert _C.arena_use() == (0, 3 * size)
+    assert torch.equal(conv(x), conv(x)), "values are right in memory that went and came"
+    kept, before = _C.arena_use()[1], resident()
+    assert kept == 4 * size
+    _C.release_arena()
+    assert before - resident() > 0.9 * kept
 
 
 def test_results_are_ordinary_tensors() -> None:
