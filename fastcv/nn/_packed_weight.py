@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-import torch
 from torch import Tensor
 
 __all__ = ["PackedWeight"]
@@ -37,14 +35,6 @@ class PackedWeight:
             and self.dtype is weight.dtype
             and self.address == weight.data_ptr()
         )
-
-    def is_only_owner(self, parameters: dict[str, Any]) -> bool:
-        """Whether nobody else holds the weight ``parameters["weight"]``, or its memory, who may write to it."""
-        if sys.getrefcount(parameters["weight"]) > 3:  # of the dictionary, of this object, and of this call
-            return False
-        storage = parameters["weight"].untyped_storage()
-        uses: int = torch._C._storage_Use_Count(storage._cdata)  # of the weight, of ``memory``, and of ``storage``
-        return uses <= 3
 
     def __deepcopy__(self, memo: Any) -> PackedWeight:
         return PackedWeight()

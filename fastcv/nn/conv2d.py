@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,22 +11,10 @@ from torch import Tensor, nn
 from fastcv.nn._packed_weight import PackedWeight
 from fastcv.nn._plain import PLAIN_CONVOLUTIONS, is_plain_convolution
 from fastcv.nn.batch_norm import fold_batch_norm
-from fastcv.ops._call import COMPILED, is_plain
+from fastcv.ops._call import is_plain
 from fastcv.ops.conv2d import apply
 
 __all__ = ["Conv2d", "replace_convolutions"]
-
-_SWAP = threading.RLock()  # held where a weight and its packed form are read or exchanged together
-
-
-def _renew_lock() -> None:
-    """Let go, in the copy of a process, of what only a thread of the original could: at any step all is consistent."""
-    global _SWAP
-    _SWAP = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Conv2d(nn.Conv2d):
@@ -55,7 +39,6 @@ class Conv2d(nn.Conv2d):
     """
 
     _packed: PackedWeight | None
-    _alone: PackedWeight | None
 
     def __init__(
         self,
@@ -72,8 +55,6 @@ class Conv2d(nn.Conv2d):
         self.exact = exact
         self.channels_last = channels_last
         self._packed = None
-        self._releases = False  # whether the weight is let go once it is packed
-        self._alone = None  # of a weight that has been let go: what stands in its place, and the packed form
 
     @classmethod
     def from_conv(
@@ -162,21 +143,12 @@ class Conv2d(nn.Conv2d):
             padding = 0
         if self.channels_last and input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
-        with _SWAP if self._releases else nullcontext():
-            weight = self._parameters["weight"]
-            assert weight is not None
-            packed = None if self._packed is None else self._weight_packed(weight)
-            if self._alone is not None:  # restored, where what stands for it was not enough
-                weight = self._parameters["weight"]
-                assert weight is not None
+        weight = self._parameters["weight"]
+        assert weight is not None
+        packed = None if self._packed is None else self._weight_packed(weight)
         form: Any = (self.stride, padding, self.dilation, self.groups, residual)
         form += (activation, self.negative_slope, self.exact, packed, takes_over)
-        output = apply(input, weight, self.bias, *form)
-        del weight  # who else has it could write to it
-        if self._releases and packed is not None and list(packed) == [0]:
-            with _SWAP:
-                self._release(packed)
-        return output
+        return apply(input, weight, self.bias, *form)
 
     def _output_shape(self, input: Tensor) -> tuple[int, ...]:
         def size(axis: int) -> int:
@@ -205,11 +177,6 @@ class Conv2d(nn.Conv2d):
 
     def _weight_packed(self, weight: Tensor) -> dict[int, Tensor] | None:
         """The packed forms of the weight, by tile, or None where this call has to do without: it packs for itself."""
-        if self._alone is not None and self._alone.is_of(weight):
-            if self._is_whole_when_packed():
-                alone: dict[int, Tensor] = self._alone.packed
-                return alone
-            self._unpack()  # somebody has changed the stride, and now it will be transformed
         kept = self._packed
         assert kept is not None
         if weight.requires_grad or weight.is_inference():  # someone trains it after all, or nobody counts its versions
@@ -220,116 +187,11 @@ class Conv2d(nn.Conv2d):
         forms: dict[int, Tensor] = kept.packed
         return forms
 
-    # ---- a weight that is kept in its packed form alone --------------------------------------------------------------
-
-    def release_weight(self) -> None:
-        """Let the weight go when it is packed, if that form has all of it: float32, never Winograd's. On a CPU, now.
-
-        Whoever asks for ``weight``, or for the state, a copy or another dtype of the module, gets it made anew, bit by
-        bit, and until the next call both are kept; as long as somebody holds it, too, since they may write to it. In
-        ``parameters()`` stands a tensor of its shape, of NaN, which becomes the weight when that is made anew.
-        """
-        self._releases = self._is_whole_when_packed()
-        weight = self._parameters["weight"]
-        assert weight is not None
-        if not self._releases or self._packed is None or weight.dtype is not torch.float32 or not weight.is_cpu:
-            return
-        with _SWAP:
-            forms = self._weight_packed(weight)
-            if forms is not None and not self._is_released and is_plain(weight):
-                forms[0] = COMPILED["_C"].conv2d_pack(weight, self.groups, 0)
-                del weight
-                self._release(forms)
-
-    def _is_whole_when_packed(self) -> bool:
-        tiled = self.kernel_size == (3, 3) and self.stride == (1, 1) and self.dilation == (1, 1) and not self.exact
-        depthwise = self.groups > 1 and self.groups == self.in_channels == self.out_channels
-        return not tiled and not depthwise
-
-    @property
-    def _is_released(self) -> bool:
-        alone = self.__dict__.get("_alone")
-        return alone is not None and alone.is_of(self._parameters.get("weight"))
-
-    def _release(self, packed: dict[int, Tensor]) -> None:
-        weight, kept = self._parameters["weight"], self._packed
-        if kept is None or kept.packed is not packed or not kept.is_of(weight):
-            return  # it is released, or meanwhile there is another
-        if type(weight) is not nn.Parameter or weight.dtype is not torch.float32 or packed[0] is None:
-            return
-        del weight
-        if not kept.is_only_owner(self._parameters):
-            return
-        with torch.inference_mode(False):  # inference tensors count no versions
-            shape = self._parameters["weight"].shape  # type: ignore[union-attr]
-            absent = nn.Parameter(torch.full((), torch.nan).as_strided(shape, (0, 0, 0, 0)), requires_grad=False)
-            self._alone = PackedWeight(absent, packed)
-        self._parameters["weight"] = absent
-        self._packed = PackedWeight()
-
-    def _restore(self) -> None:
-        """Make the weight anew, where it has been let go."""
-        if self._is_released:
-            with _SWAP:
-                self._unpack()
-
-    def _unpack(self) -> None:
-        if not self._is_released:  # another thread was faster
-            return
-        absent, alone = self._parameters["weight"], self._alone
-        assert absent is not None
-        assert alone is not None
-        with torch.inference_mode(False):
-            weight = COMPILED["_C"].conv2d_unpack(alone.packed[0], tuple(absent.shape), self.groups)
-            # In the same tensor: an optimizer may have it.
-            absent.data = weight.contiguous(memory_format=torch.channels_last)
-            self._packed = PackedWeight(absent, alone.packed)
-        self._alone = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "weight" and self.__dict__.get("_alone") is not None:
-            absent, alone = self._parameters.get("weight"), self._alone
-            if torch.compiler.is_compiling():
-                if absent is not None and 0 in absent.stride():  # it, or what stands for it in an export
-                    return torch.ops.fastcv.conv2d_unpacked(alone.packed[0], absent.shape, self.groups)  # type: ignore[union-attr]
-            else:
-                self._restore()
-        return super().__getattr__(name)
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._restore()
-        # A shallow copy lets go of the same weight only in a dictionary of its own.
-        return {**self.__dict__, "_parameters": dict(self._parameters)}
-
-    def _save_to_state_dict(self, *arguments: Any) -> None:
-        self._restore()
-        super()._save_to_state_dict(*arguments)
-
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        self._restore()
-        super()._load_from_state_dict(*arguments)
-
     def train(self, mode: bool = True) -> Any:
         """Set training or evaluation mode; an optimized module cannot train."""
         if mode and self._packed is not None:
             raise RuntimeError("an optimized convolution cannot be trained: it keeps its packed weight")
         return super().train(mode)
-
-    def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
-        if self._packed is None:
-            return super()._apply(fn, *arguments, **options)  # type: ignore[no-untyped-call]
-        with _SWAP:
-            weight = self._parameters.get("weight")
-            if self._is_released and not _leaves(fn, weight):
-                self._unpack()
-            alone = self._alone if self._is_released else None
-            result = super()._apply(fn, *arguments, **options)  # type: ignore[no-untyped-call]
-            after = self._parameters.get("weight")
-            if alone is not None and after is not None:  # the same, perhaps in another tensor
-                self._alone = PackedWeight(after, alone.packed)
-            elif after is None or not self._packed.is_of(after):
-                self._packed = PackedWeight()
-        return result
 
     def extra_repr(self) -> str:
         """As torch.nn.Conv2d, and the activation."""
@@ -340,40 +202,14 @@ class Conv2d(nn.Conv2d):
 PLAIN_CONVOLUTIONS.add(Conv2d)
 
 
-# For torch.compile, whose graphs unpack the weight each time: module state does not change while they are made.
-@torch.library.custom_op("fastcv::conv2d_unpacked", mutates_args=())
-def _unpacked(packed: Tensor, shape: Sequence[int], groups: int) -> Tensor:
-    weight: Tensor = COMPILED["_C"].conv2d_unpack(packed, tuple(shape), groups)
-    return weight.contiguous(memory_format=torch.channels_last)
-
-
-@_unpacked.register_fake
-def _(packed: Tensor, shape: Sequence[int], groups: int) -> Tensor:
-    return packed.new_empty(shape, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
-
-
-def _leaves(fn: Any, weight: Any) -> bool:
-    """Whether a function for ``_apply`` leaves tensors like a weight as they are, as ``to`` the same device does."""
-    probe = torch.ones(1, dtype=weight.dtype, device=weight.device)
-    address, version = probe.data_ptr(), probe._version
-    with torch.no_grad():
-        return fn(probe) is probe and (probe.data_ptr(), probe._version) == (address, version)
-
-
 def replace_convolutions(module: nn.Module) -> None:
-    """Replace every torch.nn.Conv2d below a module by an optimized :class:`Conv2d`, in place.
-
-    Weights whose packed form has all of them are kept in that form alone.
-    """
+    """Replace every torch.nn.Conv2d below a module by an optimized :class:`Conv2d`, in place."""
     places: dict[nn.Conv2d, list[tuple[nn.Module, str]]] = {}
     for parent in module.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Conv2d and is_plain_convolution(child):
                 places.setdefault(child, []).append((parent, name))
-    while places:  # one after the other: of one weight alone there are two forms
-        child, found = places.popitem()
+    for child, found in places.items():
         made = Conv2d.from_conv(child)
         for parent, name in found:
             setattr(parent, name, made)
-        del child
-        made.release_weight()

@@ -114,7 +114,6 @@ inline int conv2d_choose_tile(const Conv2dParams& p, bool exact, bool is_packed)
 }  // namespace FASTCV_VARIANT
 
 FASTCV_DECLARE_KERNEL(conv2d_pack, Conv2dParams);
-FASTCV_DECLARE_KERNEL(conv2d_unpack, Conv2dParams);  // packed, float32 and tile 0, to output
 FASTCV_DECLARE_KERNEL(conv2d_forward, Conv2dParams);
 
 }  // namespace fastcv

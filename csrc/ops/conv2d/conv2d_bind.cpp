@@ -298,21 +298,6 @@ py::object conv2d_pack(const TensorView& weight, int64_t groups, int tile) {
   return std::move(packed.object);
 }
 
-// The float32 weight that conv2d_pack has packed for tile 0, of this shape.
-py::object conv2d_unpack(const TensorView& packed, const Ints& shape, int64_t groups) {
-  const int64_t sizes[] = {shape[0], shape[1], shape[2], shape[3]};
-  NewTensor weight = new_contiguous(packed, DType::kFloat32, sizes, 4);
-  Conv2dParams p = weight_params(weight.view, groups);
-  if (packed.rank != 1 || packed.shape[0] != conv2d_packed_bytes(p, 0)) {
-    refuse("packed", "be what conv2d_pack makes of a weight of shape " + describe_sizes(sizes, 4),
-           "shape " + describe_shape(packed));
-  }
-  p.packed = packed.data;
-  p.output = weight.view.data;
-  if (weight.view.elements() > 0) FASTCV_RUN_ON_CPU(conv2d_unpack, p);
-  return std::move(weight.object);
-}
-
 }  // namespace
 
 void bind_conv2d(py::module_& module) {
@@ -320,7 +305,6 @@ void bind_conv2d(py::module_& module) {
   module.def("conv2d_taking_over", &conv2d_taking_over);
   module.def("conv2d_tile", &conv2d_tile);
   module.def("conv2d_pack", &conv2d_pack);
-  module.def("conv2d_unpack", &conv2d_unpack);
 }
 
 }  // namespace fastcv

@@ -97,10 +97,6 @@ void conv2d_pack_cpu(const Conv2dParams& params) {
   });
 }
 
-void conv2d_unpack_cpu(const Conv2dParams& params) {
-  unpack_direct(params, static_cast<const float*>(params.packed), static_cast<float*>(params.output));
-}
-
 void conv2d_forward_cpu(const Conv2dParams& params) {
   dispatch_products(params, [&](auto factor, auto tag) {
     using T = typename decltype(tag)::type;

@@ -54,22 +54,6 @@ void pack_direct(const Conv2dParams& p, E* packed) {
   });
 }
 
-// The weight again: nothing was rounded.
-inline void unpack_direct(const Conv2dParams& p, const float* packed, float* weight) {
-  const int64_t taps = p.axes[0].kernel * p.axes[1].kernel, depth = taps * p.in_channels;
-  parallel_for(p.groups * p.out_channels, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t group = i / p.out_channels, n = i % p.out_channels, first = n - n % kPanelColumns<float>;
-      const int64_t width = panel_width<float>(first, p.out_channels);
-      const float* source = packed + group * packed_size<float>(depth, p.out_channels) + first * depth + n - first;
-      float* target = weight + i * depth;
-      for (int64_t c = 0; c < p.in_channels; ++c) {
-        for (int64_t tap = 0; tap < taps; ++tap) *target++ = source[(tap * p.in_channels + c) * width];
-      }
-    }
-  });
-}
-
 // ---- Winograd -------------------------------------------------------------------------------------------------------
 
 // The matrix G of F(kTile, 3), [kTile + 2][3]: of the points 0, 1, -1, infinity, and also 2, -2.
