@@ -55,10 +55,10 @@ def main(weights: str) -> None:
     kind: Any = Conv2d
     convolve = kind.convolve
 
-    def note(self: Conv2d, input: Tensor, *arguments: Any) -> Tensor:
+    def note(self: Conv2d, input: Tensor, *arguments: Any, **options: Any) -> Tensor:
         if self not in inputs or input.numel() > inputs[self].numel():
             inputs[self] = input.clone()
-        output: Tensor = convolve(self, input, *arguments)
+        output: Tensor = convolve(self, input, *arguments, **options)
         return output
 
     data = synthetic_scenes(IMAGES, side, HELD_OUT_SEED)

@@ -164,6 +164,19 @@ FASTCV_INLINE void copy_past_caches(void* target, const void* source, int64_t by
 #endif
 }
 
+// The same for one vector; `target` is aligned to kVectorBytes.
+FASTCV_INLINE void store_past_caches(float* target, Vector<float> value) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(target, value);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(target, value);
+#elif defined(__SSE2__)
+  _mm_stream_ps(target, value);
+#else
+  store(target, value);
+#endif
+}
+
 FASTCV_INLINE void finish_past_caches() {
 #if defined(__SSE2__)
   _mm_sfence();

@@ -22,7 +22,7 @@ class Conv2d(nn.Conv2d):
 
     Constructor, attributes, initial values and ``state_dict`` are those of ``torch.nn.Conv2d``. The weight is read at
     each call as it is then; after :meth:`optimize` the kernels' form of it is kept: packed, or transformed and packed,
-    which for kernels of 3 x 3 takes up to four times the memory of the weight.
+    which for kernels of 3 x 3 takes up to seven times the memory of the weight.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 HAS_BF16_PAIRS = True
 # Of the largest result.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 6e-4, torch.bfloat16: 4e-3}
+TILES = (2, 4, 6)
 TOLERANCE_OF_TILES = 3e-5
 NAN, INF = float("nan"), float("inf")
 
@@ -133,13 +134,13 @@ def test_activations_of_all_sizes(backend: Any) -> None:
         torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-36, equal_nan=True)
 
 
-@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("tile", TILES)
 def test_tiles(backend: Any, tile: int) -> None:
     """Winograd on maps of all sizes around the borders of tiles, channels around those of vectors and panels."""
     if backend.is_cuda:
         pytest.skip("torch computes it")
     for i, size in enumerate(
-        [(1, 1), (1, 9), (2, 3), (3, 4), (4, 4), (5, 8), (6, 7), (8, 9), (9, 5), (13, 13), (33, 17)]
+        [(1, 1), (1, 9), (2, 3), (3, 4), (4, 4), (5, 8), (6, 7), (8, 9), (9, 5), (13, 13), (33, 17), (12, 6), (19, 18)]
     ):
         c, o = [(1, 1), (3, 16), (16, 33), (17, 48), (40, 65), (64, 100)][i % 6]
         for padding in (0, 1, 2):
@@ -151,14 +152,16 @@ def test_tiles(backend: Any, tile: int) -> None:
                 assert_near(tiled(tile, *tensors, padding), expected, TOLERANCE_OF_TILES)
 
 
-def tiled(tile: int, input: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+def tiled(
+    tile: int, input: Tensor, weight: Tensor, bias: Tensor, padding: int, activation: str | None = "relu"
+) -> Tensor:
     """The convolution by tiles of that size, whatever the model of costs would take."""
     from fastcv.ops._call import COMPILED
     from fastcv.ops.conv2d import _conv2d
 
     packed = COMPILED["_C"].conv2d_pack(weight, 1, tile)
     around, ones = (padding,) * 4, (1, 1)
-    result: Tensor = _conv2d(input, weight, bias, ones, around, ones, 1, None, "relu", 0.0, False, packed)
+    result: Tensor = _conv2d(input, weight, bias, ones, around, ones, 1, None, activation, 0.0, False, packed)
     return result
 
 
@@ -169,26 +172,68 @@ def test_tiles_of_halves(backend: Any, dtype: torch.dtype) -> None:
         check(backend, problem(1, 64, 48, (21, 22), (3, 3), 1, dtype), TOLERANCE[dtype], layout, padding=1)
 
 
-def test_accuracy_of_tiles(backend: Any) -> None:
-    """The promise of the documentation: 1e-4 of the largest result at most; measured 1e-5."""
+@pytest.mark.parametrize("tile", TILES)
+def test_accuracy_of_tiles(backend: Any, tile: int) -> None:
+    """The promise of the documentation: 1e-4 of the largest result at most; measured 1e-5, and 2e-5 of 6 x 6."""
+    if backend.is_cuda:
+        pytest.skip("torch computes it")
     for c, size in ((64, (40, 44)), (512, (13, 13))):
-        check(backend, problem(1, c, 64, size, (3, 3)), TOLERANCE_OF_TILES, torch.channels_last, padding=1)
+        input, weight, bias = problem(1, c, 64, size, (3, 3))
+        expected = reference.conv2d(input.double(), weight.double(), bias.double(), padding=1)
+        input = input.contiguous(memory_format=torch.channels_last)
+        assert_near(tiled(tile, input, weight, bias, 1, None), expected, TOLERANCE_OF_TILES * (1 + (tile == 6)))
 
 
+@pytest.mark.parametrize("size", [(31, 50), (92, 100)])
+@pytest.mark.parametrize("tile", TILES)
+def test_tiles_on_any_number_of_threads(backend: Any, tile: int, size: tuple[int, int]) -> None:
+    """Few tiles, whose panels threads share, and many."""
+    if backend.is_cuda:
+        pytest.skip("torch computes it")
+    tensors, before, results = problem(1, 20, 70, size, (3, 3)), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(tiled(tile, *tensors, 1))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_results_that_go_past_the_caches(backend: Any, tile: int) -> None:
+    """Of 32 MiB and more, also where the last tiles are cut off and something is added."""
+    if backend.is_cuda:
+        pytest.skip("torch computes it")
+    input, weight, bias = problem(1, 3, 32, (515, 513), (3, 3))
+    input = input.contiguous(memory_format=torch.channels_last)
+    expected = F.conv2d(input.double(), weight.double(), bias.double(), padding=1)
+    assert_near(tiled(tile, input, weight, bias, 1, None), expected, TOLERANCE_OF_TILES)
+
+
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("value", [INF, NAN])
-def test_how_far_what_is_no_number_spreads(backend: Any, value: float) -> None:
-    """Directly to the results whose kernel covers it; with tiles to those that read it, 6 x 6 inputs each."""
+def test_how_far_what_is_no_number_spreads(backend: Any, value: float, tile: int) -> None:
+    """Directly to the results whose kernel covers it; with tiles to those that read it."""
     input, weight, bias = problem(1, 64, 64, (24, 28), (3, 3))
-    clean = conv2d(input, weight, bias, padding=1)
-    input[0, 5, 9, 14] = value
-    actual = conv2d(*(t.to(backend.device) for t in (input, weight, bias)), padding=1).cpu()
-    touched = ~actual.isfinite().all(dim=1)[0]
-    assert touched[8:11, 13:16].all()
-    allowed = torch.zeros_like(touched)
-    allowed[4:16, 8:20] = True  # the tiles of 4 x 4 that reach it
-    assert not (touched & ~allowed).any()
-    assert_near(actual[:, :, ~allowed], clean[:, :, ~allowed].double(), 1e-5)
-    exactly = conv2d(*(t.to(backend.device) for t in (input, weight, bias)), padding=1, exact=True).cpu()
+    given = [t.to(backend.device) for t in (input, weight, bias)]
+    place = (9, 14)
+    if not backend.is_cuda:
+        clean = tiled(tile, *given, 1, None)
+        given[0][0, 5, place[0], place[1]] = value
+        actual = tiled(tile, *given, 1, None)
+        touched = ~actual.isfinite().all(dim=1)[0]
+        assert touched[8:11, 13:16].all()
+        rows, columns = (  # of results, whose tiles read from one pixel before to one behind
+            torch.tensor([i // tile * tile - 1 <= at <= i // tile * tile + tile for i in range(count)])
+            for at, count in zip(place, (24, 28), strict=True)
+        )
+        allowed = rows[:, None] & columns
+        assert not (touched & ~allowed).any()
+        assert torch.equal(actual[:, :, ~allowed], clean[:, :, ~allowed])
+    given[0][0, 5, place[0], place[1]] = value
+    exactly = conv2d(*given, padding=1, exact=True).cpu()
     touched = ~exactly.isfinite().all(dim=1)[0]
     expected = torch.zeros_like(touched)
     expected[8:11, 13:16] = True

@@ -56,18 +56,28 @@ void pack_direct(const Conv2dParams& p, E* packed) {
 
 // ---- Winograd -------------------------------------------------------------------------------------------------------
 
-// The matrix G of F(kTile, 3), [kTile + 2][3]: of the points 0, 1, -1, infinity, and also 2, -2.
+// The matrix G of F(kTile, 3), [kTile + 2][3]: as the transforms have it.
 template <int kTile>
 inline const double (&filter_matrix())[kTile + 2][3] {
   if constexpr (kTile == 2) {
     static constexpr double kMatrix[4][3] = {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}};
     return kMatrix;
-  } else {
+  } else if constexpr (kTile == 4) {
     static constexpr double kMatrix[6][3] = {{1. / 4, 0, 0},
                                              {-1. / 6, -1. / 6, -1. / 6},
                                              {-1. / 6, 1. / 6, -1. / 6},
                                              {1. / 24, 1. / 12, 1. / 6},
                                              {1. / 24, -1. / 12, 1. / 6},
+                                             {0, 0, 1}};
+    return kMatrix;
+  } else {
+    static constexpr double kMatrix[8][3] = {{1, 0, 0},
+                                             {-2. / 9, -2. / 9, -2. / 9},
+                                             {-2. / 9, 2. / 9, -2. / 9},
+                                             {1. / 90, 1. / 45, 2. / 45},
+                                             {1. / 90, -1. / 45, 2. / 45},
+                                             {1. / 45, 1. / 90, 1. / 180},
+                                             {1. / 45, -1. / 90, 1. / 180},
                                              {0, 0, 1}};
     return kMatrix;
   }

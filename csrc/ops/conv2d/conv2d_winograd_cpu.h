@@ -4,14 +4,22 @@
 // with the transformed filters, summed over channels, and transformed back (A^T m A). Vectors lie along channels. The
 // sums over channels are one matrix product per place: rows are tiles, on the micro-kernel of gemm_cpu.h.
 //
-// Napkin maths, kTile 4, 256 to 256 channels at 100 x 136, float32: 850 tiles of 36 products of 256 x 256 are 4.0 GFLOP
-// where a direct sum takes 16; at 117 GFLOP/s (one 512-bit FMA per cycle at 3.65 GHz) 34 ms. A block of 24 tiles has
-// 0.9 MB of transformed inputs and, for a panel of 64 columns, 0.2 MB of products: the second level's cache holds them.
-// The filters, 9.4 MB, come from the third level once per block: 2.7 bytes per cycle. Transforms are 12 and 10 operations
-// per line of 6, 144 and 100 per vector of a tile, 2 and 4 % of the cycles of the products; what they take is their
-// way through memory: 36 lines out and back in. Measured on one such core: products 34.5 ms, inputs 1.9 ms, results
-// 3.5 ms, together 3.5 times as fast as torch's direct sum, which runs at 115 GFLOP/s; with 64 channels, where products
-// are 68 % of the time, 2.8 times.
+// Napkin maths, 256 to 256 channels at 100 x 136, float32. kTile 4: 850 tiles of 36 products of 256 x 256 are 4.0 GFLOP
+// where a direct sum takes 16; at 117 GFLOP/s (one 512-bit FMA per cycle at 3.65 GHz) 34 ms. kTile 6: 391 tiles, cut off
+// at the borders more often, of 64 products: 28 ms. A block of 24 tiles has 0.9 (1.6) MB of transformed inputs and, for
+// a panel of 64 columns, 0.2 (0.4) MB of products: the second level's cache holds them, or nearly. The filters, 9.4
+// (16.8) MB, come from the third level once per block: 2.7 bytes per cycle. Transforms are 12 and 10 (20 and 19)
+// operations per line of 6 (8), 2 to 4 % of the cycles of the products; what they take is their way through memory: 36
+// (64) lines out and back in.
+//
+// Measured on one such core, processor time: products 35.5 (30.4) ms, inputs 1.8 (1.6), results 2.9 (2.9), together 3.5
+// (4.0) times as fast as torch's direct sum, which runs at 115 GFLOP/s. Products are at 0.93 to 0.97 of the rate of the
+// machine with either, in blocks of 12, 24, 36 or 48 tiles, so what is left is in the transforms: storing results past
+// the caches takes 4.4 (6.9) ms instead of 11.9 (11.8) at 200 x 272; fetching lines before they are needed, be it
+// products, inputs or results, takes at most 3 % off, with 64 channels, and is not done.
+//
+// Time with kTile 4 over that with 6: 256 channels at 200 x 272 and 100 x 136 1.15, at 50 x 68 1.1, 128 at 100 x 136
+// 1.15, 64 at 200 x 272 1.07, 512 at 25 x 34 1.2.
 #pragma once
 
 #include "ops/conv2d/conv2d_problem_cpu.h"
@@ -88,10 +96,10 @@ class StripTransform {
   void transform_column(const float* const* pixels, float* target) const {
     const auto step = [&](int64_t c, const auto& fetch) __attribute__((always_inline)) {
       Line d[kSide], o[kSide];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int y = 0; y < kSide; ++y) d[y] = fetch(pixels[y] + c);
       transform_source<kTile>(d, o);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int y = 0; y < kSide; ++y) store(target + y * width_ + c, o[y]);
     };
     int64_t c = 0;
@@ -105,10 +113,10 @@ class StripTransform {
       float* to = target + y * kSide * place;
       for (int64_t c = 0; c < p_.channels; c += kLanes<float>) {
         Line d[kSide], o[kSide];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int x = 0; x < kSide; ++x) d[x] = load(slots[x] + y * width_ + c);
         transform_source<kTile>(d, o);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int x = 0; x < kSide; ++x) store(to + x * place + c, o[x]);
       }
     }
@@ -130,90 +138,133 @@ void transform_tiles(const StripTransform<kTile>& transform, const TileGrid<kTil
   }
 }
 
+// Where one vector of columns of a tile's results goes.
+struct TileTarget {
+  const float* residual;  // null: none
+  float* target;
+  int64_t row, pixel;            // elements from row to row and from pixel to pixel
+  int64_t height, width, lanes;  // of which those inside the map are written
+  bool past_caches;
+};
+
 // One vector of columns of a tile's products, to its results.
 template <int kTile, Activation kActivation>
 FASTCV_INLINE void transform_products(const float* products, int64_t place, Line bias, Line slope,
-                                      const float* residual, float* target, int64_t row, int64_t pixel, int64_t height,
-                                      int64_t width, int64_t lanes) {
+                                      const TileTarget& to) {
   constexpr int kSide = kTile + 2;
   Line half[kTile][kSide];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int x = 0; x < kSide; ++x) {
     Line m[kSide], o[kTile];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int y = 0; y < kSide; ++y) m[y] = load(products + (y * kSide + x) * place);
     transform_result<kTile>(m, o);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int y = 0; y < kTile; ++y) half[y][x] = o[y];
   }
-  const bool whole = height == kTile && width == kTile && lanes == kLanes<float>;
-#pragma GCC unroll 4
+  const bool whole = to.height == kTile && to.width == kTile && to.lanes == kLanes<float>;
+  Line edge[kTile * kTile];
+#pragma GCC unroll 6
   for (int y = 0; y < kTile; ++y) {
     Line o[kTile];
     transform_result<kTile>(half[y], o);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int x = 0; x < kTile; ++x) {
-      float* at = target + y * row + x * pixel;
+      const int64_t at = y * to.row + x * to.pixel;
       Line value = o[x] + bias;
-      if (whole) {
-        if (residual != nullptr) value += load(residual + y * row + x * pixel);
-        store(at, activate<kActivation, float>(value, slope));
-      } else if (y < height && x < width) {
-        if (residual != nullptr) value += load_lanes(residual + y * row + x * pixel, lanes);
-        store_lanes(at, activate<kActivation, float>(value, slope), lanes);
+      if (!whole) {
+        edge[y * kTile + x] = value;
+        continue;
       }
+      if (to.residual != nullptr) value += load(to.residual + at);
+      value = activate<kActivation, float>(value, slope);
+      if (to.past_caches) {
+        store_past_caches(to.target + at, value);
+      } else {
+        store(to.target + at, value);
+      }
+    }
+  }
+  if (whole) return;
+  for (int64_t y = 0; y < to.height; ++y) {
+    for (int64_t x = 0; x < to.width; ++x) {
+      const int64_t at = y * to.row + x * to.pixel;
+      Line value = edge[y * kTile + x];
+      if (to.residual != nullptr) value += load_lanes(to.residual + at, to.lanes);
+      store_lanes(to.target + at, activate<kActivation, float>(value, slope), to.lanes);
     }
   }
 }
 
-// The matrix products of all places for `count` tiles and one panel of columns, and what comes out of them.
-template <int kTile, int kVectors, Activation kActivation>
-void multiply_panel(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid, const float* inputs, TileLayout layout,
-                    int64_t first_tile, int64_t count, int64_t first, float* products) {
-  constexpr int kSide = kTile + 2, kPlaces = kSide * kSide, kRows = gemm_rows_of(kVectors);
+// Whether results are not worth a place in the caches: so large a map has left them before it is read.
+inline bool goes_past_caches(const Conv2dProblem<float>& p) {
+  constexpr int64_t kLeastBytes = int64_t{32} << 20;
+  const int64_t bytes = p.batch * p.axes[0].output * p.axes[1].output * p.columns * int64_t{sizeof(float)};
+  return bytes >= kLeastBytes && p.columns % kLanes<float> == 0 && p.residual != p.target &&
+         reinterpret_cast<uintptr_t>(p.target) % kVectorBytes == 0;
+}
+
+// What comes out of the products of `count` tiles and the panel of columns that begins at `first`.
+template <int kTile, Activation kActivation>
+void finish_panel(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid, const float* products, TileLayout layout,
+                  int64_t first_tile, int64_t count, int64_t first) {
+  const Conv2dAxis &ys = p.axes[0], &xs = p.axes[1];
+  const int64_t end = least(p.columns, first + layout.tile);
+  const Line slope = broadcast(p.epilogue.slope);
+  TileTarget to{};
+  to.row = xs.output * p.columns;
+  to.pixel = p.columns;
+  to.past_caches = goes_past_caches(p);
+  for (int64_t t = 0; t < count; ++t) {
+    const int64_t tile = first_tile + t;
+    const int64_t y = tile % grid.of_image() / grid.columns * kTile, x = tile % grid.columns * kTile;
+    const int64_t at = (tile / grid.of_image() * ys.output + y) * to.row + x * to.pixel;
+    to.height = least(ys.output - y, int64_t{kTile});
+    to.width = least(xs.output - x, int64_t{kTile});
+    for (int64_t n = first; n < end; n += kLanes<float>) {
+      to.lanes = least(p.columns - n, int64_t{kLanes<float>});
+      to.residual = p.residual == nullptr ? nullptr : p.residual + at + n;
+      to.target = p.target + at + n;
+      const Line bias = p.bias == nullptr ? Line{} : load_lanes(p.bias + n, to.lanes);
+      transform_products<kTile, kActivation>(products + t * layout.tile + n - first, layout.place, bias, slope, to);
+    }
+  }
+}
+
+// The matrix products of all places for `count` tiles and one panel of columns.
+template <int kVectors>
+void multiply_panel(const float* panel, int64_t channels, int places, const float* inputs, TileLayout layout,
+                    int64_t count, float* products, TileLayout out) {
+  constexpr int kRows = gemm_rows_of(kVectors);
   constexpr int64_t kWidth = kVectors * kLanes<float>;
-  const TileLayout out(count, kWidth);
-  const float* panel = p.packed + first * kPlaces * p.channels;
-  for (int place = 0; place < kPlaces; ++place) {
-    const float* b = panel + place * p.channels * kWidth;
+  for (int place = 0; place < places; ++place) {
+    const float* b = panel + place * channels * kWidth;
     for (int64_t m = 0; m < count; m += kRows) {
       const float* a = inputs + place * layout.place + m * layout.tile;
-      gemm_tile<float, kRows, kVectors, GemmA::kSpaced>(&a, layout.tile, &b, kWidth, 1, p.channels,
+      gemm_tile<float, kRows, kVectors, GemmA::kSpaced>(&a, layout.tile, &b, kWidth, 1, channels,
                                                         products + place * out.place + m * kWidth, kWidth, count - m,
                                                         kWidth, GemmStart::kZero, nullptr);
     }
   }
-  const Conv2dAxis &ys = p.axes[0], &xs = p.axes[1];
-  const int64_t row = xs.output * p.columns;
-  const Line slope = broadcast(p.epilogue.slope);
-  for (int64_t t = 0; t < count; ++t) {
-    const int64_t tile = first_tile + t;
-    const int64_t y = tile % grid.of_image() / grid.columns * kTile, x = tile % grid.columns * kTile;
-    const int64_t at = (tile / grid.of_image() * ys.output + y) * row + x * p.columns + first;
-    const int64_t height = least(ys.output - y, int64_t{kTile}), width = least(xs.output - x, int64_t{kTile});
-    for (int64_t n = 0; n < kWidth && first + n < p.columns; n += kLanes<float>) {
-      const int64_t lanes = least(p.columns - first - n, int64_t{kLanes<float>});
-      const Line bias = p.bias == nullptr ? Line{} : load_lanes(p.bias + first + n, lanes);
-      transform_products<kTile, kActivation>(products + t * kWidth + n, out.place, bias, slope,
-                                             p.residual == nullptr ? nullptr : p.residual + at + n, p.target + at + n,
-                                             row, p.columns, height, width, lanes);
-    }
-  }
 }
 
+// All of a few tiles and some panels: the products, and what comes out of them.
 template <int kTile>
 void multiply_panels(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid, const float* inputs, TileLayout layout,
                      int64_t first_tile, int64_t count, int64_t first_panel, int64_t end_panel, float* products) {
+  constexpr int kPlaces = (kTile + 2) * (kTile + 2);
   for (int64_t panel = first_panel; panel < end_panel; ++panel) {
     const int64_t first = panel * kPanelColumns<float>;
+    const TileLayout out(count, panel_width<float>(first, p.columns));
+    dispatch_panel<float>(first, p.columns, [&](auto vectors) {
+      multiply_panel<decltype(vectors)::value>(p.packed + first * kPlaces * p.channels, p.channels, kPlaces, inputs,
+                                               layout, count, products, out);
+    });
     dispatch_activation(p.epilogue.activation, [&](auto tag) {
-      constexpr Activation kActivation = decltype(tag)::value;
-      dispatch_panel<float>(first, p.columns, [&](auto vectors) {
-        multiply_panel<kTile, decltype(vectors)::value, kActivation>(p, grid, inputs, layout, first_tile, count, first,
-                                                                     products);
-      });
+      finish_panel<kTile, decltype(tag)::value>(p, grid, products, out, first_tile, count, first);
     });
   }
+  finish_past_caches();
 }
 
 // Tiles in blocks, each transformed, multiplied and transformed back by one thread, without leaving its cache.
