@@ -14,6 +14,8 @@ from torch import fx, nn
 from fastcv.nn._plain import has_hooks
 from fastcv.nn.batch_norm import FrozenBatchNorm2d, has_fixed_statistics
 from fastcv.nn.conv2d import Conv2d
+from fastcv.sparse import SparseConvolution
+from fastcv.sparse.inference import is_plain_convolution
 
 __all__ = ["Report", "optimize"]
 
@@ -105,7 +107,7 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     report = Report()
     # Tensors are not copied: nothing writes to them.
     shared = {id(t): t for t in [*module.parameters(), *module.buffers()]}
-    copied = copy.deepcopy(module, dict(shared)).eval()
+    copied = _optimized_sparse(copy.deepcopy(module, dict(shared)).eval(), report)
     optimized = _optimized(copied, "", exact, report)
     for part in optimized.modules():
         for name, parameter in part._parameters.items():
@@ -113,6 +115,28 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
                 part._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
     optimized.report = report  # type: ignore[assignment]
     return optimized
+
+
+# ---- sparse modules --------------------------------------------------------------------------------------------------
+
+
+def _optimized_sparse(module: nn.Module, report: Report) -> nn.Module:
+    """Make sparse convolutions ready, in place. All modules stay, and their names and weights."""
+    parts = {name: part for name, part in module.named_modules()}
+    ready: dict[nn.Module, str] = {}
+    for name, part in parts.items():
+        for child, what in getattr(part, "make_ready", list)():
+            ready[part.get_submodule(child)] = what
+    for name, part in parts.items():
+        if part in ready:
+            report.replaced.append((name, ready[part]))
+        elif is_plain_convolution(part):
+            part.optimize()  # type: ignore[operator]
+            report.replaced.append((name or "(itself)", ""))
+        elif isinstance(part, SparseConvolution):
+            why = "it has hooks" if has_hooks(part) else f"its class is {type(part).__name__}"
+            report.left.append((name or "(itself)", why))
+    return module
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from fastcv._hooks import has_hooks
+
 __all__ = ["PLAIN_CONVOLUTIONS", "has_hooks", "is_plain_convolution"]
 
 PLAIN_CONVOLUTIONS: set[type] = {nn.Conv2d}  # fastcv.nn.Conv2d adds itself
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody has put hooks on a module."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
 
 
 def is_plain_convolution(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from fastcv.ops.sparse_conv import sparse_conv
 from fastcv.ops.sparse_kernel_map import Size, layer_geometry
 from fastcv.sparse.constants import ConvAlgo
 from fastcv.sparse.core import SparseConvTensor, check_input
+from fastcv.sparse.inference import PLAIN_CONVOLUTIONS, Chain, Kept, convolve, is_optimized
 from fastcv.sparse.modules import SparseModule
 
 __all__ = [
@@ -100,6 +102,7 @@ class SparseConvolution(SparseModule):
 
     max_num_voxels_during_training: Tensor
     bias: nn.Parameter | None
+    _kept: Kept | None = None
 
     def __init__(
         self,
@@ -177,43 +180,83 @@ class SparseConvolution(SparseModule):
 
     def forward(self, input: SparseConvTensor, add_input: SparseConvTensor | None = None) -> SparseConvTensor:
         """Convolve the sparse tensor, and add the features of another one whose sites are the result's."""
-        output = self._convolve(input)
+        output = None
+        if self._kept is not None and is_optimized(self):
+            output = convolve(Chain(self), input)
+        output = self._convolve(input) if output is None else output
         return output if add_input is None else output + add_input
 
     def _convolve(self, input: SparseConvTensor) -> SparseConvTensor:
         check_input(input, self.ndim)
         features = input.features
-        if features.shape[1] != self.in_channels:
-            raise ValueError(f"input must have {self.in_channels} channels, got {features.shape[1]}")
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
+        weight, bias = self.weight, self.bias
         kind = features.device.type
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
-            features, weight = features.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
+            features, weight = features.to(dtype), weight.to(dtype)  # type: ignore[assignment]
+            bias = None if bias is None else bias.to(dtype)  # type: ignore[assignment]
+        arranged = self.arranged_weight(weight)
+
+        def run(neighbours: Tensor, order: Tensor | None, *rest: Tensor | None) -> Tensor:
+            reverse, reverse_order = rest
+            return sparse_conv(features, arranged, bias, neighbours, reverse, self.groups, order, reverse_order)
+
+        return self.over_map(input, run, with_reverse=True)
+
+    def arranged_weight(self, weight: Tensor | None = None) -> Tensor:
+        """Return the weight (C_out, kz, ky, kx, C_in / groups), as :func:`fastcv.ops.sparse_conv` reads it."""
+        weight = self.weight if weight is None else weight
         if self.conv1x1:
             weight = weight.reshape(self.groups, -1, self.out_channels // self.groups).transpose(1, 2)
-            rows = torch.arange(features.shape[0], dtype=torch.int32, device=features.device)[None]
-            weight = weight.reshape(self.out_channels, 1, 1, 1, -1)
-            output = sparse_conv(features, weight, bias, rows, None, self.groups)
-            shape = [size + more for size, more in zip(input.spatial_shape, self.output_padding, strict=True)]
-            return input._derived(output, input.indices, shape, input.indice_dict)
+            return weight.reshape(self.out_channels, 1, 1, 1, -1)
         if self.ndim != 3:
             weight = weight.reshape(self.out_channels, -1, *self._geometry.kernel_size[-2:], weight.shape[-1])
+        return weight
+
+    def over_map(
+        self, input: SparseConvTensor, run: Callable[..., Tensor], with_reverse: bool = False
+    ) -> SparseConvTensor:
+        """Return what ``run`` makes of a kernel map, and the order of its rows, at the layer's output sites.
+
+        ``with_reverse`` asks for the map seen from the input, where that is wanted or there, and for its order, too.
+        """
+        check_input(input, self.ndim)
+        if input._channels != self.in_channels:
+            raise ValueError(f"input must have {self.in_channels} channels, got {input._channels}")
+        if self.conv1x1:
+            rows = torch.arange(input.indices.shape[0], dtype=torch.int32, device=input.indices.device)[None]
+            output = run(rows, None, *(None, None)[: 2 * with_reverse])
+            shape = [size + more for size, more in zip(input.spatial_shape, self.output_padding, strict=True)]
+            return input._derived(output, input.indices, shape, input.indice_dict)
         if self.inverse:
             links = input._map_to_undo(self.kernel_size, self.indice_key)
-            orders = (links.reverse_order, links.order)
-            output = sparse_conv(features, weight, bias, links.reverse, links.neighbours, self.groups, *orders)
+            output = run(links.reverse, links.reverse_order, *(links.neighbours, links.order)[: 2 * with_reverse])
             return input._derived(output, links.indices, links.spatial_shape, input.indice_dict)
-        wants_reverse = input._wants_gradient()
-        links = input._map_for(self._geometry, self.indice_key, wants_reverse)
-        reverse = links.reverse if wants_reverse else links.stored_reverse
-        orders = (links.order, links.reverse_order if wants_reverse else None)
-        output = sparse_conv(features, weight, bias, links.neighbours, reverse, self.groups, *orders)
+        wanted = with_reverse and input._wants_gradient()
+        links = input._map_for(self._geometry, self.indice_key, wanted)
+        reverse = (links.reverse, links.reverse_order) if wanted else (links.stored_reverse, None)
+        output = run(links.neighbours, links.order, *reverse[: 2 * with_reverse])
         if self.record_voxel_count:
             self.max_num_voxels_during_training.clamp_(min=output.shape[0])
         return input._output(output, links, self.indice_key)
+
+    def optimize(self, norm: nn.Module | None = None) -> SparseConvolution:
+        """Make the layer ready for fast inference, permanently, and return it: its weight is packed once.
+
+        Sets evaluation mode and turns gradients off. From then on :meth:`train` raises RuntimeError. With ``norm``, the
+        batch normalisation behind it, the two are computed as one where a :class:`SparseSequential` calls them. Weights
+        and ``state_dict`` stay as they are, and what is written to them is seen, but for what is written through
+        ``weight.data``. :func:`fastcv.optimize` does all this for a network.
+        """
+        self.eval().requires_grad_(False)
+        self._kept = Kept(norm)
+        return self
+
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode; an optimized layer cannot train."""
+        if mode and self._kept is not None:
+            raise RuntimeError("an optimized convolution cannot be trained: it keeps its packed weight")
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
@@ -385,3 +428,10 @@ class SparseInverseConv3d(_InverseConvolution):
     """3-D convolution back to the sites before the layer of its ``indice_key`` (:class:`SparseConvolution`)."""
 
     _ndim = 3
+
+
+PLAIN_CONVOLUTIONS.update(
+    [SparseConvolution, SparseConv1d, SparseConv2d, SparseConv3d, SubMConv1d, SubMConv2d, SubMConv3d]
+)
+PLAIN_CONVOLUTIONS.update([SparseConvTranspose1d, SparseConvTranspose2d, SparseConvTranspose3d])
+PLAIN_CONVOLUTIONS.update([SparseInverseConv1d, SparseInverseConv2d, SparseInverseConv3d])

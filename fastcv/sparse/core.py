@@ -265,6 +265,10 @@ class SparseConvTensor:
             setattr(new, name, getattr(self, name))
         return new
 
+    @property
+    def _channels(self) -> int:
+        return self._features.shape[1]
+
     def _check_rows(self) -> None:
         if self._features.shape[0] != self.indices.shape[0]:
             raise ValueError(
