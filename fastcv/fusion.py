@@ -107,36 +107,47 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     report = Report()
     # Tensors are not copied: nothing writes to them.
     shared = {id(t): t for t in [*module.parameters(), *module.buffers()]}
-    copied = _optimized_sparse(copy.deepcopy(module, dict(shared)).eval(), report)
+    copied = copy.deepcopy(module, dict(shared)).eval()
+    _give_up_gradients(copied)
+    _optimized_sparse(copied, report)
     optimized = _optimized(copied, "", exact, report)
-    for part in optimized.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.requires_grad:
-                part._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
+    _give_up_gradients(optimized)
     optimized.report = report  # type: ignore[assignment]
     return optimized
+
+
+def _give_up_gradients(module: nn.Module) -> None:
+    """Put parameters without gradients in the place of those with, which belong to somebody else."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and parameter.requires_grad:
+                if parameter not in made:
+                    made[parameter] = nn.Parameter(parameter.detach(), requires_grad=False)
+                part._parameters[name] = made[parameter]
 
 
 # ---- sparse modules --------------------------------------------------------------------------------------------------
 
 
-def _optimized_sparse(module: nn.Module, report: Report) -> nn.Module:
+def _optimized_sparse(module: nn.Module, report: Report) -> None:
     """Make sparse convolutions ready, in place. All modules stay, and their names and weights."""
-    parts = {name: part for name, part in module.named_modules()}
+    parts = dict(module.named_modules())
     ready: dict[nn.Module, str] = {}
-    for name, part in parts.items():
+    for part in parts.values():
         for child, what in getattr(part, "make_ready", list)():
             ready[part.get_submodule(child)] = what
     for name, part in parts.items():
         if part in ready:
             report.replaced.append((name, ready[part]))
         elif is_plain_convolution(part):
-            part.optimize()  # type: ignore[operator]
-            report.replaced.append((name or "(itself)", ""))
+            before = part._kept is not None
+            if not before:
+                part.optimize()
+            report.replaced.append((name or "(itself)", "optimized before" if before else ""))
         elif isinstance(part, SparseConvolution):
             why = "it has hooks" if has_hooks(part) else f"its class is {type(part).__name__}"
             report.left.append((name or "(itself)", why))
-    return module
 
 
 # ---- modules ---------------------------------------------------------------------------------------------------------

@@ -210,7 +210,8 @@ def sparse_conv(
 
 def pack(weight: Tensor, groups: int, has_beside: bool) -> Tensor | None:
     """Return a weight as :func:`infer` reads it, or None on CUDA. Its layout depends on the processor."""
-    return COMPILED["_C"].sparse_conv_pack(weight, groups, has_beside)
+    packed: Tensor | None = COMPILED["_C"].sparse_conv_pack(weight, groups, has_beside)
+    return packed
 
 
 def infer(
@@ -232,4 +233,5 @@ def infer(
     only the shape of ``weight`` counts.
     """
     options = (groups, order, residual, activation, negative_slope, packed)
-    return COMPILED["_C"].sparse_conv_inference(features, beside, weight, bias, neighbours, *options)
+    output: Tensor = COMPILED["_C"].sparse_conv_inference(features, beside, weight, bias, neighbours, *options)
+    return output

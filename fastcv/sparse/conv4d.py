@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastcv.sparse.inference import PLAIN_CONVOLUTIONS
 from fastcv.sparse.conv import _Convolution, _InverseConvolution, _SubMConvolution
+from fastcv.sparse.inference import PLAIN_CONVOLUTIONS
 
 __all__ = ["SparseConv4d", "SparseConvTranspose4d", "SparseInverseConv4d", "SubMConv4d"]
 

@@ -8,7 +8,7 @@ together, which does so where nobody would see a difference.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ __all__ = [
     "is_plain_convolution",
     "is_untouched",
     "make_ready",
+    "prepared",
 ]
 
 # Filled by the modules that define them. A subclass may do anything, and is called.
@@ -58,6 +59,11 @@ class JoinedTensor(SparseConvTensor):
             self._joined = torch.cat(self.parts, 1)
         return self._joined
 
+    def features_beside(self) -> tuple[Tensor, Tensor | None]:
+        """Return the parts, where they are alike."""
+        first, second = self.parts
+        return self.parts if first.shape == second.shape else (self._features, None)
+
     @property
     def _channels(self) -> int:
         return sum(part.shape[1] for part in self.parts)
@@ -76,7 +82,8 @@ class Kept:
 
     def __init__(self, norm: nn.Module | None = None) -> None:
         self.norm = norm
-        self._made_of: list[tuple[Tensor, Tensor, int]] = []
+        self._made_of: list[_Source] = []
+        self._memory: list[Tensor] = []
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
         self._packed: dict[bool, Tensor | None] = {}
@@ -87,36 +94,57 @@ class Kept:
     def __reduce__(self) -> tuple[type[Kept], tuple[nn.Module | None]]:
         return Kept, (self.norm,)
 
-    def weights(self, conv: Any, has_beside: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the folded weight, the bias and the packed weight, as the tensors are now."""
-        tensors = _tensors(conv, self.norm)
-        if len(tensors) != len(self._made_of) or not all(
-            now is then and now._version == version and now.data_ptr() == memory.data_ptr()
-            for now, (then, memory, version) in zip(tensors, self._made_of, strict=True)
-        ):
-            made_of = [(t, t.detach(), t._version) for t in tensors]
-            self._weight, self._bias = _folded(conv, self.norm)
-            self._packed = {}
-            self._made_of = made_of
-        assert self._weight is not None
-        if has_beside not in self._packed:
-            self._packed[has_beside] = pack(self._weight, conv.groups, has_beside)
-        return self._weight, self._bias, self._packed[has_beside]
+    def weights(self, conv: Any, has_beside: bool) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+        """Return the folded weight, the bias and the packed weight, as the tensors are now.
+
+        None where somebody trains them after all, or nobody counts their versions.
+        """
+        grad = torch.is_grad_enabled()
+        for where, name, tensor, version, address in self._made_of:
+            now = where.get(name)
+            if now is None or now is not tensor:
+                break
+            if now._version != version or now.data_ptr() != address or (grad and now.requires_grad):
+                break
+        else:
+            if has_beside in self._packed:
+                return self._weight, self._bias, self._packed[has_beside]  # type: ignore[return-value]
+        return self._made_anew(conv, has_beside, grad)
+
+    def _made_anew(self, conv: Any, has_beside: bool, grad: bool) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+        places = _places(conv, self.norm)
+        tensors = [where[name] for where, name in places]
+        if any(t.is_inference() or not is_plain(t) or (grad and t.requires_grad) for t in tensors):
+            return None
+        self._memory = [tensor.detach() for tensor in tensors]
+        self._made_of = [
+            (where, name, tensor, tensor._version, tensor.data_ptr())
+            for (where, name), tensor in zip(places, tensors, strict=True)
+        ]
+        self._weight, self._bias = weight, bias = _folded(conv, self.norm)
+        packed = pack(weight, conv.groups, has_beside)
+        self._packed = {has_beside: packed}
+        return weight, bias, packed
 
 
-def _tensors(conv: Any, norm: Any) -> list[Tensor]:
-    """Whatever a folded weight is made of."""
-    tensors = [conv.weight, conv.bias]
+_Source = tuple[dict[str, Any], str, Tensor, int, int]  # its place, its version and address
+
+
+def _places(conv: Any, norm: nn.Module | None) -> list[tuple[dict[str, Any], str]]:
+    """Where whatever a folded weight is made of stands."""
+    places = [(conv._parameters, "weight"), (conv._parameters, "bias")]
     if norm is not None:
-        tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
-    return [tensor for tensor in tensors if tensor is not None]
+        places += [(norm._parameters, "weight"), (norm._parameters, "bias")]
+        places += [(norm._buffers, "running_mean"), (norm._buffers, "running_var")]
+    return [(where, name) for where, name in places if where.get(name) is not None]
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor | None]:
     """Return weight (C_out, kz, ky, kx, C_in / groups) and bias; in float64, so that they are rounded only once."""
-    weight, bias = conv.arranged_weight(), conv.bias
+    dense = isinstance(conv, nn.Conv3d)
+    weight, bias = conv.weight.permute(0, 2, 3, 4, 1) if dense else conv.arranged_weight(), conv.bias
     if norm is None:
         return weight, None if bias is None else bias.detach()
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -195,21 +223,34 @@ def convolve(chain: Chain, input: SparseConvTensor, residual: Tensor | None = No
     conv = chain.conv
     if not isinstance(input, SparseConvTensor) or not is_optimized(conv) or conv._kept.norm is not chain.norm:
         return None
-    parts = input.parts if isinstance(input, JoinedTensor) and conv.groups == 1 else (input.features, None)
-    first, second = parts
-    if second is not None and second.shape != first.shape:
-        first, second = input.features, None
-    given = [tensor for tensor in (first, second, residual) if tensor is not None]
-    if not _are_served(given, _tensors(conv, chain.norm)):
+    first, second = input.features_beside() if conv.groups == 1 else (input.features, None)
+    run = prepared(conv, conv._kept, first, second, residual, chain.activation, chain.slope)
+    return None if run is None else conv.over_map(input, run)
+
+
+Run = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def prepared(
+    conv: Any,
+    kept: Kept,
+    features: Tensor,
+    beside: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    slope: float,
+    with_bias: bool = True,
+) -> Run | None:
+    """Return what computes the results over a kernel map, given its neighbours and their order, or None as above."""
+    if not _are_served(features, beside, residual, conv._parameters["weight"]):
         return None
-    weight, bias, packed = conv._kept.weights(conv, second is not None)
-
-    def run(neighbours: Tensor, order: Tensor | None) -> Tensor:
-        rest = (residual, chain.activation, chain.slope, packed)
-        return infer(first, second, weight, bias, neighbours, conv.groups, order, *rest)
-
-    result: SparseConvTensor = conv.over_map(input, run)
-    return result
+    weights = kept.weights(conv, beside is not None)
+    if weights is None:
+        return None
+    weight, bias, packed = weights
+    bias = bias if with_bias else None
+    rest = (residual, activation, slope, packed)
+    return lambda map, order: infer(features, beside, weight, bias, map, conv.groups, order, *rest)
 
 
 def follow(
@@ -229,11 +270,16 @@ def make_ready(conv: Any, norm: nn.Module) -> bool:
     return plain
 
 
-def _are_served(given: list[Tensor], kept: list[Tensor]) -> bool:
-    dtype = kept[0].dtype
-    return (
-        all(is_plain(tensor) and tensor.dtype is dtype for tensor in given)
-        and not torch.is_autocast_enabled(given[0].device.type)
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given + kept))
-        and not any(tensor.is_inference() for tensor in kept)
-    )
+def _are_served(features: Tensor, beside: Tensor | None, residual: Tensor | None, weight: Tensor) -> bool:
+    grad = torch.is_grad_enabled()
+    if not is_plain(features) or torch.is_autocast_enabled(features.device.type):
+        return False
+    for tensor in (features, beside, residual):
+        if tensor is not None and (
+            type(tensor) not in (Tensor, nn.Parameter)
+            or tensor.dtype is not weight.dtype
+            or tensor.is_neg()
+            or (grad and tensor.requires_grad)
+        ):
+            return False
+    return True

@@ -64,6 +64,19 @@ inline const E* factors_of(const T* source, int64_t channels, E* gathered) {
   }
 }
 
+// The same for many sites.
+template <class E, class T>
+inline void find_factors(const T* input, int64_t in_row, const int32_t* sources, int64_t pairs, int64_t channels,
+                         int64_t depth, E* gathered, const E** pointers) {
+  if constexpr (sizeof(T) == sizeof(E)) {
+    for (int64_t i = 0; i < pairs; ++i) pointers[i] = input + sources[i] * in_row;
+  } else {
+    for (int64_t i = 0; i < pairs; ++i) {
+      pointers[i] = factors_of(input + sources[i] * in_row, channels, gathered + i * depth);
+    }
+  }
+}
+
 // The sums as results, in the dtype and the place of the output.
 template <class T>
 void finish_block(const SparseConvInferenceParams& params, int64_t group, const Accumulate<T>* sums, int64_t sums_row,
@@ -98,10 +111,7 @@ void convolve_block(const SparseConvInferenceParams& params, int64_t group, cons
     for (int64_t i = pairs; i < pairs + kRowsPadding; ++i) memory.rows[i] = static_cast<int32_t>(count);
     for (int64_t part = 0; part < parts; ++part) {
       const T* const input = static_cast<const T*>(part == 0 ? p.input : params.beside) + group * p.in_channels;
-      for (int64_t i = 0; i < pairs; ++i) {
-        const T* source = input + memory.sources[i] * in_row;
-        memory.pointers[i] = factors_of(source, p.in_channels, memory.gathered + i * depth);
-      }
+      find_factors<E>(input, in_row, memory.sources, pairs, p.in_channels, depth, memory.gathered, memory.pointers);
       for (int64_t i = pairs; i < pairs + kRowsPadding; ++i) memory.pointers[i] = memory.pointers[0];
       add_all_pairs(memory.pointers, memory.rows, pairs, packed + (k * parts + part) * element_size, depth,
                     p.out_channels, sums, sums_row);

@@ -102,15 +102,26 @@ FASTCV_INLINE void add_pairs(const E* const* sources, const int32_t* rows, const
 }
 
 // All pairs of a kernel element, for one panel. Behind the last stand kRowsPadding that add to a row nobody reads.
-template <class E, int kVectors>
+template <class E, int kVectors, int kRows>
 __attribute__((noinline)) void add_panel(const E* const* sources, const int32_t* rows, int64_t pairs, const E* panel,
                                          int64_t depth, Accumulate<E>* sums, int64_t sums_row) {
-  constexpr int kRows = gemm_rows_of(kVectors), kHalf = (kRows + 1) / 2;
+  constexpr int kHalf = kRows / 2;
   int64_t i = 0;
   for (; i + kHalf < pairs; i += kRows) {
     add_pairs<E, kRows, kVectors>(sources + i, rows + i, panel, depth, sums, sums_row);
   }
   if (i < pairs) add_pairs<E, kHalf, kVectors>(sources + i, rows + i, panel, depth, sums, sums_row);
+}
+
+// Of few channels most of the time goes to the sums: short tiles, which have fewer rows that nobody reads.
+template <class E, int kVectors>
+FASTCV_INLINE void add_narrow_panel(const E* const* sources, const int32_t* rows, int64_t pairs, const E* panel,
+                                    int64_t depth, Accumulate<E>* sums, int64_t sums_row) {
+  if (depth > 8 && kVectorBytes == 64) {
+    add_panel<E, kVectors, 8>(sources, rows, pairs, panel, depth, sums, sums_row);
+  } else {
+    add_panel<E, kVectors, 4>(sources, rows, pairs, panel, depth, sums, sums_row);
+  }
 }
 
 template <class E>
@@ -120,21 +131,18 @@ void add_all_pairs(const E* const* sources, const int32_t* rows, int64_t pairs, 
     const E* const panel = packed + first * depth;
     switch (panel_width<E>(first, columns) / kLanes<E>) {
       case 1:
-        add_panel<E, 1>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+        add_narrow_panel<E, 1>(sources, rows, pairs, panel, depth, sums + first, sums_row);
         break;
 #if defined(__AVX512F__)
-      case 2:
-        add_panel<E, 2>(sources, rows, pairs, panel, depth, sums + first, sums_row);
-        break;
       case 3:
-        add_panel<E, 3>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+        add_panel<E, 3, 8>(sources, rows, pairs, panel, depth, sums + first, sums_row);
         break;
-      default:
-        add_panel<E, 4>(sources, rows, pairs, panel, depth, sums + first, sums_row);
-#else
-      default:
-        add_panel<E, 2>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+      case 4:
+        add_panel<E, 4, 6>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+        break;
 #endif
+      default:
+        add_narrow_panel<E, 2>(sources, rows, pairs, panel, depth, sums + first, sums_row);
     }
   }
 }

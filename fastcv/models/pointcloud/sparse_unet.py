@@ -203,8 +203,8 @@ class SparseUNet(nn.Module):
                 x = self.down[level](x)
         for level in reversed(range(len(self.up))):
             x, skip = self.up[level](x), skipped[level].features
-            first: Any = self.decoder[level][0]
-            if is_optimized(first.conv1):
+            first = next(self.decoder[level].children(), None)
+            if is_optimized(getattr(first, "conv1", None)):
                 x = JoinedTensor(x, skip)
             else:
                 x = x.replace_feature(torch.cat([x.features, skip], 1))
