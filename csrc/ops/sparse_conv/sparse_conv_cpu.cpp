@@ -108,11 +108,11 @@ void convolve_block(const SparseConvInferenceParams& params, int64_t group, cons
     const int64_t pairs = list_pairs(p.neighbours + k * p.outputs + begin, count, static_cast<int32_t>(p.inputs),
                                      memory.rows, memory.sources, beyond);
     if (pairs == 0) continue;
-    for (int64_t i = pairs; i < pairs + kRowsPadding; ++i) memory.rows[i] = static_cast<int32_t>(count);
+    for (int64_t i = pairs; i < pairs + kTilePadding; ++i) memory.rows[i] = static_cast<int32_t>(count);
     for (int64_t part = 0; part < parts; ++part) {
       const T* const input = static_cast<const T*>(part == 0 ? p.input : params.beside) + group * p.in_channels;
       find_factors<E>(input, in_row, memory.sources, pairs, p.in_channels, depth, memory.gathered, memory.pointers);
-      for (int64_t i = pairs; i < pairs + kRowsPadding; ++i) memory.pointers[i] = memory.pointers[0];
+      for (int64_t i = pairs; i < pairs + kTilePadding; ++i) memory.pointers[i] = memory.pointers[0];
       add_all_pairs(memory.pointers, memory.rows, pairs, packed + (k * parts + part) * element_size, depth,
                     p.out_channels, sums, sums_row);
     }

@@ -32,7 +32,8 @@ inline uint32_t present(const int32_t* neighbours, int64_t count, int32_t inputs
 // Lists the rows of [0, count) that have a neighbour, and their neighbours. Returns how many. The lists have room for
 // kListPadding more than `count`, which may be written.
 constexpr int64_t kListPadding = 16;
-static_assert(kListPadding >= kRowsPadding);
+constexpr int64_t kTilePadding = 8;  // no tile has more rows
+static_assert(kListPadding >= kTilePadding);
 
 inline int64_t list_pairs(const int32_t* neighbours, int64_t count, int32_t inputs, int32_t* rows, int32_t* sources,
                           bool& beyond) {
@@ -101,7 +102,7 @@ FASTCV_INLINE void add_pairs(const E* const* sources, const int32_t* rows, const
   }
 }
 
-// All pairs of a kernel element, for one panel. Behind the last stand kRowsPadding that add to a row nobody reads.
+// All pairs of a kernel element, for one panel. Behind the last stand kTilePadding that add to a row nobody reads.
 template <class E, int kVectors, int kRows>
 __attribute__((noinline)) void add_panel(const E* const* sources, const int32_t* rows, int64_t pairs, const E* panel,
                                          int64_t depth, Accumulate<E>* sums, int64_t sums_row) {
@@ -113,36 +114,46 @@ __attribute__((noinline)) void add_panel(const E* const* sources, const int32_t*
   if (i < pairs) add_pairs<E, kHalf, kVectors>(sources + i, rows + i, panel, depth, sums, sums_row);
 }
 
-// Of few channels most of the time goes to the sums: short tiles, which have fewer rows that nobody reads.
+// The only panel, of one or two vectors. Of few channels most of the time goes to the sums: short tiles, and no row that
+// nobody reads.
 template <class E, int kVectors>
-FASTCV_INLINE void add_narrow_panel(const E* const* sources, const int32_t* rows, int64_t pairs, const E* panel,
-                                    int64_t depth, Accumulate<E>* sums, int64_t sums_row) {
-  if (depth > 8 && kVectorBytes == 64) {
-    add_panel<E, kVectors, 8>(sources, rows, pairs, panel, depth, sums, sums_row);
-  } else {
-    add_panel<E, kVectors, 4>(sources, rows, pairs, panel, depth, sums, sums_row);
+void add_narrow_panel(const E* const* sources, const int32_t* rows, int64_t pairs, const E* panel, int64_t depth,
+                      Accumulate<E>* sums) {
+  constexpr int64_t kSumsRow = kVectors * kLanes<Accumulate<E>>;
+  constexpr int kTall = kVectorBytes == 64 || kVectors == 1 ? 8 : 4;
+  if (depth > 16 * kVectors) return add_panel<E, kVectors, kTall>(sources, rows, pairs, panel, depth, sums, kSumsRow);
+  constexpr int kRows = 4;
+  int64_t i = 0;
+  for (; i + kRows <= pairs; i += kRows) {
+    add_pairs<E, kRows, kVectors>(sources + i, rows + i, panel, depth, sums, kSumsRow);
   }
+  for (; i < pairs; ++i) add_pairs<E, 1, kVectors>(sources + i, rows + i, panel, depth, sums, kSumsRow);
 }
 
 template <class E>
 void add_all_pairs(const E* const* sources, const int32_t* rows, int64_t pairs, const E* packed, int64_t depth,
                    int64_t columns, Accumulate<E>* sums, int64_t sums_row) {
+  if (sums_row == kLanes<E>) return add_narrow_panel<E, 1>(sources, rows, pairs, packed, depth, sums);
+  if (sums_row == 2 * kLanes<E>) return add_narrow_panel<E, 2>(sources, rows, pairs, packed, depth, sums);
   for (int64_t first = 0; first < columns; first += kPanelColumns<E>) {
     const E* const panel = packed + first * depth;
     switch (panel_width<E>(first, columns) / kLanes<E>) {
       case 1:
-        add_narrow_panel<E, 1>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+        add_panel<E, 1, 8>(sources, rows, pairs, panel, depth, sums + first, sums_row);
         break;
 #if defined(__AVX512F__)
+      case 2:
+        add_panel<E, 2, 8>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+        break;
       case 3:
         add_panel<E, 3, 8>(sources, rows, pairs, panel, depth, sums + first, sums_row);
         break;
-      case 4:
-        add_panel<E, 4, 6>(sources, rows, pairs, panel, depth, sums + first, sums_row);
-        break;
-#endif
       default:
-        add_narrow_panel<E, 2>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+        add_panel<E, 4, 6>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+#else
+      default:
+        add_panel<E, 2, 4>(sources, rows, pairs, panel, depth, sums + first, sums_row);
+#endif
     }
   }
 }
