@@ -70,9 +70,9 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     """Return a copy of a module made ready for fast inference, with what was done to it as ``.report``.
 
     Convolutions become :class:`fastcv.nn.Conv2d`, which keep their weights packed. Batch normalisation, additions and
-    the activations ReLU, leaky ReLU and SiLU behind a convolution are fused into it. Sparse convolutions stay where they
-    are and keep their packed weights besides; a :class:`fastcv.sparse.SparseSequential` and the blocks of fastcv's own
-    networks compute them together with what follows them.
+    the activations ReLU, leaky ReLU and SiLU behind a convolution are fused into it. Sparse convolutions stay where
+    they are and keep their packed weights besides; a :class:`fastcv.sparse.SparseSequential` and the blocks of fastcv's
+    own networks compute them together with what follows them.
 
     Parameters
     ----------
@@ -86,8 +86,8 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     nn.Module
         In evaluation mode, without gradients. What ``torch.fx`` can trace becomes a ``torch.fx.GraphModule``, which has
         the ``forward`` of the module but no other method of it; its feature maps are channels_last. What cannot be
-        traced keeps its class, and its parts are optimized one by one; so do sparse networks, with all their modules and
-        the names of their weights. ``print(optimized.report)`` says which is which.
+        traced keeps its class, and its parts are optimized one by one; so do sparse networks, with all their modules
+        and the names of their weights. ``print(optimized.report)`` says which is which.
 
     Notes
     -----
