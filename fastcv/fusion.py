@@ -16,6 +16,7 @@ from fastcv.nn._plain import has_hooks, is_untouched
 from fastcv.nn.batch_norm import FrozenBatchNorm2d, has_fixed_statistics
 from fastcv.nn.conv2d import Conv2d
 from fastcv.nn.conv_transpose import ConvTranspose2d
+from fastcv.sparse.readiness import make_all_ready
 
 __all__ = ["Report", "optimize"]
 
@@ -72,7 +73,9 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
 
     Convolutions become :class:`fastcv.nn.Conv2d`, which keep their weights packed. Batch normalisation, additions and
     the activations ReLU, leaky ReLU and SiLU behind a convolution are fused into it. Transposed convolutions with a
-    stride and without groups become :class:`fastcv.nn.ConvTranspose2d`, with batch normalisation and ReLU.
+    stride and without groups become :class:`fastcv.nn.ConvTranspose2d`, with batch normalisation and ReLU. Sparse
+    convolutions stay where they are and keep their packed weights besides; a :class:`fastcv.sparse.SparseSequential`
+    and the blocks of fastcv's own networks compute them together with what follows them.
 
     Parameters
     ----------
@@ -87,7 +90,8 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
     nn.Module
         In evaluation mode, without gradients. What ``torch.fx`` can trace becomes a ``torch.fx.GraphModule``, which has
         the ``forward`` of the module but no other method of it; its feature maps are channels_last. What cannot be
-        traced keeps its class, and its parts are optimized one by one. ``print(optimized.report)`` says which is which.
+        traced keeps its class, and its parts are optimized one by one; so do sparse networks, with all their modules
+        and the names of their weights. ``print(optimized.report)`` says which is which.
 
     Notes
     -----
@@ -115,6 +119,8 @@ def optimize(module: nn.Module, *, exact: bool = False) -> nn.Module:
         id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters() if not is_lazy(p)
     }
     copied = copy.deepcopy(module, shared).eval()
+    for names, found in zip((report.replaced, report.left), make_all_ready(copied), strict=True):
+        names += found
     optimized = _optimized(copied, "", exact, report)
     if isinstance(getattr(optimized, "report", report), Report):  # the module's own goes first
         optimized.report = report  # type: ignore[assignment]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from fastcv.ops._arguments import describe_shape
+from fastcv.ops._call import COMPILED
 from fastcv.ops._define import Gradient, define
 from fastcv.ops.ordered_sum import ordered_sum
 
@@ -201,4 +202,36 @@ def sparse_conv(
             [11.]])
     """
     output: Tensor = _sparse_conv(features, weight, bias, neighbours, reverse, groups, order, reverse_order)
+    return output
+
+
+# ---- for inference, what layers ask for: no derivatives, plain tensors ----
+
+
+def pack(weight: Tensor, groups: int, has_beside: bool) -> Tensor | None:
+    """Return a weight as :func:`infer` reads it, or None on CUDA. Its layout depends on the processor."""
+    packed: Tensor | None = COMPILED["_C"].sparse_conv_pack(weight, groups, has_beside)
+    return packed
+
+
+def infer(
+    features: Tensor,
+    beside: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    neighbours: Tensor,
+    groups: int,
+    order: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    negative_slope: float,
+    packed: Tensor | None,
+) -> Tensor:
+    """Return ``activation(sparse_conv(...) + residual)`` in one pass.
+
+    ``beside`` (N, C_in) are further channels, whose weights follow those of ``features`` (N, C_in). With ``packed``
+    only the shape of ``weight`` counts.
+    """
+    options = (groups, order, residual, activation, negative_slope, packed)
+    output: Tensor = COMPILED["_C"].sparse_conv_inference(features, beside, weight, bias, neighbours, *options)
     return output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastcv.sparse.conv import _Convolution, _InverseConvolution, _SubMConvolution
+from fastcv.sparse.inference import PLAIN_CONVOLUTIONS
 
 __all__ = ["SparseConv4d", "SparseConvTranspose4d", "SparseInverseConv4d", "SubMConv4d"]
 
@@ -30,3 +31,6 @@ class SparseInverseConv4d(_InverseConvolution):
     """4-D convolution back to the sites before the layer of its ``indice_key`` (:class:`SparseConvolution`)."""
 
     _ndim = 4
+
+
+PLAIN_CONVOLUTIONS.update([SparseConv4d, SparseConvTranspose4d, SubMConv4d, SparseInverseConv4d])

@@ -265,6 +265,14 @@ class SparseConvTensor:
             setattr(new, name, getattr(self, name))
         return new
 
+    def features_beside(self) -> tuple[Tensor, Tensor | None]:
+        """Return the features, in two parts of equal size where they lie so."""
+        return self._features, None
+
+    @property
+    def _channels(self) -> int:
+        return self._features.shape[1]
+
     def _check_rows(self) -> None:
         if self._features.shape[0] != self.indices.shape[0]:
             raise ValueError(

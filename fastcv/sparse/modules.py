@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastcv.sparse import constants
 from fastcv.sparse.core import SparseConvTensor
+from fastcv.sparse.inference import ACTIVATIONS, PLAIN_NORMS, convolve, find_chain, is_optimized, is_plain_convolution
 
 __all__ = [
     "RemoveGrid",
@@ -134,14 +135,36 @@ class SparseSequential(SparseModule):
             raise ValueError(f"a module named {name!r} exists already")
         self.add_module(name, module)
 
+    def make_ready(self) -> list[tuple[str, str]]:
+        """Make the convolutions ready for inference, with what follows them, and return their names and what that is.
+
+        :func:`fastcv.optimize` calls it.
+        """
+        made = []
+        names, modules = list(self._modules), list(self._modules.values())
+        for place, module in enumerate(modules if type(self).forward is SparseSequential.forward else []):
+            if is_plain_convolution(module) and getattr(module, "_kept", None) is None:
+                chain = find_chain(modules[place:])  # type: ignore[arg-type]
+                chain.conv.optimize(chain.norm)
+                made.append((names[place], chain.describe()))
+        return made
+
     def forward(self, input: Any) -> Any:
         """Pass ``input``, a sparse or a dense tensor, through all modules."""
-        for module in self._modules.values():
-            assert module is not None
-            if isinstance(input, SparseConvTensor) and not is_spconv_module(module):
-                input = input.replace_feature(_apply(module, input.features))
-            else:
-                input = module(input)
+        modules: list[Any] = list(self._modules.values())
+        while modules:
+            length, output = 1, None
+            if is_optimized(modules[0]):
+                chain = find_chain(modules)
+                length, output = chain.length, convolve(chain, input)
+            if output is None:
+                length, module = 1, modules[0]
+                if isinstance(input, SparseConvTensor) and not is_spconv_module(module):
+                    output = input.replace_feature(_apply(module, input.features))
+                else:
+                    output = module(input)
+            input = output
+            del modules[:length]
         return input
 
 
@@ -199,6 +222,9 @@ class RemoveGrid(SparseModule):
         x.grid = None
         return x
 
+
+PLAIN_NORMS.add(SparseBatchNorm)
+ACTIVATIONS[SparseReLU] = "relu"
 
 _SPARSE = (SparseModule, SparseBatchNorm, SparseSyncBatchNorm, SparseReLU, SparseIdentity)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sparse_problems import random_map, random_values
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,10 +20,6 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, tor
 Problem = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
 
 
-def random_values(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
 def random_sites(count: int, shape: tuple[int, int, int], batch: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     flat = torch.randperm(batch * shape[0] * shape[1] * shape[2], generator=generator)[:count]
@@ -31,20 +28,6 @@ def random_sites(count: int, shape: tuple[int, int, int], batch: int, seed: int 
         parts.append(flat % size)
         flat = flat // size
     return torch.stack([flat, *reversed(parts)], dim=1).int()
-
-
-def random_map(volume: int, inputs: int, outputs: int, seed: int = 0, density: float = 0.4) -> tuple[Tensor, Tensor]:
-    """A map in which each input feeds at most one output through a kernel element, and its reverse."""
-    generator = torch.Generator().manual_seed(seed)
-    neighbours = torch.full((volume, outputs), -1, dtype=torch.int32)
-    reverse = torch.full((volume, inputs), -1, dtype=torch.int32)
-    for k in range(volume):
-        pairs = int(density * min(inputs, outputs))
-        source = torch.randperm(inputs, generator=generator)[:pairs]
-        target = torch.randperm(outputs, generator=generator)[:pairs]
-        neighbours[k, target] = source.int()
-        reverse[k, source] = target.int()
-    return neighbours, reverse
 
 
 def random_problem(

@@ -23,6 +23,7 @@
 #pragma once
 
 #include "core/cpu_variants.h"
+#include "core/epilogue.h"
 #include "core/types.h"
 
 namespace fastcv {
@@ -31,8 +32,6 @@ struct Conv2dAxis {
   int64_t input, output, kernel;      // sizes
   int64_t stride, padding, dilation;  // padding: before the first pixel
 };
-
-enum class Activation { kNone, kRelu, kLeakyRelu, kSilu };
 
 struct Conv2dParams {
   const void* input;

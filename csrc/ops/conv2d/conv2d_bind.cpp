@@ -4,6 +4,7 @@
 
 #include "core/arena.h"
 #include "core/dispatch.h"
+#include "core/epilogue_bind.h"
 #include "ops/conv2d/conv2d.h"
 
 namespace py = pybind11;
@@ -97,14 +98,6 @@ Conv2dParams conv2d_params(const TensorView& input, const TensorView& weight, co
   return p;
 }
 
-Activation activation_of(const std::optional<std::string>& name) {
-  if (!name) return Activation::kNone;
-  if (*name == "relu") return Activation::kRelu;
-  if (*name == "leaky_relu") return Activation::kLeakyRelu;
-  if (*name == "silu") return Activation::kSilu;
-  refuse("activation", "be None, 'relu', 'leaky_relu' or 'silu'", "'" + *name + "'");
-}
-
 int64_t conv2d_packed_bytes(const Conv2dParams& p, int tile) {
   return FASTCV_VARIANT::conv2d_packed_elements(p, tile) * size_of(accumulate_dtype(p.dtype));
 }
@@ -136,10 +129,7 @@ py::object convolve_with_torch(const TensorView& input, const TensorView& weight
   const py::object added = bias ? py::reinterpret_borrow<py::object>(bias.object) : py::none();
   py::object output = functional.attr("conv2d")(source, py::handle(weight.object), added, list(options.stride, 0),
                                                 padding, list(options.dilation, 0), options.groups);
-  if (residual) output = output.attr("add_")(py::handle(residual.object));
-  if (activation == Activation::kRelu) output = output.attr("relu_")();
-  if (activation == Activation::kLeakyRelu) output = functional.attr("leaky_relu")(output, negative_slope, true);
-  if (activation == Activation::kSilu) output = functional.attr("silu")(output, true);
+  output = finish_with_torch(output, residual, activation, negative_slope);
   const char* layout = gives_channels_last(input) ? "channels_last" : "contiguous_format";
   return output.attr("contiguous")(py::arg("memory_format") = py::module_::import("torch").attr(layout));
 }

@@ -2,11 +2,12 @@
 // bfloat16 (bf16_pair_cpu.h) of neighbouring channels, T is bfloat16 and sums are float. CPU translation units only.
 #pragma once
 
+#include "core/epilogue_cpu.h"
 #include "core/gemm_cpu.h"
 #include "core/layout_cpu.h"
 #include "core/memory.h"
 #include "core/parallel.h"
-#include "ops/conv2d/conv2d_epilogue_cpu.h"
+#include "ops/conv2d/conv2d.h"
 
 namespace fastcv::FASTCV_VARIANT {
 

@@ -22,6 +22,7 @@
 // 1.15, 64 at 200 x 272 1.07, 512 at 25 x 34 1.2.
 #pragma once
 
+#include "core/past_caches_cpu.h"
 #include "ops/conv2d/conv2d_problem_cpu.h"
 #include "ops/conv2d/conv2d_transforms_cpu.h"
 

@@ -12,6 +12,7 @@
 // 10 GB/s). So the output's memory traffic is the floor, and its page faults: see advise_huge_pages.
 #include "core/layout_cpu.h"
 #include "core/parallel.h"
+#include "core/past_caches_cpu.h"
 #include "families/roi/roi_order_cpu.h"
 #include "families/roi/roi_scatter_cpu.h"
 #include "families/roi/roi_taps_cpu.h"

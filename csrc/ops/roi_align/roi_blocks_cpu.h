@@ -10,6 +10,7 @@
 #pragma once
 
 #include "core/parallel.h"
+#include "core/past_caches_cpu.h"
 #include "families/roi/roi_order_cpu.h"
 #include "ops/roi_align/roi_gather_cpu.h"
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "core/layout_cpu.h"
+#include "core/past_caches_cpu.h"
 #include "families/roi/roi_taps_cpu.h"
 #include "ops/roi_align/roi_align.h"
 

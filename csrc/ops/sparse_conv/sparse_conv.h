@@ -16,9 +16,13 @@
 //
 // summed in pieces of output rows whose bounds depend on the shapes alone, the pieces in ascending order. Halves
 // accumulate in float32. A neighbour of N or more is a ValueError on the CPU; on CUDA it feeds nothing.
+//
+// For inference a residual and an activation follow the sums, and two inputs may stand for one with the channels of both:
+// what networks join is never copied. The weight can be packed once, for many calls. On CUDA torch does the same.
 #pragma once
 
 #include "core/cpu_variants.h"
+#include "core/epilogue.h"
 #include "core/types.h"
 
 namespace fastcv {
@@ -37,6 +41,16 @@ struct SparseConvParams {
   int64_t in_channels, out_channels;        // of one group
 };
 
+// For inference, on the CPU alone.
+struct SparseConvInferenceParams {
+  SparseConvParams conv;
+  const void* beside;    // (N, C_in), whose channels follow those of `input` in the weight; or null. One group
+  const void* packed;    // the weight as sparse_conv_pack writes it, or null: it is packed on the way
+  const void* residual;  // (M, G * C_out), added before the activation, or null
+  Activation activation;
+  double negative_slope;
+};
+
 struct SparseConvWeightParams {
   const void* input;
   const void* grad_output;
@@ -50,6 +64,8 @@ struct SparseConvWeightParams {
 };
 
 FASTCV_DECLARE_KERNEL(sparse_conv, SparseConvParams);
+FASTCV_DECLARE_KERNEL(sparse_conv_inference, SparseConvInferenceParams);
+FASTCV_DECLARE_KERNEL(sparse_conv_pack, SparseConvInferenceParams);  // the weight, to `output`
 FASTCV_DECLARE_KERNEL(sparse_conv_weight, SparseConvWeightParams);
 
 namespace FASTCV_VARIANT {
@@ -58,6 +74,17 @@ namespace FASTCV_VARIANT {
 FASTCV_HD int64_t weight_gradient_pieces(int64_t outputs) {
   const int64_t pieces = ceil_div(outputs, 8192);
   return pieces < 1 ? 1 : least(pieces, 16);
+}
+
+// The parts of the weight's input channels: two for two inputs.
+inline int64_t sparse_conv_parts(const SparseConvInferenceParams& p) {
+  return p.beside == nullptr ? 1 : 2;
+}
+
+// Bytes of a packed weight of any instruction set: columns rounded up to the widest vector.
+inline int64_t sparse_conv_packed_bytes(int64_t groups, int64_t volume, int64_t in_channels, int64_t out_channels,
+                                        int64_t accumulate_bytes) {
+  return groups * volume * in_channels * ((out_channels + 15) / 16 * 16) * accumulate_bytes;
 }
 
 }  // namespace FASTCV_VARIANT

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcv._hooks import is_untouched
 from fastcv.models.pointcloud.pointwise import check_at_least_one, check_clouds
 from fastcv.models.pointcloud.voxel_input import flattened, mean_voxels
 from fastcv.ops import devoxelize, voxel_grid_size
@@ -21,6 +22,7 @@ from fastcv.sparse import (
     SparseSequential,
     SubMConv3d,
 )
+from fastcv.sparse.inference import JoinedTensor, follow, is_optimized, make_ready
 
 __all__ = ["ResidualBlock", "SparseUNet"]
 
@@ -44,9 +46,34 @@ class ResidualBlock(SparseModule):
 
     def forward(self, x: SparseConvTensor) -> SparseConvTensor:
         """Return features of ``after`` channels at the same sites."""
-        y = self.bn1(self.conv1(x))
-        y = self.bn2(self.conv2(y.replace_feature(y.features.relu_())))
-        return x.replace_feature((y.features + self.project(x.features)).relu_())
+        y = follow(self.conv1, self.bn1, "relu", x)
+        if y is None:
+            y = self.bn1(self.conv1(x))
+            y = y.replace_feature(y.features.relu_())
+        same = _projected(self.project, x)
+        z = follow(self.conv2, self.bn2, "relu", y, same)
+        if z is None:
+            z = self.bn2(self.conv2(y))
+            z = z.replace_feature((z.features + same).relu_())
+        return z  # and with it the map
+
+    def make_ready(self) -> list[tuple[str, str]]:
+        """Make the convolutions ready for inference; see :func:`fastcv.optimize`."""
+        made = []
+        for name, norm, what in (("conv1", self.bn1, "relu"), ("conv2", self.bn2, "addition, relu")):
+            if type(self).forward is ResidualBlock.forward and make_ready(getattr(self, name), norm):
+                made.append((name, f"batch normalisation, {what}"))
+        return made
+
+
+def _projected(project: nn.Module, x: SparseConvTensor) -> Tensor:
+    """Return ``project(x.features)``, without a copy of features that lie in two tensors."""
+    if not isinstance(x, JoinedTensor) or type(project) is not nn.Linear or not is_untouched(project):
+        output: Tensor = project(x.features)
+        return output
+    first, second = x.parts
+    weight = project.weight.t()
+    return torch.addmm(first @ weight[: first.shape[1]], second, weight[first.shape[1] :])
 
 
 class SparseUNet(nn.Module):
@@ -176,6 +203,11 @@ class SparseUNet(nn.Module):
                 skipped.append(x)
                 x = self.down[level](x)
         for level in reversed(range(len(self.up))):
-            x, skip = self.up[level](x), skipped[level]
-            x = self.decoder[level](x.replace_feature(torch.cat([x.features, skip.features], 1)))
+            x, skip = self.up[level](x), skipped[level].features
+            first = next(self.decoder[level].children(), None)
+            if is_optimized(getattr(first, "conv1", None)):
+                x = JoinedTensor(x, skip)
+            else:
+                x = x.replace_feature(torch.cat([x.features, skip], 1))
+            x = self.decoder[level](x)
         return x.replace_feature(self.head(x.features))

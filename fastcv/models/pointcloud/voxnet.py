@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 from fastcv.models.pointcloud.pointwise import check_at_least_one, check_clouds
 from fastcv.models.pointcloud.voxel_input import cube, flattened
 from fastcv.ops import sparse_conv, sparse_max_pool, voxel_ids, voxel_occupancy, voxel_scatter
+from fastcv.ops._arena import arena
 from fastcv.ops.sparse_kernel_map import KernelMap, layer_geometry
 from fastcv.sparse import SparseConvTensor
+from fastcv.sparse.inference import Kept, prepared
 
 __all__ = ["SparseVoxNet", "VoxNet"]
 
@@ -115,6 +119,22 @@ class SparseVoxNet(VoxNet):
     True
     """
 
+    _kept: tuple[Kept, Kept] | None = None
+
+    def make_ready(self) -> list[tuple[str, str]]:
+        """Make the convolutions ready for inference; see :func:`fastcv.optimize`."""
+        convs = (self.conv1, self.conv2)
+        if type(self).classify_sites is not SparseVoxNet.classify_sites or {type(c) for c in convs} != {nn.Conv3d}:
+            return []
+        self._kept = (Kept(), Kept())
+        return [("conv1", "leaky_relu"), ("conv2", "")]
+
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode; an optimized network cannot train."""
+        if mode and self._kept is not None:
+            raise RuntimeError("an optimized network cannot be trained: it keeps its packed weights")
+        return super().train(mode)
+
     def forward(self, points: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of clouds (B, N, 3 or more)."""
         rows, offsets = self._rows(points)
@@ -129,21 +149,29 @@ class SparseVoxNet(VoxNet):
 
     def classify_sites(self, x: SparseConvTensor) -> Tensor:
         """Return the logits of the occupied sites of grids."""
+        with arena(self._kept is not None):
+            return self._classify(self._pooled(x))
+
+    def _pooled(self, x: SparseConvTensor) -> Tensor:
+        """Return what comes out of the pooling (B, 32, Z, Y, X)."""
         bias1, bias2 = self.conv1.bias, self.conv2.bias
         assert bias1 is not None
         assert bias2 is not None
         empty = F.leaky_relu(bias1, _SLOPE)
-        x, _ = _convolve(x, self.conv1, bias1)
-        x = x.replace_feature(self.drop1(F.leaky_relu(x.features, _SLOPE) - empty))
+        kept1, kept2 = self._kept or (None, None)
+        x = _convolve(x, self.conv1, bias1, "leaky_relu", kept1)
+        y = x.features
+        in_place = kept1 is not None and y.dtype is empty.dtype and not (y.requires_grad or empty.requires_grad)
+        x = x.replace_feature(self.drop1(y.sub_(empty) if in_place else y - empty))
         before = self.conv2.weight.sum((2, 3, 4)) @ empty + bias2
-        x, _ = _convolve(x, self.conv2, None)
+        x = _convolve(x, self.conv2, None, None, kept2)
         links, wanted = _links(x, (2, 2, 2), (2, 2, 2))
         largest = sparse_max_pool(x.features, links.neighbours, _reverse(links, wanted))
         filled = (links.neighbours >= 0).all(0)[:, None]  # no empty voxel among the eight
         largest = torch.where(filled, largest, largest.relu())
         empty = F.leaky_relu(before, _SLOPE)  # leaky ReLU keeps the order, so the largest come first
         x = x._output(F.leaky_relu(largest + before, _SLOPE) - empty, links, None)
-        return self._classify(x.dense() + empty[:, None, None, None])
+        return x.dense() + empty[:, None, None, None]
 
 
 def _links(x: SparseConvTensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[KernelMap, bool]:
@@ -156,9 +184,16 @@ def _reverse(links: KernelMap, wanted: bool) -> Tensor:
     return links.reverse if wanted else links.neighbours.new_empty((0, links.indices.shape[0]))
 
 
-def _convolve(x: SparseConvTensor, conv: nn.Conv3d, bias: Tensor | None) -> tuple[SparseConvTensor, KernelMap]:
-    """Apply a dense layer's weight to a sparse tensor, and a bias to what comes out."""
+def _convolve(
+    x: SparseConvTensor, conv: nn.Conv3d, bias: Tensor | None, activation: str | None, kept: Kept | None
+) -> SparseConvTensor:
+    """Apply a dense layer's weight to a sparse tensor, and a bias and leaky ReLU to what comes out."""
     links, wanted = _links(x, conv.kernel_size, conv.stride)
-    weight = conv.weight.permute(0, 2, 3, 4, 1)
-    output = sparse_conv(x.features, weight, bias, links.neighbours, _reverse(links, wanted))
-    return x._output(output, links, None), links
+    run = None if kept is None else prepared(conv, kept, x.features, None, None, activation, _SLOPE, bias is not None)
+    if run is not None:
+        output = run(links.neighbours, links.order)
+    else:
+        weight = conv.weight.permute(0, 2, 3, 4, 1)
+        output = sparse_conv(x.features, weight, bias, links.neighbours, _reverse(links, wanted))
+        output = output if activation is None else F.leaky_relu(output, _SLOPE)
+    return x._output(output, links, None)

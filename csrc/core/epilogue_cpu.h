@@ -1,8 +1,8 @@
 // What follows the sums of a convolution: an addition and an activation. CPU translation units only.
 #pragma once
 
+#include "core/epilogue.h"
 #include "core/simd.h"
-#include "ops/conv2d/conv2d.h"
 
 namespace fastcv::FASTCV_VARIANT {
 
