@@ -46,3 +46,16 @@ def test_pre_commit_and_ci_have_the_same_tools() -> None:
     found = dict(re.findall(r"repo: \S+/(\S+)\n +rev: v(\S+)", text))
     names = {"ruff-pre-commit": "ruff", "mirrors-clang-format": "clang-format", "codespell": "codespell"}
     assert {names[name]: number for name, number in found.items()} == {k: v for k, v in pinned.items() if k != "mypy"}
+
+
+def test_arm_tests_every_operator() -> None:
+    """The words by which .ci/arm chooses tests choose some of every file of tests/ops that runs on backends."""
+    script = (ROOT / ".ci/arm").read_text()
+    chosen, left_out = (
+        " or ".join(re.findall(rf'^{name}="(?:\${name} or )?(.*)"$', script, re.MULTILINE)).split(" or ")
+        for name in ("words", "slow")
+    )
+    for file in sorted((ROOT / "tests/ops").glob("test_*.py")):
+        tests = re.findall(r"^def (test_\w+)\([^)]*backend", file.read_text(), re.MULTILINE)
+        found = [name for name in tests if any(word in f"{file.name} {name}" for word in chosen)]
+        assert not tests or any(not any(word in name for word in left_out) for name in found), file.name
