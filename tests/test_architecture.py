@@ -232,7 +232,11 @@ def test_wide_code_stays_in_its_variant(op: str, tmp_path: Path) -> None:
     assert weak or op != "roi_align", "nm's output was not understood"
     ours = re.compile(r"_Z[A-Z]*N?K?6fastcv6avx512|DW\.ref\.__gxx_personality_v0$|_GLOBAL_OFFSET_TABLE_$")
     assert not [symbol for symbol in weak if not ours.match(symbol)]
-    users = {"conv2d": {"gemm_tile"}, "conv_transpose": {"gemm_tile"}, "sparse_conv": {"gemm_tile", "add_all_pairs"}}
+    users = {
+        "conv2d": {"gemm_tile"},
+        "conv_transpose": {"gemm_tile"},
+        "sparse_conv": {"add_panel", "add_narrow_panel"},
+    }
     assert users_of_bf16_instructions(target) == users.get(op, set())
 
 

@@ -175,12 +175,13 @@ def conv2d(
 
     Notes
     -----
-    On the CPU kernels of 3 x 3 elements with stride 1, in one group and not in float64, are computed by Winograd's
+    On the CPU kernels of 3 x 3 elements with stride 1 or 2, in one group and not in float64, are computed by Winograd's
     minimal filtering where a model of costs (csrc/ops/conv2d/conv2d.h) finds it faster: tiles of 6 x 6 results from
     8 x 8 inputs need 64 products where a direct sum needs 324, tiles of 4 x 4 need 36 of 144, tiles of 2 x 2 need 16 of
-    36. The rounding error grows: to about 1e-5 of the largest output, 2e-5 with tiles of 6 x 6, from 1e-6. An infinity
-    or NaN in the input, which a direct sum spreads to the outputs whose kernel covers it, spreads to all outputs of the
-    tiles that read it, at most 8 x 8 inputs each. ``exact=True`` sums directly.
+    36, with stride 2 (not in bfloat16) from 5 x 5 inputs 25 of 36. The rounding error grows from 1e-6 to about 1e-5 of
+    the largest output, 2e-5 with tiles of 6 x 6; with stride 2 it does not. An infinity or NaN in the input, which a
+    direct sum spreads to the outputs whose kernel covers it, spreads to all outputs of the tiles that read it, at most
+    8 x 8 inputs each. ``exact=True`` sums directly.
 
     Each call transforms and packs the weight; :class:`fastcv.nn.Conv2d` keeps what it has packed. Results are the same
     on any number of threads.

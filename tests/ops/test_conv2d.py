@@ -20,7 +20,7 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 HAS_BF16_PAIRS = True
 # Of the largest result.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 6e-4, torch.bfloat16: 4e-3}
-TILES = (2, 4, 6)
+TILES = (2, 4, 6, 22)  # 22: of stride 2
 TOLERANCE_OF_TILES = 3e-5
 NAN, INF = float("nan"), float("inf")
 
@@ -148,8 +148,13 @@ def test_tiles(backend: Any, tile: int) -> None:
                 continue
             for n in (1, 3):
                 tensors = problem(n, c, o, size, (3, 3))
-                expected = reference.conv2d(*(t.double() for t in tensors), padding=padding, activation="relu")
+                options = {"stride": stride_of(tile), "padding": padding, "activation": "relu"}
+                expected = reference.conv2d(*(t.double() for t in tensors), **options)
                 assert_near(tiled(tile, *tensors, padding), expected, TOLERANCE_OF_TILES)
+
+
+def stride_of(tile: int) -> int:
+    return 2 if tile == 22 else 1
 
 
 def tiled(
@@ -160,8 +165,8 @@ def tiled(
     from fastcv.ops.conv2d import _conv2d
 
     packed = COMPILED["_C"].conv2d_pack(weight, 1, tile)
-    around, ones = (padding,) * 4, (1, 1)
-    result: Tensor = _conv2d(input, weight, bias, ones, around, ones, 1, None, activation, 0.0, False, packed)
+    around, ones, stride = (padding,) * 4, (1, 1), (stride_of(tile),) * 2
+    result: Tensor = _conv2d(input, weight, bias, stride, around, ones, 1, None, activation, 0.0, False, packed)
     return result
 
 
@@ -179,7 +184,7 @@ def test_accuracy_of_tiles(backend: Any, tile: int) -> None:
         pytest.skip("torch computes it")
     for c, size in ((64, (40, 44)), (512, (13, 13))):
         input, weight, bias = problem(1, c, 64, size, (3, 3))
-        expected = reference.conv2d(input.double(), weight.double(), bias.double(), padding=1)
+        expected = F.conv2d(input.double(), weight.double(), bias.double(), stride_of(tile), 1)
         input = input.contiguous(memory_format=torch.channels_last)
         assert_near(tiled(tile, input, weight, bias, 1, None), expected, TOLERANCE_OF_TILES * (1 + (tile == 6)))
 
@@ -206,9 +211,10 @@ def test_results_that_go_past_the_caches(backend: Any, tile: int) -> None:
     """Of 32 MiB and more, also where the last tiles are cut off and something is added."""
     if backend.is_cuda:
         pytest.skip("torch computes it")
-    input, weight, bias = problem(1, 3, 32, (515, 513), (3, 3))
+    stride = stride_of(tile)
+    input, weight, bias = problem(1, 3, 32, (515 * stride, 513 * stride), (3, 3))
     input = input.contiguous(memory_format=torch.channels_last)
-    expected = F.conv2d(input.double(), weight.double(), bias.double(), padding=1)
+    expected = F.conv2d(input.double(), weight.double(), bias.double(), stride, 1)
     assert_near(tiled(tile, input, weight, bias, 1, None), expected, TOLERANCE_OF_TILES)
 
 
@@ -224,12 +230,19 @@ def test_how_far_what_is_no_number_spreads(backend: Any, value: float, tile: int
         given[0][0, 5, place[0], place[1]] = value
         actual = tiled(tile, *given, 1, None)
         touched = ~actual.isfinite().all(dim=1)[0]
-        assert touched[8:11, 13:16].all()
-        rows, columns = (  # of results, whose tiles read from one pixel before to one behind
-            torch.tensor([i // tile * tile - 1 <= at <= i // tile * tile + tile for i in range(count)])
-            for at, count in zip(place, (24, 28), strict=True)
+        results, side, step = (2, 5, 4) if tile == 22 else (tile, tile + 2, tile)
+        covered, allowed = (  # by the kernel; by what the tile reads
+            [
+                [first - 1 <= at < first - 1 + width for first in starts]
+                for at, starts in zip(place, firsts, strict=True)
+            ]
+            for width, firsts in (
+                (3, [[i * stride_of(tile) for i in range(count)] for count in clean.shape[2:]]),
+                (side, [[i // results * step for i in range(count)] for count in clean.shape[2:]]),
+            )
         )
-        allowed = rows[:, None] & columns
+        covered, allowed = (torch.tensor(rows)[:, None] & torch.tensor(columns) for rows, columns in (covered, allowed))
+        assert touched[covered].all()
         assert not (touched & ~allowed).any()
         assert torch.equal(actual[:, :, ~allowed], clean[:, :, ~allowed])
     given[0][0, 5, place[0], place[1]] = value

@@ -107,8 +107,9 @@ int tile_of_packed(const Conv2dParams& p, const TensorView& packed, Argument inp
   check_dtype({packed, "packed"}, DType::kUInt8);
   check_same_device({packed, "packed"}, input);
   if (packed.rank == 1 && packed.shape[0] == conv2d_packed_bytes(p, 0)) return 0;
-  for (int tile = 2; tile <= 6 && FASTCV_VARIANT::conv2d_may_tile(p); tile += 2) {
-    if (packed.rank == 1 && packed.shape[0] == conv2d_packed_bytes(p, tile)) return tile;
+  for (const int tile : kTiles) {
+    const bool may = FASTCV_VARIANT::conv2d_may_tile(p, tile) && packed.rank == 1;
+    if (may && packed.shape[0] == conv2d_packed_bytes(p, tile)) return tile;
   }
   refuse("packed", "be what conv2d_pack makes of weight", "shape " + describe_shape(packed));
 }
@@ -274,8 +275,10 @@ py::object conv2d_pack(const TensorView& weight, int64_t groups, int tile) {
            std::to_string(groups));
   }
   Conv2dParams p = weight_params(weight, groups);
-  if (tile != 0 && ((tile != 2 && tile != 4 && tile != 6) || !FASTCV_VARIANT::conv2d_may_tile(p))) {
-    refuse("tile", "be 0, or 2, 4 or 6 for a kernel of 3 x 3 in one group, not float64", std::to_string(tile));
+  for (Conv2dAxis& axis : p.axes) axis.stride = tile == kStridedTile ? 2 : 1;
+  const bool known = tile == 2 || tile == 4 || tile == 6 || tile == kStridedTile;
+  if (tile != 0 && (!known || !FASTCV_VARIANT::conv2d_may_tile(p, tile))) {
+    refuse("tile", "be 0, or 2, 4, 6 or 22 for a kernel of 3 x 3 in one group, not float64", std::to_string(tile));
   }
   if (!runs_on_cpu(weight)) return py::none();
   p.tile = tile;

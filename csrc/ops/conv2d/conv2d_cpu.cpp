@@ -27,6 +27,7 @@ void pack(const Conv2dParams& p, E* packed) {
       if (p.tile == 2) return pack_transformed<2, T>(p, packed);
       if (p.tile == 4) return pack_transformed<4, T>(p, packed);
       if (p.tile == 6) return pack_transformed<6, T>(p, packed);
+      if (p.tile == kStridedTile) return pack_transformed<kStridedTile, T>(p, packed);
     }
     if (is_depthwise(p)) return pack_depthwise<T>(p, packed);
   }
@@ -39,6 +40,7 @@ void convolve(const Conv2dProblem<S>& problem, int tile) {
     if (tile == 2) return convolve_by_tiles<2>(problem);
     if (tile == 4) return convolve_by_tiles<4>(problem);
     if (tile == 6) return convolve_by_tiles<6>(problem);
+    if (tile == kStridedTile) return convolve_by_tiles<kStridedTile>(problem);
   }
   if (problem.groups > 1 && problem.channels == 1 && problem.columns == 1) return convolve_depthwise(problem);
   const bool taken_over = problem.residual != nullptr && (problem.residual == problem.target || is_enlarged(problem));

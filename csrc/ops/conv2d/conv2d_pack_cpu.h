@@ -56,9 +56,9 @@ void pack_direct(const Conv2dParams& p, E* packed) {
 
 // ---- Winograd -------------------------------------------------------------------------------------------------------
 
-// The matrix G of F(kTile, 3), [kTile + 2][3]: as the transforms have it.
+// The matrix G of F(kTile, 3), [side][3]: as the transforms have it.
 template <int kTile>
-inline const double (&filter_matrix())[kTile + 2][3] {
+inline const double (&filter_matrix())[tile_shape(kTile).side][3] {
   if constexpr (kTile == 2) {
     static constexpr double kMatrix[4][3] = {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}};
     return kMatrix;
@@ -69,6 +69,9 @@ inline const double (&filter_matrix())[kTile + 2][3] {
                                              {1. / 24, 1. / 12, 1. / 6},
                                              {1. / 24, -1. / 12, 1. / 6},
                                              {0, 0, 1}};
+    return kMatrix;
+  } else if constexpr (kTile == kStridedTile) {
+    static constexpr double kMatrix[5][3] = {{1, 0, 0}, {1, 0, 1}, {0, 0, 1}, {0, 1, 0}, {0, 1, 0}};
     return kMatrix;
   } else {
     static constexpr double kMatrix[8][3] = {{1, 0, 0},
@@ -86,7 +89,7 @@ inline const double (&filter_matrix())[kTile + 2][3] {
 // G g G^T of all filters g, in float64, as [panel][place][channel][column].
 template <int kTile, class T>
 void pack_transformed(const Conv2dParams& p, float* packed) {
-  constexpr int kSide = kTile + 2, kPlaces = kSide * kSide, kLine = 16;
+  constexpr int kSide = tile_shape(kTile).side, kPlaces = kSide * kSide, kLine = 16;
   const auto& matrix = filter_matrix<kTile>();
   const int64_t filter = p.in_channels * 9;
   const int64_t panels = ceil_div(p.out_channels, kPanelColumns<float>);

@@ -1,13 +1,15 @@
 // The transforms of Winograd's F(kTile x kTile, 3 x 3), along one axis; of lines of vectors. CPU translation units only.
 //
 // With the points 0, 1, -1, infinity; for kTile 4 and 6 also 2, -2 (Lavin and Gray 2016, section 4.3); for 6 also 1/2,
-// -1/2. Points that are inverse and negative to each other keep factors small and share sums:
+// -1/2. Points that are inverse and negative to each other keep factors small and share sums. For kStridedTile inputs 0,
+// 2, 4 with the points 0, 1, infinity, and inputs 1, 3 as they are.
 //
-//   source   B^T d   kTile + 2 inputs
-//   result   A^T m   kTile + 2 products to kTile results
+//   source   B^T d   of `side` inputs
+//   result   A^T m   of as many products
 #pragma once
 
 #include "core/simd.h"
+#include "ops/conv2d/conv2d.h"
 
 namespace fastcv::FASTCV_VARIANT {
 
@@ -15,12 +17,18 @@ using Line = Vector<float>;
 
 // d[0], d[step], ... to o[0], o[out], ...
 template <int kTile>
-FASTCV_INLINE void transform_source(const Line (&d)[kTile + 2], Line (&o)[kTile + 2]) {
+FASTCV_INLINE void transform_source(const Line (&d)[tile_shape(kTile).side], Line (&o)[tile_shape(kTile).side]) {
   if constexpr (kTile == 2) {
     o[0] = d[0] - d[2];
     o[1] = d[1] + d[2];
     o[2] = d[2] - d[1];
     o[3] = d[3] - d[1];
+  } else if constexpr (kTile == kStridedTile) {
+    o[0] = d[0] - d[2];
+    o[1] = d[2];
+    o[2] = d[4] - d[2];
+    o[3] = d[1];
+    o[4] = d[3];
   } else if constexpr (kTile == 4) {
     const Line two = broadcast(2.0f), four = broadcast(4.0f);
     const Line even = multiply_add(-four, d[2], d[4]), odd = multiply_add(-four, d[1], d[3]);
@@ -52,10 +60,13 @@ FASTCV_INLINE void transform_source(const Line (&d)[kTile + 2], Line (&o)[kTile 
 }
 
 template <int kTile>
-FASTCV_INLINE void transform_result(const Line (&m)[kTile + 2], Line (&o)[kTile]) {
+FASTCV_INLINE void transform_result(const Line (&m)[tile_shape(kTile).side], Line (&o)[tile_shape(kTile).results]) {
   if constexpr (kTile == 2) {
     o[0] = m[0] + m[1] + m[2];
     o[1] = m[1] - m[2] + m[3];
+  } else if constexpr (kTile == kStridedTile) {
+    o[0] = m[0] + m[1] + m[3];
+    o[1] = m[1] + m[2] + m[4];
   } else if constexpr (kTile == 4) {
     const Line two = broadcast(2.0f), four = broadcast(4.0f), eight = broadcast(8.0f);
     const Line a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];

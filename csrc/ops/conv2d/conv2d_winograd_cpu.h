@@ -1,8 +1,9 @@
 // 3 x 3 convolution by Winograd's minimal filtering. CPU translation units only.
 //
-// A tile of kTile x kTile results needs (kTile + 2)^2 inputs. They are transformed (B^T d B), multiplied place by place
-// with the transformed filters, summed over channels, and transformed back (A^T m A). Vectors lie along channels. The
-// sums over channels are one matrix product per place: rows are tiles, on the micro-kernel of gemm_cpu.h.
+// A tile of kTile x kTile results needs (kTile + 2)^2 inputs; kStridedTile, of stride 2, has 2 x 2 of 5 x 5. They are
+// transformed (B^T d B), multiplied place by place with the transformed filters, summed over channels, and transformed
+// back (A^T m A). Vectors lie along channels. The sums over channels are one matrix product per place: rows are tiles,
+// on the micro-kernel of gemm_cpu.h.
 //
 // Napkin maths, 256 to 256 channels at 100 x 136, float32. kTile 4: 850 tiles of 36 products of 256 x 256 are 4.0 GFLOP
 // where a direct sum takes 16; at 117 GFLOP/s (one 512-bit FMA per cycle at 3.65 GHz) 34 ms. kTile 6: 391 tiles, cut off
@@ -19,7 +20,8 @@
 // products, inputs or results, takes at most 3 % off, with 64 channels, and is not done.
 //
 // Time with kTile 4 over that with 6: 256 channels at 200 x 272 and 100 x 136 1.15, at 50 x 68 1.1, 128 at 100 x 136
-// 1.15, 64 at 200 x 272 1.07, 512 at 25 x 34 1.2.
+// 1.15, 64 at 200 x 272 1.07, 512 at 25 x 34 1.2. Of stride 2, the direct sum over kStridedTile: 128 channels at 200 x
+// 272, 256 at 100 x 136 and 512 at 50 x 68 1.29; at 120 x 160, 60 x 80 and 30 x 40 1.29, 1.33, 1.13.
 #pragma once
 
 #include "core/past_caches_cpu.h"
@@ -36,7 +38,8 @@ struct TileGrid {
   int64_t rows, columns;
 
   explicit TileGrid(const Conv2dProblem<float>& p)
-      : rows(ceil_div(p.axes[0].output, kTile)), columns(ceil_div(p.axes[1].output, kTile)) {}
+      : rows(ceil_div(p.axes[0].output, tile_shape(kTile).results)),
+        columns(ceil_div(p.axes[1].output, tile_shape(kTile).results)) {}
   int64_t of_image() const { return rows * columns; }
 };
 
@@ -54,7 +57,7 @@ struct TileLayout {
 // order: `side` rows at a time; what tiles share is transformed once. Then along x, tile by tile.
 template <int kTile>
 class StripTransform {
-  static constexpr int kSide = kTile + 2;
+  static constexpr int kSide = tile_shape(kTile).side, kStep = tile_shape(kTile).step;
 
  public:
   explicit StripTransform(const Conv2dProblem<float>& p)
@@ -65,8 +68,8 @@ class StripTransform {
   // Tiles first ... first + count - 1 of all, which lie in one row, to rows of `target`.
   void run(const TileGrid<kTile>& grid, int64_t first, int64_t count, float* target, TileLayout layout) const {
     const Conv2dAxis &ys = p_.axes[0], &xs = p_.axes[1];
-    const int64_t top = first % grid.of_image() / grid.columns * kTile - ys.padding;
-    const int64_t left = first % grid.columns * kTile - xs.padding;
+    const int64_t top = first % grid.of_image() / grid.columns * kStep - ys.padding;
+    const int64_t left = first % grid.columns * kStep - xs.padding;
     const float* image = p_.source + first / grid.of_image() * ys.input * xs.input * p_.channels;
     const float* rows[kSide];
     int64_t steps[kSide];
@@ -77,14 +80,14 @@ class StripTransform {
     }
     int64_t x = left;
     for (int64_t t = 0; t < count; ++t) {
-      for (const int64_t end = left + t * kTile + kSide; x < end; ++x) {
+      for (const int64_t end = left + t * kStep + kSide; x < end; ++x) {
         const bool inside = x >= 0 && x < xs.input;
         const float* pixels[kSide];
         for (int y = 0; y < kSide; ++y) pixels[y] = inside ? rows[y] + x * steps[y] : zeros();
         transform_column(pixels, slot(x - left));
       }
       float* slots[kSide];
-      for (int i = 0; i < kSide; ++i) slots[i] = slot(t * kTile + i);
+      for (int i = 0; i < kSide; ++i) slots[i] = slot(t * kStep + i);
       transform_rows(slots, target + t * layout.tile, layout.place);
     }
   }
@@ -152,29 +155,29 @@ struct TileTarget {
 template <int kTile, Activation kActivation>
 FASTCV_INLINE void transform_products(const float* products, int64_t place, Line bias, Line slope,
                                       const TileTarget& to) {
-  constexpr int kSide = kTile + 2;
-  Line half[kTile][kSide];
+  constexpr int kSide = tile_shape(kTile).side, kResults = tile_shape(kTile).results;
+  Line half[kResults][kSide];
 #pragma GCC unroll 8
   for (int x = 0; x < kSide; ++x) {
-    Line m[kSide], o[kTile];
+    Line m[kSide], o[kResults];
 #pragma GCC unroll 8
     for (int y = 0; y < kSide; ++y) m[y] = load(products + (y * kSide + x) * place);
     transform_result<kTile>(m, o);
 #pragma GCC unroll 6
-    for (int y = 0; y < kTile; ++y) half[y][x] = o[y];
+    for (int y = 0; y < kResults; ++y) half[y][x] = o[y];
   }
-  const bool whole = to.height == kTile && to.width == kTile && to.lanes == kLanes<float>;
-  Line edge[kTile * kTile];
+  const bool whole = to.height == kResults && to.width == kResults && to.lanes == kLanes<float>;
+  Line edge[kResults * kResults];
 #pragma GCC unroll 6
-  for (int y = 0; y < kTile; ++y) {
-    Line o[kTile];
+  for (int y = 0; y < kResults; ++y) {
+    Line o[kResults];
     transform_result<kTile>(half[y], o);
 #pragma GCC unroll 6
-    for (int x = 0; x < kTile; ++x) {
+    for (int x = 0; x < kResults; ++x) {
       const int64_t at = y * to.row + x * to.pixel;
       Line value = o[x] + bias;
       if (!whole) {
-        edge[y * kTile + x] = value;
+        edge[y * kResults + x] = value;
         continue;
       }
       if (to.residual != nullptr) value += load(to.residual + at);
@@ -190,7 +193,7 @@ FASTCV_INLINE void transform_products(const float* products, int64_t place, Line
   for (int64_t y = 0; y < to.height; ++y) {
     for (int64_t x = 0; x < to.width; ++x) {
       const int64_t at = y * to.row + x * to.pixel;
-      Line value = edge[y * kTile + x];
+      Line value = edge[y * kResults + x];
       if (to.residual != nullptr) value += load_lanes(to.residual + at, to.lanes);
       store_lanes(to.target + at, activate<kActivation, float>(value, slope), to.lanes);
     }
@@ -209,6 +212,7 @@ inline bool goes_past_caches(const Conv2dProblem<float>& p) {
 template <int kTile, Activation kActivation>
 void finish_panel(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid, const float* products, TileLayout layout,
                   int64_t first_tile, int64_t count, int64_t first) {
+  constexpr int kResults = tile_shape(kTile).results;
   const Conv2dAxis &ys = p.axes[0], &xs = p.axes[1];
   const int64_t end = least(p.columns, first + layout.tile);
   const Line slope = broadcast(p.epilogue.slope);
@@ -218,10 +222,10 @@ void finish_panel(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid, co
   to.past_caches = goes_past_caches(p);
   for (int64_t t = 0; t < count; ++t) {
     const int64_t tile = first_tile + t;
-    const int64_t y = tile % grid.of_image() / grid.columns * kTile, x = tile % grid.columns * kTile;
+    const int64_t y = tile % grid.of_image() / grid.columns * kResults, x = tile % grid.columns * kResults;
     const int64_t at = (tile / grid.of_image() * ys.output + y) * to.row + x * to.pixel;
-    to.height = least(ys.output - y, int64_t{kTile});
-    to.width = least(xs.output - x, int64_t{kTile});
+    to.height = least(ys.output - y, int64_t{kResults});
+    to.width = least(xs.output - x, int64_t{kResults});
     for (int64_t n = first; n < end; n += kLanes<float>) {
       to.lanes = least(p.columns - n, int64_t{kLanes<float>});
       to.residual = p.residual == nullptr ? nullptr : p.residual + at + n;
@@ -253,7 +257,7 @@ void multiply_panel(const float* panel, int64_t channels, int places, const floa
 template <int kTile>
 void multiply_panels(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid, const float* inputs, TileLayout layout,
                      int64_t first_tile, int64_t count, int64_t first_panel, int64_t end_panel, float* products) {
-  constexpr int kPlaces = (kTile + 2) * (kTile + 2);
+  constexpr int kPlaces = tile_shape(kTile).side * tile_shape(kTile).side;
   for (int64_t panel = first_panel; panel < end_panel; ++panel) {
     const int64_t first = panel * kPanelColumns<float>;
     const TileLayout out(count, panel_width<float>(first, p.columns));
@@ -271,7 +275,7 @@ void multiply_panels(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid,
 // Tiles in blocks, each transformed, multiplied and transformed back by one thread, without leaving its cache.
 template <int kTile>
 void convolve_blocks(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid) {
-  constexpr int64_t kPlaces = (kTile + 2) * (kTile + 2);
+  constexpr int64_t kPlaces = tile_shape(kTile).side * tile_shape(kTile).side;
   const int64_t tiles = p.batch * grid.of_image(), panels = ceil_div(p.columns, kPanelColumns<float>);
   parallel_for(ceil_div(tiles, kBlockTiles), 1, [&](int64_t begin, int64_t end) {
     const TileLayout layout(kBlockTiles, p.channels);
@@ -289,7 +293,8 @@ void convolve_blocks(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid)
 // Few tiles: all are transformed first; then threads share the panels, so that each reads its filters once.
 template <int kTile>
 void convolve_few(const Conv2dProblem<float>& p, const TileGrid<kTile>& grid) {
-  constexpr int64_t kPlaces = (kTile + 2) * (kTile + 2), kMost = 72, kUnit = gemm_rows_of(kPanelVectors);
+  constexpr int64_t kPlaces = tile_shape(kTile).side * tile_shape(kTile).side, kMost = 72,
+                    kUnit = gemm_rows_of(kPanelVectors);
   const int64_t tiles = p.batch * grid.of_image(), panels = ceil_div(p.columns, kPanelColumns<float>);
   const TileLayout layout(tiles, p.channels);
   const Scratch inputs(bytes_of<float>(layout.elements(kPlaces)));

@@ -90,8 +90,8 @@ int64_t kernel_elements(const TensorView& weight) {
 }
 
 int64_t packed_bytes(const TensorView& weight, int64_t groups) {
-  return FASTCV_VARIANT::sparse_conv_packed_bytes(groups, kernel_elements(weight), weight.shape[4], weight.shape[0] / groups,
-                                  size_of(accumulate_dtype(weight.dtype)));
+  return FASTCV_VARIANT::sparse_conv_packed_bytes(groups, kernel_elements(weight), weight.shape[4],
+                                                  weight.shape[0] / groups, size_of(accumulate_dtype(weight.dtype)));
 }
 
 // The rows (K, M) of a map, and the weight over them, whose group has so many input channels.

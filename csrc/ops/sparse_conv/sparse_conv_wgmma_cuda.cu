@@ -12,7 +12,7 @@
 // where the same work in tiles of 128 x 128 takes 96 KB.
 //
 //   per tile                          here            128 x 128
-//   instructions for each of its mma  0.33            5.5          167 for 4 HGMMA, which are 512 mma; 176 for 32
+//   instructions for each of its mma  0.29            5.5          147 for 4 HGMMA, which are 512 mma; 176 for 32
 //   tiles, kernel elements of each    261, 10.4       782, 10.0
 //   GFLOP, ms at 790 (half of it)     68, 0.09        66, 0.17     mma.sync reaches half of what wgmma does
 //   MB out of L2, ms at 5.5 TB/s      611, 0.11       998, 0.18
@@ -78,6 +78,17 @@ __device__ __forceinline__ unsigned look_up(const SparseConvParams& p, int64_t c
   }
   block_sync();
   return warp_ballot(kFullMask, present[lane] != 0);
+}
+
+// Starts the products of a step.
+template <class T>
+__device__ __forceinline__ void multiply_stage(WarpgroupSums& sums, SwizzledMatrix<T> stage, int warpgroup) {
+  const SwizzledMatrix<T> rows = stage.from(warpgroup * kWarpgroupRows * kSwizzledHalves);
+  const SwizzledMatrix<T> columns = stage.from(kRows * kSwizzledHalves);
+  fence_registers(sums);
+#pragma unroll
+  for (int k = 0; k < kWgmmaDepth; k += kWarpgroupDepth) multiply_warpgroup(sums, rows.from(k), columns.from(k));
+  commit_products();
 }
 
 // Adds the bias and writes the warp's 16 rows, through shared memory, so that the stores are of 512 contiguous bytes.
@@ -160,12 +171,9 @@ __global__ void __launch_bounds__(kThreads, 1) convolve_wgmma_kernel(const Spars
       T* const columns = rows + kRows * kSwizzledHalves;
       const char* const matrix = weight + (e * p.element_stride + first_channel) * sizeof(T);
 #pragma unroll
-      for (int i = 0; i < kColumns / kRowStep; ++i) {
+      for (int i = 0; i < ceil_div(kColumns, kRowStep); ++i) {
+        if (i == kColumns / kRowStep && first_row >= kColumns % kRowStep) break;
         copy_async_16(columns + i * kRowStep * kSwizzledHalves, matrix + int64_t{i} * weight_bytes, true);
-      }
-      if (first_row < kColumns % kRowStep) {
-        constexpr int kLast = kColumns / kRowStep;
-        copy_async_16(columns + kLast * kRowStep * kSwizzledHalves, matrix + int64_t{kLast} * weight_bytes, true);
       }
       fetched = fetched == kStages - 1 ? 0 : fetched + 1;
       first_channel += kWgmmaDepth;
@@ -183,13 +191,7 @@ __global__ void __launch_bounds__(kThreads, 1) convolve_wgmma_kernel(const Spars
       wait_for_copies<kStages - 2>();
       fence_async_proxy();
       block_sync();  // the step has arrived for all; all have done with the stage that is fetched next
-      const SwizzledMatrix<T> rows =
-          first_matrix.from(stage * kStageHalves + warpgroup * kWarpgroupRows * kSwizzledHalves);
-      const SwizzledMatrix<T> columns = first_matrix.from(stage * kStageHalves + kRows * kSwizzledHalves);
-      fence_registers(sums);
-#pragma unroll
-      for (int k = 0; k < kWgmmaDepth; k += kWarpgroupDepth) multiply_warpgroup(sums, rows.from(k), columns.from(k));
-      commit_products();
+      multiply_stage(sums, first_matrix.from(stage * kStageHalves), warpgroup);
       stage = stage == kStages - 1 ? 0 : stage + 1;
       if (step + kStages - 1 < steps) fetch();
       commit_copies();
