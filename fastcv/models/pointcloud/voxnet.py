@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from fastcv.models.pointcloud.pointwise import check_at_least_one, check_clouds
 from fastcv.models.pointcloud.voxel_input import cube, flattened
 from fastcv.ops import sparse_conv, sparse_max_pool, voxel_ids, voxel_occupancy, voxel_scatter
-from fastcv.ops._arena import arena
 from fastcv.ops.sparse_kernel_map import KernelMap, layer_geometry
 from fastcv.sparse import SparseConvTensor
 from fastcv.sparse.inference import Kept, prepared
@@ -149,8 +148,7 @@ class SparseVoxNet(VoxNet):
 
     def classify_sites(self, x: SparseConvTensor) -> Tensor:
         """Return the logits of the occupied sites of grids."""
-        with arena(self._kept is not None):
-            return self._classify(self._pooled(x))
+        return self._classify(self._pooled(x))
 
     def _pooled(self, x: SparseConvTensor) -> Tensor:
         """Return what comes out of the pooling (B, 32, Z, Y, X)."""
