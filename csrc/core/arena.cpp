@@ -6,6 +6,9 @@
 
 #include "core/memory.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -226,6 +229,9 @@ ArenaUse arena_use() {
 
 void release_arena() {
   arena().release();
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 }  // namespace fastcv

@@ -44,6 +44,6 @@ struct ArenaUse {
   size_t used, free;
 };
 ArenaUse arena_use();
-void release_arena();  // gives what is free back to the system
+void release_arena();  // gives what is free back to the system, in the arena and elsewhere
 
 }  // namespace fastcv

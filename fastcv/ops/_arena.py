@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastcv.ops._call import COMPILED, is_plain
 
-__all__ = ["arena", "joined_channels"]
+__all__ = ["arena", "give_back", "joined_channels"]
 
 
 @contextmanager
@@ -28,6 +28,11 @@ def arena(on: bool) -> Iterator[None]:
         yield
     finally:
         compiled.set_arena(before)
+
+
+def give_back() -> None:
+    """Give memory that nobody uses back to the system, such as that of weights before they were folded."""
+    COMPILED["_C"].release_arena()
 
 
 def joined_channels(maps: Sequence[Tensor], on: bool) -> Tensor:

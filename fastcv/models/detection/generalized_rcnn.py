@@ -25,7 +25,7 @@ from fastcv.models.detection.transform import (
 from fastcv.nn.blocks import ConvNormActivation
 from fastcv.nn.conv2d import replace_convolutions
 from fastcv.nn.conv_transpose import ConvTranspose2d
-from fastcv.ops._arena import arena
+from fastcv.ops._arena import arena, give_back
 from fastcv.ops._build import build_info
 from fastcv.ops._scripting import refuse_to_script
 
@@ -175,6 +175,7 @@ class GeneralizedRCNN(nn.Module):
         if dtype is not None:
             self.to(dtype)
         replace_convolutions(self)
+        give_back()
         self.optimized = True
         return self
 
