@@ -184,3 +184,11 @@ def torchvision_ops() -> ModuleType:
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"torchvision's operators do not load here: {str(error).splitlines()[0]}")
     return ops
+
+
+@pytest.fixture
+def newest_torchvision_ops(torchvision_ops: ModuleType) -> ModuleType:
+    """Return torchvision.ops, for what earlier ones lack or, by way of torch, differentiate otherwise."""
+    if torch.__version__ < "2.14":
+        pytest.skip(f"takes torch 2.14 and its torchvision, got torch {torch.__version__}")
+    return torchvision_ops

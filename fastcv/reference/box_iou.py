@@ -20,11 +20,12 @@ def _sizes(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = _pairs(boxes1, boxes2)
     width = torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)
     height = torch.minimum(ay2, by2) - torch.maximum(ay1, by1)
-    intersection = width.clamp(min=0) * height.clamp(min=0)
+    # relu: at zero it has no derivative, and clamp has one before torch 2.14.
+    intersection = torch.relu(width) * torch.relu(height)
     union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
     outer_width = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
     outer_height = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
-    return intersection, union, outer_width.clamp(min=0), outer_height.clamp(min=0)
+    return intersection, union, torch.relu(outer_width), torch.relu(outer_height)
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:

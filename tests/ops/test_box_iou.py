@@ -68,13 +68,13 @@ def test_same_bits_as_torchvision(backend: Any, torchvision_ops: Any, name: str,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_equal_torchvision(backend: Any, torchvision_ops: Any, name: str) -> None:
+def test_gradients_equal_torchvision(backend: Any, newest_torchvision_ops: Any, name: str) -> None:
     boxes1, boxes2 = random_boxes(40, dtype=torch.float32), random_boxes(70, dtype=torch.float32, seed=1)
     boxes2[:20] = boxes1[:20]
     boxes2[20:40, :2] = boxes1[20:40, 2:]  # touching corners
     boxes2[20:40, 2:] = boxes2[20:40, :2] + 3
     weight = torch.randn(40, 70, generator=torch.Generator().manual_seed(2))
-    want = gradients(getattr(torchvision_ops, name), boxes1, boxes2, weight)
+    want = gradients(getattr(newest_torchvision_ops, name), boxes1, boxes2, weight)
     got = gradients(getattr(ops, name), boxes1, boxes2, weight, backend.device)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
@@ -141,14 +141,14 @@ def test_formats(backend: Any, torchvision_ops: Any, fmt: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_leading_axes(backend: Any, torchvision_ops: Any, name: str) -> None:
+def test_leading_axes(backend: Any, newest_torchvision_ops: Any, name: str) -> None:
     function = getattr(ops, name)
     boxes1, boxes2 = random_boxes(2, 3, 5), random_boxes(3, 7, seed=1)
-    expected = getattr(torchvision_ops, name)(boxes1, boxes2)
+    expected = getattr(newest_torchvision_ops, name)(boxes1, boxes2)
     actual = function(boxes1.to(backend.device), boxes2.to(backend.device)).cpu()
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
     weight = torch.randn(2, 3, 5, 7, dtype=torch.float64)
-    want = gradients(getattr(torchvision_ops, name), boxes1, boxes2, weight)
+    want = gradients(getattr(newest_torchvision_ops, name), boxes1, boxes2, weight)
     torch.testing.assert_close(gradients(function, boxes1, boxes2, weight, backend.device), want, rtol=1e-9, atol=1e-9)
     assert function(boxes1[:0], boxes2[None, :, :4][:, :, :0]).shape == (0, 3, 5, 0)
 

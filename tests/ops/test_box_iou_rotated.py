@@ -112,10 +112,10 @@ def test_same_bits_on_all_devices(backend: Any, emulated_module: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("fmt", ["cxcywhr", "xywhr", "xyxyxyxy"])
-def test_formats_equal_torchvision(backend: Any, torchvision_ops: Any, fmt: str, dtype: torch.dtype) -> None:
+def test_formats_equal_torchvision(backend: Any, newest_torchvision_ops: Any, fmt: str, dtype: torch.dtype) -> None:
     """torchvision clips with a tolerance of 1e-5 and more."""
-    sets = [torchvision_ops.box_convert(random_boxes(n, n).to(dtype), "cxcywhr", fmt) for n in (30, 70)]
-    expected = torchvision_ops.box_iou(*sets, fmt=fmt)
+    sets = [newest_torchvision_ops.box_convert(random_boxes(n, n).to(dtype), "cxcywhr", fmt) for n in (30, 70)]
+    expected = newest_torchvision_ops.box_iou(*sets, fmt=fmt)
     actual = box_iou(*(boxes.to(backend.device) for boxes in sets), fmt=fmt).cpu()
     assert actual.dtype is expected.dtype
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-4)

@@ -119,7 +119,8 @@ def test_masks_equal_the_reference_and_torchvision(backend: Any, torchvision_ops
             x = torch.randint(0, width, (index + 1,), generator=generator)
             masks[index, y, x] = 1 if index % 2 else 128
         expected = reference.masks_to_boxes(masks)
-        assert torch.equal(expected, torchvision_ops.masks_to_boxes(masks))
+        assert not expected[-1].any()
+        assert torch.equal(expected[:-1], torchvision_ops.masks_to_boxes(masks[:-1]))  # before 0.29, no empty ones
         forms = (
             masks,
             masks.bool(),

@@ -9,7 +9,8 @@
 //
 // The order of operations is torchvision's, so that values are too. V is S or, on the CPU, a vector of S. kClamped is
 // the form of the matrices, where the sides of the enclosing box are cut off at zero; the losses take them as they are.
-// Neither has a derivative by way of a side that is zero or less, as torch's clamp has none at its bound.
+// Neither has a derivative by way of a side that is zero or less, as torch's clamp has none at its bound (from
+// torch 2.14 on).
 #pragma once
 
 #include <math.h>
