@@ -4,6 +4,7 @@
 layers, ``fastcv.models`` complete models, and ``fastcv.reference`` the operators written in plain torch.
 """
 
+import gc
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,7 +26,15 @@ from fastcv import _interrupt
 if _interrupt.is_command():
     _interrupt.exit_on_interrupt()  # a command imports what it needs: the list of them and the version need no torch
 else:
-    from fastcv import ops  # registers the operators with torch, so that programs of torch.export and torch.jit load
+    # Registers the operators with torch, so that programs of torch.export and torch.jit load. Thousands of objects that
+    # stay: looking for garbage among them, and among all of torch's, would take as long as making them.
+    _collects = gc.isenabled()
+    gc.disable()
+    try:
+        from fastcv import ops
+    finally:
+        if _collects:
+            gc.enable()
 
 if TYPE_CHECKING:
     from fastcv import nn, ops, sparse

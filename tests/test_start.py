@@ -55,6 +55,22 @@ def test_the_version_needs_no_torch(metadata: Path) -> None:
     assert python("import fastcv; print(fastcv.__version__)", metadata).split() == ["9.8.7"]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_garbage_is_collected_after_the_import_as_before(wanted: bool) -> None:
+    """And not during it: one look through all of torch's objects took as long as the rest of the import."""
+    code = f"""
+import gc, torch
+collections = []
+gc.callbacks.append(lambda phase, details: collections.append(phase))
+if not {wanted}:
+    gc.disable()
+collections.clear()
+import fastcv.ops
+print(gc.isenabled(), len(collections) < 5)
+"""
+    assert python(code).split() == [str(wanted), "True"]
+
+
 def test_the_list_of_commands_needs_no_torch() -> None:
     printed = python(command("--help"))
     assert printed.endswith("False\n")
