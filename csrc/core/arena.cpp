@@ -10,6 +10,7 @@
 #include <malloc.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #define FASTCV_HAS_MMAP
@@ -67,6 +68,9 @@ class Arena {
     keep_at_most(0);
     most_used_ = used_;
   }
+
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
 
  private:
   enum class State { kUsed, kKept, kEmpty };  // empty: without pages
@@ -191,7 +195,14 @@ class Arena {
 
 // Never destroyed: tensors may go after everything else has.
 Arena& arena() {
-  static Arena* const made = new Arena;
+  static Arena* const made = [] {
+    auto* const result = new Arena;
+#if defined(FASTCV_HAS_MMAP)
+    // A process that forks while another of its threads is in here: the child has no such thread, to unlock.
+    pthread_atfork([] { arena().lock(); }, [] { arena().unlock(); }, [] { arena().unlock(); });
+#endif
+    return result;
+  }();
   return *made;
 }
 
