@@ -271,7 +271,7 @@ def test_main_says_what_to_install(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    expected = "fastcv: the command line needs rich, pillow: pip install 'fastcv[demo]'\n"
+    expected = "fastcv: the command line needs rich, pillow: pip install rich pillow\n"
     assert capsys.readouterr().err == expected
 
 

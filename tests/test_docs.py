@@ -135,6 +135,16 @@ def test_a_command_exists(words: list[str]) -> None:
         assert program in {"pytest", "ruff", "mypy", "clang-format", "git", "cd", "make", "codespell", "pre-commit"}
 
 
+def test_nothing_installs_the_fastcv_of_pypi() -> None:
+    """It is another package: pages and messages name a checkout, or what is missing."""
+    sources = Path(fastcv.ops.__file__).parents[1].rglob("*.py")
+    texts = {path: path.read_text() for path in sources}
+    texts |= {path: "\n".join(blocks(path, "sh")) for path in PAGES}
+    assert len(texts) > 100
+    named = [str(path) for path, text in texts.items() if re.search(r"pip install [^.\n]*\bfastcv\b", text)]
+    assert not named
+
+
 def check_fastcv(words: list[str]) -> None:
     """Subcommand and options are there."""
     if words == ["--version"] or words == ["--help"]:

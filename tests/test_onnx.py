@@ -25,8 +25,8 @@ pytestmark = [
 @pytest.fixture
 def run_onnx(tmp_path: Path) -> Callable[..., list[Tensor]]:
     for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'fastcv[test]'")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'fastcv[test]'")
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
 
     def run(call: Callable[..., Any], *arguments: Tensor, others: tuple[Tensor, ...] = (), **options: Any) -> Any:
         """Export with ``arguments``, and run with ``others``."""

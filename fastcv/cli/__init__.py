@@ -42,7 +42,8 @@ def run() -> None:
 
         print("\n".join(info_lines()))
     else:
-        print(f"fastcv: the command line needs {', '.join(missing)}: pip install 'fastcv[demo]'", file=sys.stderr)
+        needs = f"{', '.join(missing)}: pip install {' '.join(missing)}"
+        print(f"fastcv: the command line needs {needs}", file=sys.stderr)
         sys.exit(2)
 
 

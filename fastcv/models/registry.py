@@ -172,7 +172,7 @@ def save_model(model: nn.Module, path: str | Path, half: bool = False, **facts: 
     try:
         from safetensors.torch import save  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
-        raise ImportError(f"writing {path} needs safetensors: pip install 'fastcv[safetensors]'") from None
+        raise ImportError(f"writing {path} needs safetensors: pip install safetensors") from None
     try:
         text = json.dumps(asdict(card) | {"facts": card.facts | facts})
     except TypeError as error:
@@ -218,7 +218,7 @@ def read_card(path: str | Path) -> ModelCard | None:
     try:
         from safetensors import SafetensorError, safe_open  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
-        raise ImportError(f"reading {path} needs safetensors: pip install 'fastcv[safetensors]'") from None
+        raise ImportError(f"reading {path} needs safetensors: pip install safetensors") from None
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_CARD)

@@ -57,7 +57,7 @@ def read_state(path: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
             from safetensors import SafetensorError  # type: ignore[import-not-found, unused-ignore]
             from safetensors.torch import load_file  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
-            raise ImportError(f"reading {path} needs safetensors: pip install 'fastcv[safetensors]'") from None
+            raise ImportError(f"reading {path} needs safetensors: pip install safetensors") from None
         try:
             state = load_file(path)
         except SafetensorError as error:
