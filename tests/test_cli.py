@@ -254,6 +254,22 @@ def test_info_holds_what_a_bug_report_needs():
     assert {"torchvision", "platform", "CPU", "cores", "compiler", "OpenMP", "torch with"} <= facts.keys()
 
 
+def test_info_says_that_torchvision_does_not_load(tmp_path, monkeypatch):
+    """Such as one for CUDA beside a torch for CPUs."""
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("fastcv.cli.info.version", lambda package: "0.29.1")
+    result = run("info")
+    assert result.exit_code == 0
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("torchvision"))
+    failure = "torchvision does not load (operator torchvision::nms does not exist)"
+    assert line == f"torchvision  0.29.1, but {failure}: install torch and torchvision from the same index"
+
+
 def test_version():
     result = run("--version")
     assert result.stdout.strip() == f"fastcv {fastcv.__version__}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from fastcv._threads import usable_cores
+from fastcv.cli.speed import load_torchvision
 
 BF16_PRODUCTS = {
     "instruction": "products by AVX512-BF16",
@@ -34,12 +35,17 @@ def info_lines() -> list[str]:
 def package_facts() -> list[tuple[str, str]]:
     """Return the versions of Python, torch and torchvision."""
     python = f"{platform.python_version()} ({platform.python_implementation()})"
-    facts = [("Python", python), ("torch", torch.__version__)]
+    return [("Python", python), ("torch", torch.__version__), ("torchvision", torchvision_fact())]
+
+
+def torchvision_fact() -> str:
+    """Return torchvision's version, and why it does not load where it was built for another torch."""
     try:
-        facts.append(("torchvision", version("torchvision")))
+        number = version("torchvision")
     except PackageNotFoundError:
-        facts.append(("torchvision", "not installed"))
-    return facts
+        return "not installed"
+    found = load_torchvision()
+    return f"{number}, but {found}" if isinstance(found, str) else number
 
 
 def machine_facts() -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 ROUNDS = 7
+REMEDY = "install torch and torchvision from the same index"
 Operator = Callable[..., Any]
 
 
@@ -39,10 +40,10 @@ def load_torchvision() -> Operator | str:
     except ImportError:
         return "torchvision is not installed"
     except (OSError, RuntimeError) as error:
-        return f"torchvision does not load ({str(error).splitlines()[0]})"
+        return f"torchvision does not load ({str(error).splitlines()[0]}): {REMEDY}"
     # torchvision can be imported even if its extension does not fit the installed torch; then its calls fail.
     if not hasattr(torch.ops.torchvision, "roi_align"):
-        return "torchvision's compiled ops do not load with this torch"
+        return f"torchvision's compiled ops do not load with this torch: {REMEDY}"
     assert callable(roi_align)
     return roi_align  # type: ignore[no-any-return]
 
