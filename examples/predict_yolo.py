@@ -1,4 +1,4 @@
-"""Finds objects in a photograph with YOLOv3-tiny, and draws them. Needs Darknet's files yolov3-tiny.weights and .cfg.
+"""Finds objects in a photograph with YOLOv3-tiny, and draws them. Needs Darknet's file yolov3-tiny.weights.
 
 FASTCV_YOLOV3_TINY=folder python examples/predict_yolo.py photo.jpg
 FASTCV_YOLOV3_TINY=folder python examples/predict_yolo.py --short    # matplotlib's portrait

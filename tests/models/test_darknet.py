@@ -117,8 +117,10 @@ def test_missing_files(tmp_path: Path) -> None:
         read_config(tmp_path / "a.cfg")
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         read_weights(tmp_path / "a.weights")
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*a\.weights$"):
         yolov3_tiny(tmp_path / "a.weights")
+    with pytest.raises(FileNotFoundError, match=r"yolov3-tiny\.weights\. Nothing is downloaded\. .*pjreddie\.com"):
+        yolov3_tiny(tmp_path / "yolov3-tiny.weights")
 
 
 @pytest.mark.parametrize(

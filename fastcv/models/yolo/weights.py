@@ -14,6 +14,9 @@ from fastcv._files import replaced_file
 
 __all__ = ["DarknetWeights", "WeightsHeader", "read_weights", "write_weights"]
 
+SITE = "https://pjreddie.com/darknet/yolo/"
+PUBLISHED = ("yolov3-tiny.weights", "yolov2-tiny-voc.weights")
+
 
 @dataclass(frozen=True)
 class WeightsHeader:
@@ -67,7 +70,8 @@ def read_weights(path: str | Path) -> DarknetWeights:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        hint = f". Nothing is downloaded. Darknet's are at {SITE}" if path.name in PUBLISHED else ""
+        raise FileNotFoundError(f"there is no checkpoint {path}{hint}")
     data = path.read_bytes()
     header, size = WeightsHeader(), 16
     if len(data) >= 12:
