@@ -19,7 +19,7 @@ from bench.summary import Row, Summary
 
 ONE_THREAD, ALL_THREADS, INK, MUTED = "#8fb8de", "#1f5f99", "#222222", "#888888"
 TICKS = (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-BAR = 0.8
+BAR, GAP = 0.8, 0.7  # of the distance of two bars: how thick one is, and what lies between groups
 
 
 def plot_ratios(summary: Summary, path: Path) -> bool:
@@ -41,7 +41,7 @@ def plot_ratios(summary: Summary, path: Path) -> bool:
         title = members[0].title.split(",")[0]
         data = "" if variant == "f32" else f", {variant}"
         labels.append(((first + place - 1) / 2, f"{workload}{data}\n{title}"))
-        place += 0.7
+        place += GAP
     style(axes, rows, labels)
     peers = " / ".join(dict.fromkeys(row.peer for row in rows))
     axes.set_title(f"fastcv: times faster than {peers}\n{summary.device}", loc="left", fontsize=11, color=INK)
@@ -79,7 +79,7 @@ def style(axes: Axes, rows: list[Row], labels: list[tuple[float, str]]) -> None:
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.set_yticks([place for place, _ in labels], [label for _, label in labels], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) + GAP * (len(labels) - 1) - 0.4, -0.6)  # from the top, without empty space at the ends
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8, labelcolor=MUTED)
     for side in ("top", "right", "left"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,9 +89,14 @@ def load(paths: Iterable[Path]) -> list[Summary]:
         if old is not None:
             measured = {row.workload for row in new.rows}
             kept = [row for row in old.rows if row.workload not in measured]
-            new = replace(new, rows=sorted([*kept, *new.rows], key=lambda row: row.workload))
+            new = replace(new, rows=sorted([*kept, *new.rows], key=lambda row: place_of(row.workload)))
         by_device[new.device] = new
     return list(by_device.values())
+
+
+def place_of(workload: str) -> list[str | int]:
+    """Return a key that sorts names of workloads by their numbers: B1-5k before B1-20k."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", workload)]
 
 
 def summarize(document: Mapping[str, Any]) -> Summary:

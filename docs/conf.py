@@ -51,6 +51,7 @@ sphinx_gallery_conf = {
     "examples_dirs": [str(gallery.COPIES)],
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
     "reset_argv": gallery.arguments,
     "image_scrapers": (gallery.pictures,),
     "abort_on_example_error": True,

@@ -233,8 +233,8 @@ def row(peer: Peer, name: str) -> tuple[str, str, str]:
 def page() -> str:
     """Return the whole text of the page."""
     parts = [
-        "# Names of other packages\n\nWritten by `python docs/dropin.py`; do not edit. A name is here under the same "
-        "name, under another, or not: then the remark says why.\n"
+        "<!-- Written by `python docs/dropin.py`; do not edit. -->\n\n# Names of other packages\n\nA name is here "
+        "under the same name, under another, or not: then the remark says why.\n"
     ]
     summary = ["| package | names | the same name | another | not here |", "|---|---|---|---|---|"]
     tables = []

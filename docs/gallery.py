@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 COPIES = HERE / "generated" / "examples"
 WORDS = {"rcnn": "R-CNN", "unet": "U-Net", "lidar": "LiDAR", "yolo": "YOLO", "roi": "RoI", "mask": "Mask"}
+STORED = {"predict_yolo": "pictures/predict.jpg"}  # of examples that draw nothing without files from elsewhere
 FULL = bool(os.environ.get("FASTCV_GALLERY_FULL"))  # otherwise examples run in their short form
 
 
@@ -42,7 +43,11 @@ def prepare() -> None:
         commands = "\n".join(f"    {line}" for line in usage.strip().splitlines())
         title = title_of(path.stem)
         made = f"{title}\n{'=' * len(title)}\n\n{about}\n\n.. code-block:: sh\n\n{commands}\n"
-        text = re.sub(r'^"""', 'r"""', source, count=1).replace(doc, made, 1)
+        thumbnail = ""
+        if stored := STORED.get(path.stem):
+            made += f"\n.. image:: /{stored}\n   :alt: What it has drawn\n"
+            thumbnail = f"\n# sphinx_gallery_thumbnail_path = '{stored}'\n"
+        text = re.sub(r'^"""', 'r"""', source, count=1).replace(doc, made, 1) + thumbnail
         copy = COPIES / path.name
         if not copy.is_file() or copy.read_text() != text:  # what is unchanged is not run again
             copy.write_text(text)

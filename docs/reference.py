@@ -153,7 +153,7 @@ def entry(module: str, name: str, value: object) -> list[str]:
     if home := HOMES.get(path):
         return [f"- :obj:`{name} <{home}>`"]
     if isinstance(value, type):
-        return [f".. autoclass:: {path}", "   :members:"]
+        return [f".. autoclass:: {path}", "   :members:", "   :exclude-members: extra_repr"]  # torch's words, no use
     if callable(value):
         return [f".. autofunction:: {path}"]
     if type(value).__name__ == "module":

@@ -263,6 +263,28 @@ def test_the_report_writes_tables_and_plots(tmp_path, capsys):
     assert "torchvision" in capsys.readouterr().out
 
 
+def test_workloads_are_sorted_by_their_numbers():
+    names = ["B1-20k", "B1-5k", "G1-16-32", "A1", "G1-4-16", "C1-wide", "C1", "A5-backward", "A5"]
+    expected = ["A1", "A5", "A5-backward", "B1-5k", "B1-20k", "C1", "C1-wide", "G1-4-16", "G1-16-32"]
+    assert sorted(names, key=summary.place_of) == expected
+
+
+def test_the_plot_has_no_empty_ends(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from bench import plot
+
+    figures = []
+    monkeypatch.setattr(plot.plt, "close", figures.append)
+    times = {"fastcv": 0.001, "torchvision": 0.002}
+    rows = [measured(who, [time], workload=f"X{n}") for n in range(20) for who, time in times.items()]
+    assert plot.plot_ratios(summary.summarize(document(*rows)), tmp_path / "plot.png")
+    (axes,) = figures[0].axes
+    bars = [bar.get_y() + bar.get_height() / 2 for bar in axes.patches]
+    bottom, top = axes.get_ylim()
+    assert -1 < top < min(bars)
+    assert max(bars) < bottom < max(bars) + 1
+
+
 def test_the_readme_table_goes_to_stdout_alone(tmp_path, capsys):
     path = tmp_path / "run.json"
     path.write_text(json.dumps(ONE_RUN))
