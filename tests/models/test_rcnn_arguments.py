@@ -67,7 +67,7 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
         (changed(labels=None), KeyError, r"targets\[0\] must have 'labels'"),
         (changed(boxes=[[1, 2, 3, 4]]), TypeError, r"\['boxes'\] must be a torch.Tensor, got list"),
         (changed(boxes=torch.zeros(2, 5)), ValueError, r"\['boxes'\] must have shape \(N, 4\), got \(2, 5\)"),
-        (changed(boxes=torch.ones(2, 4).int()), TypeError, r"\['boxes'\] must be floating, got torch.int32"),
+        (changed(boxes=torch.ones(2, 4).bool()), TypeError, r"\['boxes'\] must be numbers, got torch.bool"),
         (changed(boxes=torch.tensor([[1.0, 2, 30, 40], [5, 5, 5, 20]])), ValueError, "x1 < x2 and y1 < y2; box 1 is"),
         (changed(boxes=torch.tensor([[9.0, 2, 3, 40], [5, 5, 9, 20]])), ValueError, "x1 < x2 and y1 < y2; box 0 is"),
         (changed(boxes=torch.tensor([[1.0, 2, torch.nan, 40], [5, 5, 9, 20]])), ValueError, "finite corners"),
@@ -111,6 +111,13 @@ def test_targets_of_masks_and_keypoints() -> None:
         points([IMAGE], changed(keypoints=torch.zeros(2, 5, 3)))
     with pytest.raises(TypeError, match=r"\['keypoints'\] must be floating"):
         points([IMAGE], changed(keypoints=torch.zeros(2, 17, 3).int()))
+    with pytest.raises(ValueError, match=r"\['keypoints'\] must have shape \(2, 17, 3\), got \(17, 0, 3\)"):
+        points([IMAGE], changed(keypoints=torch.zeros(17, 0, 3)))
+
+
+def test_a_transform_alone_takes_floating_images() -> None:
+    with pytest.raises(TypeError, match="image must be floating, with values 0 to 1, got torch.uint8"):
+        detection.GeneralizedRCNNTransform(64, 96)([(IMAGE * 255).byte()])
 
 
 def test_options() -> None:

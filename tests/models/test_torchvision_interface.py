@@ -300,3 +300,22 @@ def test_gradients_of_images(peer: ModuleType, kind: str, training: bool) -> Non
     for actual, expected in zip(*gradients, strict=True):
         assert expected.abs().max() > 0
         assert (actual - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_targets_that_torchvision_takes(peer: ModuleType, kind: str) -> None:
+    """Boxes in whole pixels, and nothing of an image without objects in the shapes that datasets write."""
+    ours, theirs = (model.train() for model in make_pair(peer, kind))
+    whole = [{**target, "boxes": target["boxes"].round().long()} for target in targets(kind)]
+    nothing: dict[str, Tensor] = {
+        "boxes": torch.zeros(0, 4, dtype=torch.int64),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 7, 9, dtype=torch.uint8),
+        "keypoints": torch.zeros(17, 0, 3),
+    }
+    for batch in (whole, [nothing, *whole[1:]], [nothing] * len(whole)):
+        losses = []
+        for model in (ours, theirs):
+            torch.manual_seed(4)
+            losses.append({name: value.detach() for name, value in model(images(), batch).items()})
+        torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)

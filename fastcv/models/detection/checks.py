@@ -55,7 +55,7 @@ def check_targets(targets: Any, images: Sequence[Tensor], heads: RoIHeads) -> No
         count = len(target["boxes"])
         if heads.has_mask():
             masks = _get(target, "masks", name)
-            if masks.shape != (count, *image.shape[-2:]):
+            if masks.shape != (count, *image.shape[-2:]) and not _is_nothing(masks, count):
                 raise ValueError(
                     f"{name}['masks'] must have shape {(count, *image.shape[-2:])}, got {tuple(masks.shape)}"
                 )
@@ -89,6 +89,11 @@ def _get(target: dict[str, Any], key: str, name: str) -> Tensor:
     return value
 
 
+def _is_nothing(value: Tensor, count: int) -> bool:
+    """Whether an image without objects has nothing of a kind, in whatever shape, as torchvision takes it."""
+    return count == 0 and value.numel() == 0
+
+
 def _classes(heads: RoIHeads) -> int | None:
     score = getattr(heads.box_predictor, "cls_score", None)
     return score.out_features if isinstance(score, nn.Linear) else None
@@ -98,8 +103,8 @@ def _check_boxes(target: dict[str, Any], name: str, image: Tensor) -> None:
     boxes = _get(target, "boxes", name)
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{name}['boxes'] must have shape (N, 4), got {tuple(boxes.shape)}")
-    if not boxes.is_floating_point():
-        raise TypeError(f"{name}['boxes'] must be floating, got {boxes.dtype}")
+    if boxes.dtype is torch.bool or boxes.is_complex():  # integers become floating when the image is resized
+        raise TypeError(f"{name}['boxes'] must be numbers, got {boxes.dtype}")
     low, high = boxes[:, :2], boxes[:, 2:]
     flat = ~(boxes.isfinite().all(1) & (high > low).all(1))
     height, width = image.shape[-2:]
@@ -132,7 +137,7 @@ def _check_labels(target: dict[str, Any], name: str, first: int, classes: int | 
 def _check_keypoints(target: dict[str, Any], name: str, count: int, predictor: nn.Module | None) -> None:
     keypoints = _get(target, "keypoints", name)
     wanted = (count, getattr(predictor, "out_channels", keypoints.shape[1] if keypoints.dim() > 1 else 0), 3)
-    if keypoints.shape != wanted:
+    if keypoints.shape != wanted and not _is_nothing(keypoints, count):
         raise ValueError(f"{name}['keypoints'] must have shape {wanted}, got {tuple(keypoints.shape)}")
     if not keypoints.is_floating_point():
         raise TypeError(f"{name}['keypoints'] must be floating, got {keypoints.dtype}")

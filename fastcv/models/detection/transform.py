@@ -108,6 +108,8 @@ class DetectionTransform(nn.Module):
 
         With Python numbers: tensors would have to be copied to the device, which a CUDA graph does not allow.
         """
+        if not image.is_floating_point():
+            raise TypeError(f"image must be floating, with values 0 to 1, got {image.dtype}")
         channels = zip(image.unbind(-3), self.image_mean, self.image_std, strict=True)
         return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=-3)
 
