@@ -223,3 +223,51 @@ def test_changed_layers(change: Callable[[Any, str], None]) -> None:
             assert (value.double() - expected[key]).abs().max() <= 1e-3 * expected[key].abs().max()
     assert not isinstance(fast.get_submodule(names[0]), Conv2d)
     assert isinstance(fast.get_submodule("backbone.body.layer2.1.conv1"), Conv2d)
+
+
+def _replace_activations(model: Any) -> None:
+    """As programs do it, in all layers of the kind."""
+    for module in list(model.body.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.LeakyReLU(0.1))
+
+
+def _keep_the_size(model: Any) -> None:
+    """For small images: the first layers halve them once instead of twice."""
+    model.body.maxpool = nn.Identity()
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("change", [_replace_activations, _keep_the_size])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_layers_without_weights(name: str, change: Callable[[Any], None], optimized: bool) -> None:
+    """A program may put others in the place of activations and of the pooling, which have torchvision's names."""
+    torch.manual_seed(0)
+    ours = resnet_fpn_backbone(name, trainable_layers=5).eval().double()
+    theirs = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
+        backbone_name=name, weights=None, trainable_layers=5
+    )
+    theirs = theirs.eval().double()
+    theirs.load_state_dict(ours.state_dict())
+    assert {key for key, _ in ours.named_modules()} == {key for key, _ in theirs.named_modules()}
+    for model in (ours, theirs):
+        change(model)
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        if optimized:
+            ours.body.fold()
+            replace_convolutions(ours)
+        actual, expected = ours(x), theirs(x)
+    for key, value in expected.items():
+        torch.testing.assert_close(actual[key], value, rtol=1e-4, atol=1e-4 * float(value.abs().max()))
+
+
+def test_hooks_on_activations() -> None:
+    """What explains a network by its gradients hangs on the activations: they are called once per use."""
+    ours, theirs = both()
+    names = [name for name, module in theirs.backbone.body.named_modules() if isinstance(module, nn.ReLU)]
+    names = [f"backbone.body.{name}" for name in names]
+    expected = watched(theirs, names, False)
+    assert_near(watched(ours, names, True), expected, 1e-4)
+    assert_near(watched(ours.optimize(), names, True), expected, 1e-3)

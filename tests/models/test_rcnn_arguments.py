@@ -116,7 +116,7 @@ def test_targets_of_masks_and_keypoints() -> None:
 
 
 def test_a_transform_alone_takes_floating_images() -> None:
-    with pytest.raises(TypeError, match="image must be floating, with values 0 to 1, got torch.uint8"):
+    with pytest.raises(TypeError, match=r"image must be floating, with values 0 to 1, got torch\.uint8"):
         detection.GeneralizedRCNNTransform(64, 96)([(IMAGE * 255).byte()])
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fastcv.nn._plain import is_watched
 from fastcv.nn.batch_norm import fold_batch_norm
 from fastcv.nn.convolution import convolve_normalized
+from fastcv.nn.max_pool2d import MaxPool2d
 from fastcv.ops._call import is_plain
-from fastcv.ops.max_pool2d import max_pool2d_with_indices
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet", "resnet"]
 
@@ -43,15 +43,16 @@ class BasicBlock(nn.Module):
         self.bn1 = norm_layer(width)
         self.conv2 = _conv(width, width, 3)
         self.bn2 = norm_layer(width)
+        self.relu = nn.ReLU()
         self.downsample = None
         if stride != 1 or inputs != width:
             self.downsample = nn.Sequential(_conv(inputs, width, 1, stride), norm_layer(width))
 
     def forward(self, x: Tensor, takes_over: bool = False) -> Tensor:
         """(N, inputs, H, W) to (N, width, H / stride, W / stride). With ``takes_over`` the input may be overwritten."""
-        y = convolve_normalized(self.conv1, self.bn1, x, relu=True)
+        y = _activated(self.relu, self.conv1, self.bn1, x)
         added, is_new = _shortcut(self.downsample, x)
-        return convolve_normalized(self.conv2, self.bn2, y, relu=True, add=added, takes_over=is_new or takes_over)
+        return _activated(self.relu, self.conv2, self.bn2, y, added, is_new or takes_over)
 
     def fold(self) -> None:
         """Multiply the normalisations into the convolutions, permanently and in place."""
@@ -83,16 +84,17 @@ class Bottleneck(nn.Module):
         self.bn2 = norm_layer(width)
         self.conv3 = _conv(width, outputs, 1)
         self.bn3 = norm_layer(outputs)
+        self.relu = nn.ReLU()
         self.downsample = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(_conv(inputs, outputs, 1, stride), norm_layer(outputs))
 
     def forward(self, x: Tensor, takes_over: bool = False) -> Tensor:
         """(N, inputs, H, W) to (N, 4 width, H / stride, W / stride); ``takes_over`` as of :class:`BasicBlock`."""
-        y = convolve_normalized(self.conv1, self.bn1, x, relu=True)
-        y = convolve_normalized(self.conv2, self.bn2, y, relu=True)
+        y = _activated(self.relu, self.conv1, self.bn1, x)
+        y = _activated(self.relu, self.conv2, self.bn2, y)
         added, is_new = _shortcut(self.downsample, x)
-        return convolve_normalized(self.conv3, self.bn3, y, relu=True, add=added, takes_over=is_new or takes_over)
+        return _activated(self.relu, self.conv3, self.bn3, y, added, is_new or takes_over)
 
     def fold(self) -> None:
         """Multiply the normalisations into the convolutions, permanently and in place."""
@@ -100,6 +102,24 @@ class Bottleneck(nn.Module):
         self.bn2 = fold_batch_norm(self.conv2, self.bn2)
         self.bn3 = fold_batch_norm(self.conv3, self.bn3)
         _fold_shortcut(self.downsample)
+
+
+def _is_plain_relu(layer: nn.Module | Tensor) -> bool:
+    return type(layer) is nn.ReLU and not is_watched(layer)
+
+
+def _activated(
+    relu: nn.Module,
+    conv: nn.Module,
+    norm: nn.Module,
+    x: Tensor,
+    add: Tensor | None = None,
+    takes_over: bool = False,
+) -> Tensor:
+    """Return ``relu(norm(conv(x)) + add)``, in one pass where the activation is what this package has put there."""
+    if _is_plain_relu(relu):
+        return convolve_normalized(conv, norm, x, relu=True, add=add, takes_over=takes_over)
+    return relu(convolve_normalized(conv, norm, x, add=add, takes_over=takes_over))  # type: ignore[no-any-return]
 
 
 def _shortcut(downsample: nn.Module | None, x: Tensor) -> tuple[Tensor, bool]:
@@ -123,7 +143,7 @@ def _run_stage(blocks: nn.Module, x: Tensor) -> Tensor:
         return blocks(x)  # type: ignore[no-any-return]
     is_free = False
     for block in blocks:
-        is_known = type(block) in (BasicBlock, Bottleneck) and not is_watched(block)
+        is_known = type(block) in (BasicBlock, Bottleneck) and not is_watched(block) and _is_plain_relu(block.relu)
         x = block(x, takes_over=True) if is_free and is_known else block(x)
         is_free = is_known
     return x
@@ -132,7 +152,7 @@ def _run_stage(blocks: nn.Module, x: Tensor) -> Tensor:
 class ResNet(nn.Module):
     """A residual network without its classifier, which returns the feature maps of selected stages.
 
-    Names of parameters are those of torchvision's ResNet.
+    Names of layers and parameters are those of torchvision's ResNet.
 
     Parameters
     ----------
@@ -172,6 +192,8 @@ class ResNet(nn.Module):
         self.returned_layers = sorted(returned_layers)
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = norm_layer(width)
+        self.relu = nn.ReLU()
+        self.maxpool = MaxPool2d(3, stride=2, padding=1)
         inputs = width
         self.channels = []
         for stage, count in enumerate(layers[: self.returned_layers[-1]], 1):
@@ -189,8 +211,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the maps of (N, 3, H, W): (N, C, H / 4, W / 4) from stage 1, half the size from each further stage."""
-        x = convolve_normalized(self.conv1, self.bn1, x, relu=True)
-        x, _ = max_pool2d_with_indices(x, 3, stride=2, padding=1)
+        x = self.maxpool(_activated(self.relu, self.conv1, self.bn1, x))
         maps: dict[str, Tensor] = {}
         for stage in range(1, self.returned_layers[-1] + 1):
             x = _run_stage(getattr(self, f"layer{stage}"), x)
