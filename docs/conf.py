@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
     "image_scrapers": (gallery.pictures,),
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1e9,
