@@ -72,7 +72,7 @@ def draw(points: Tensor, coords: Tensor, features: Tensor, path: Path) -> None:
     for one, title in zip(axes, (f"{len(x):,} points", f"{len(coords):,} voxels", "feature map"), strict=True):
         one.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", ylabel="left in m", title=title)
     axes[2].set_xlabel("ahead in m")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")  # labels of axes of equal scales stand at the edge
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ def test_the_short_form(
     third = len(pixels) // 3
     for part in range(3):  # each has colour in it
         assert (np.ptp(pixels[part * third : (part + 1) * third], axis=2) > 60).sum() > 500, part
+    if "subplots(" in path.read_text():
+        assert pixels[:, [0, -1]].min() > 200, "labels of axes must not run out of the picture"
     for weights in tmp_path.rglob("best.safetensors"):
         assert set(load_model(weights).card.names.values()) & {"circle", "shape"}
     assert bool(list(tmp_path.rglob("best.safetensors"))) == path.name.startswith("train_")
