@@ -39,6 +39,13 @@ def test_other_files_know_the_version() -> None:
     assert f"\nversion: {number}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_source_distribution_is_whole() -> None:
+    """Pages show pictures of bench/results, tests and pages name the scripts of .ci: those who package it get them."""
+    text = (ROOT / "pyproject.toml").read_text()
+    assert "sdist.exclude" not in text
+    assert "sdist.include" not in text  # all that git tracks is taken
+
+
 def test_pre_commit_and_ci_have_the_same_tools() -> None:
     pinned = dict(line.split("==") for line in project()["optional-dependencies"]["lint"])
     assert set(pinned) == {"ruff", "mypy", "clang-format", "codespell"}
