@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.nn._plain import is_fusible, is_watched
 from fastcv.nn.batch_norm import has_fixed_statistics, scale_and_shift
@@ -130,6 +130,9 @@ def convolve_block(block: nn.Module, x: Tensor, add: Tensor | None = None, takes
     Its layers are fused where they are plain, as those of a ``nn.Sequential`` of convolution and ReLU are; any other
     block is called.
     """
+    if isinstance(x, fx.Proxy):  # a symbolic trace shows the layers as they are, and knows no sizes
+        result: Any = block(x)
+        return result if add is None else result + F.interpolate(add, size=result.shape[-2:], mode="nearest")
     if not _is_block(block) or is_watched(block) or not is_fusible(block[0]):  # type: ignore[index]
         return _finish(block(x), False, add)
     conv, *others = block.children()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastcv import nn
+from fastcv.models.detection import backbone_utils
 
 FEATURES = torch.rand(2, 8, 12, 12)
 ROIS = torch.tensor([[0.0, 1, 1, 6, 6], [1, 2, 2, 9, 9]])
@@ -43,3 +44,22 @@ def test_inside_a_model() -> None:
 
     model = Model()
     assert torch.equal(torch.fx.symbolic_trace(model)(FEATURES, ROIS), model(FEATURES, ROIS))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v3_large"])
+def test_backbones(name: str) -> None:
+    """As programs trace them to take features, or to change layers; ReLU and pooling show, too."""
+    peers = pytest.importorskip("torchvision").models.detection.backbone_utils
+    kind = "mobilenet_backbone" if name.startswith("mobilenet") else "resnet_fpn_backbone"
+    options = {"backbone_name": name, "weights": None} | ({"fpn": True} if kind == "mobilenet_backbone" else {})
+    model, theirs = getattr(backbone_utils, kind)(**options), getattr(peers, kind)(**options)
+    theirs.load_state_dict(model.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    traced = torch.fx.symbolic_trace(model.eval())
+    expected = theirs.eval()(x)
+    with torch.no_grad():
+        for key, value in traced(x).items():
+            torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-4)
+    called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
+    assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Conv2d)} <= called
+    assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.ReLU)} <= called

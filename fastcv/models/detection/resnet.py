@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastcv.nn._plain import is_watched
 from fastcv.nn.batch_norm import fold_batch_norm
@@ -117,6 +118,10 @@ def _activated(
     takes_over: bool = False,
 ) -> Tensor:
     """Return ``relu(norm(conv(x)) + add)``, in one pass where the activation is what this package has put there."""
+    if isinstance(x, fx.Proxy):  # a symbolic trace shows the layers as they are
+        y: Any = norm(conv(x))
+        result: Tensor = relu(y if add is None else y + add)
+        return result
     if _is_plain_relu(relu):
         return convolve_normalized(conv, norm, x, relu=True, add=add, takes_over=takes_over)
     return relu(convolve_normalized(conv, norm, x, add=add, takes_over=takes_over))  # type: ignore[no-any-return]
@@ -126,9 +131,10 @@ def _shortcut(downsample: nn.Module | None, x: Tensor) -> tuple[Tensor, bool]:
     """What is added to a block's result, and whether nobody else can have it."""
     if downsample is None:
         return x, False
-    if type(downsample) is not nn.Sequential or len(downsample) != 2 or is_watched(downsample):
+    is_known = type(downsample) is nn.Sequential and len(downsample) == 2 and not is_watched(downsample)
+    if not is_known or isinstance(x, fx.Proxy):
         return downsample(x), False
-    conv, norm = downsample
+    conv, norm = downsample.children()
     return convolve_normalized(conv, norm, x), not (is_watched(conv) or is_watched(norm))
 
 
