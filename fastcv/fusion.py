@@ -169,6 +169,8 @@ def _optimized(module: nn.Module, name: str, exact: bool, report: Report) -> nn.
         try:
             tracer = _Tracer()
             graph = tracer.trace(module)
+            for node in graph.nodes:  # before torch 2.14, annotations that are strings cannot be pickled
+                node.type = None if isinstance(node.type, str) else node.type
         except Exception as error:  # whatever the module's code says to a stand-in for a tensor
             why = str(error).strip().splitlines() or [type(error).__name__]
             report.left.append((name or "(itself)", f"torch.fx cannot trace {type(module).__name__}: {why[0][:90]}"))

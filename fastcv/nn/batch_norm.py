@@ -1,7 +1,5 @@
 """Batch normalisation with fixed statistics, and folding it into the convolution before it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

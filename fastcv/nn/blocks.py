@@ -1,7 +1,5 @@
 """Blocks of torch's layers that torchvision names: convolution with normalisation, squeeze and excitation, an MLP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

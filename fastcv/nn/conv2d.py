@@ -1,7 +1,5 @@
 """Convolution for inference as a module, with the constructor and the state of torch.nn's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -65,7 +63,7 @@ class Conv2d(nn.Conv2d):
         negative_slope: float = 0.01,
         exact: bool = False,
         channels_last: bool = False,
-    ) -> Conv2d:
+    ) -> "Conv2d":
         """Return an optimized module that computes ``activation(norm(conv(x)))``.
 
         Parameters
@@ -158,7 +156,7 @@ class Conv2d(nn.Conv2d):
 
         return (*input.shape[:-3], self.out_channels, size(0), size(1))
 
-    def optimize(self) -> Conv2d:
+    def optimize(self) -> "Conv2d":
         """Make the module ready for fast inference, permanently, and return it: its weight is packed once.
 
         Sets evaluation mode and turns gradients off. From then on :meth:`train` raises RuntimeError. Which form the

@@ -1,7 +1,5 @@
 """Transposed convolutions as modules, with the constructor and the state of torch.nn's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -42,7 +40,7 @@ class _ConvTranspose(nn.modules.conv._ConvTransposeNd):
         packed = None if self._packed is None else self._weight_packed(weight)
         return apply(dims, input, weight, self.bias, *options, packed)  # type: ignore[arg-type]
 
-    def optimize(self) -> _ConvTranspose:
+    def optimize(self) -> "_ConvTranspose":
         """Make the module ready for fast inference, permanently, and return it: its weight is packed once.
 
         Sets evaluation mode and turns gradients off. From then on :meth:`train` raises RuntimeError. Another weight, a
@@ -105,7 +103,7 @@ class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
     @classmethod
     def from_conv(
         cls, conv: nn.ConvTranspose2d, norm: nn.Module | None = None, activation: str | None = None
-    ) -> ConvTranspose2d:
+    ) -> "ConvTranspose2d":
         """Return an optimized module that computes ``activation(norm(conv(x)))``.
 
         Parameters

@@ -1,7 +1,5 @@
 """Deformable convolution as a module."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

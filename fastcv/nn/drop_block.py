@@ -1,7 +1,5 @@
 """DropBlock as modules."""
 
-from __future__ import annotations
-
 from torch import Tensor, fx, nn
 
 from fastcv.ops.drop_block import drop_block2d, drop_block3d

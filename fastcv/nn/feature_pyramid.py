@@ -1,7 +1,5 @@
 """Feature pyramids."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Position-sensitive RoIPool as a module."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, fx, nn

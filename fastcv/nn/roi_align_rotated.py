@@ -1,7 +1,5 @@
 """RoIAlign of rotated boxes as a module."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, fx, nn

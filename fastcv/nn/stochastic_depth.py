@@ -1,7 +1,5 @@
 """Stochastic depth as a module."""
 
-from __future__ import annotations
-
 from torch import Tensor, fx, nn
 
 from fastcv.ops.stochastic_depth import stochastic_depth

@@ -1,7 +1,5 @@
 """Upsampling without weights as modules."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, fx, nn

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastcv import nn
+from fastcv import nn, optimize
 from fastcv.models.detection import backbone_utils
 
 FEATURES = torch.rand(2, 8, 12, 12)
@@ -63,3 +63,24 @@ def test_backbones(name: str) -> None:
     called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
     assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Conv2d)} <= called
     assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.ReLU)} <= called
+
+
+class WithStringAnnotations(torch.nn.Module):
+    """Its annotations are strings, as in many programs: see the first import of this file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).relu()
+
+
+def test_an_optimized_network_is_pickled_beside_every_torch() -> None:
+    network = WithStringAnnotations().eval()
+    assert network.forward.__annotations__["x"] == "torch.Tensor"
+    fast = optimize(network)
+    assert isinstance(fast, torch.fx.GraphModule)
+    again, x = pickle.loads(pickle.dumps(fast)), torch.rand(1, 3, 9, 9)
+    with torch.no_grad():
+        assert torch.equal(again(x), fast(x))

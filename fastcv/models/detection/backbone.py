@@ -1,7 +1,5 @@
 """Backbones: networks with a feature pyramid."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

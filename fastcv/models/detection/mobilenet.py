@@ -1,7 +1,5 @@
 """MobileNetV3-Large without its classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Residual networks that return a feature map per stage."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
