@@ -160,6 +160,16 @@ def test_build_error_shows_the_compilers_words() -> None:
         build.build_cases("", ("-DFASTCV_VARIANT=1",))
 
 
+def test_build_error_names_a_launcher_in_the_wrong_namespace(tmp_path: Path) -> None:
+    source = tmp_path / "misplaced_cuda.cpp"
+    call = "namespace fastcv { void scale_cuda(int); void scale() { scale_cuda(1); } }\n"
+    source.write_text(call + "namespace fastcv::emulated { void scale_cuda(int) {} }\n")
+    unit = build.Unit(source, (), ())
+    for _ in range(2):  # a library that lacks something is not kept
+        with build.lock(), pytest.raises(build.BuildError, match=r"fastcv::scale_cuda\(int\)\. .* in namespace fastcv"):
+            build.build([unit], "misplaced.so", ("-shared",), "")
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_kernels_are_cuda(tmp_path: Path) -> None:
     """The same sources compile as CUDA without a warning; with a GPU, the right ones give right answers there."""

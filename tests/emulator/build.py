@@ -148,8 +148,22 @@ def build(units: list[Unit], name: str, link_flags: tuple[str, ...], sanitize: s
     if not still_there(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         _run_for_last_argument([*link, "-o", str(output)])
+        if "-shared" in link_flags:
+            _check_defined(output)
     _forget_old_files()
     return output
+
+
+def _check_defined(library: Path) -> None:
+    """Raises for functions of fastcv that the linker has left for later: Python would say their mangled names."""
+    symbols = [line.strip() for line in run(["nm", "-D", "--undefined-only", "-C", str(library)]).splitlines()]
+    missing = [symbol.removeprefix("U ") for symbol in symbols if symbol.startswith("U fastcv::")]
+    if missing:
+        library.unlink()
+        raise BuildError(
+            f"called but defined nowhere: {', '.join(missing)}. The function <name>_cuda that launches an op's kernels "
+            "stands in namespace fastcv, behind the end of fastcv::FASTCV_VARIANT: see docs/adding-an-op.md"
+        )
 
 
 def compilers() -> ThreadPoolExecutor:
