@@ -65,8 +65,8 @@ def assert_same(actual: Any, expected: Any) -> None:
 
 
 def test_every_public_function_has_a_case() -> None:
-    missing = set(fastcv.ops.__all__) - {case.name for case in CASES} - NO_OPERATORS
-    assert not missing
+    missing = sorted(set(fastcv.ops.__all__) - {case.name for case in CASES} - NO_OPERATORS)
+    assert not missing, f"functions of fastcv.ops without an OpCase in tests/cases: {', '.join(missing)}"
 
 
 def test_every_operator_is_reached_by_a_case() -> None:
@@ -78,7 +78,8 @@ def test_every_operator_is_reached_by_a_case() -> None:
                 differentiable_sum(result).backward(retain_graph=True)
                 differentiable_sum(result).backward(create_graph=case.order > 1)
     reached = {func.name().removeprefix("fastcv::") for func, _ in recorder.calls}
-    assert not set(OPERATORS) - reached
+    missed = sorted(set(OPERATORS) - reached)
+    assert not missed, f"operators that no OpCase in tests/cases calls, nor its derivatives: {', '.join(missed)}"
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
@@ -86,7 +87,9 @@ def test_the_compiled_function_has_the_arguments_of_the_schema(name: str) -> Non
     text = getattr(_C, name).__doc__ or ""
     signature = re.match(rf"{name}\((.*)\) -> ", text)
     assert signature, text
-    assert len(re.findall(r"\barg\d+: ", signature[1])) == len(OPERATORS[name].names), text
+    names = OPERATORS[name].names
+    message = f"the schema has ({', '.join(names)}), the binding {text}"
+    assert len(re.findall(r"\barg\d+: ", signature[1])) == len(names), message
 
 
 # ---- bad arguments ---------------------------------------------------------------------------------------------------

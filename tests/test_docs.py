@@ -57,7 +57,10 @@ def test_every_public_name_is_on_a_page(reference: ModuleType) -> None:
         names, public = reference.page_names(page), importlib.import_module(page.module).__all__
         assert len(set(names)) == len(names), page.module
         modules = {"nn", "ops", "sparse", "__version__"} if page.module == "fastcv" else set()
-        assert set(names) == set(public) - modules, page.module
+        expected = set(public) - modules
+        unnamed, gone = sorted(expected - set(names)), sorted(set(names) - expected)
+        assert not unnamed, f"in {page.module}.__all__, and on no page of docs/reference.py: {', '.join(unnamed)}"
+        assert not gone, f"on a page of docs/reference.py, and not in {page.module}.__all__: {', '.join(gone)}"
 
 
 def test_every_public_package_has_a_page(reference: ModuleType) -> None:
