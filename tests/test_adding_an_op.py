@@ -11,17 +11,6 @@ import pytest
 from copied_build import ROOT, build, copy_sources, run
 
 PAGE = ROOT / "docs" / "adding-an-op.md"
-IMPORTS = """from typing import Any
-
-import pytest
-import torch
-
-from fastcv import reference
-from fastcv.ops import scale_boxes
-
-
-"""
-
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the pages are not part of an installed package")
 
 
@@ -40,7 +29,7 @@ def add_line(path: Path, line: str) -> None:
 
 @pytest.mark.slow
 def test_the_page_gives_an_op(tmp_path: Path) -> None:
-    copy_sources(tmp_path, "tests")
+    copy_sources(tmp_path, "tests", "bench")
     name = "scale_boxes"
     op = tmp_path / "csrc" / "ops" / name
     op.mkdir()
@@ -50,12 +39,13 @@ def test_the_page_gives_an_op(tmp_path: Path) -> None:
     (op / f"{name}_bind.cpp").write_text(block('#include "core/dispatch.h"'))
     (tmp_path / "fastcv" / "ops" / f"{name}.py").write_text(block("from typing import Any"))
     add_line(tmp_path / "fastcv" / "ops" / "__init__.py", f"from fastcv.ops.{name} import {name}")
-    head = "from torch import Tensor\n\n\n"
-    (tmp_path / "fastcv" / "reference" / f"{name}.py").write_text(head + block("def scale_boxes("))
+    (tmp_path / "fastcv" / "reference" / f"{name}.py").write_text(block('"""Boxes times a number, in plain torch'))
     add_line(tmp_path / "fastcv" / "reference" / "__init__.py", f"from fastcv.reference.{name} import {name}")
     cases = tmp_path / "tests" / "cases" / "boxes.py"
     add_line(cases, f"from fastcv.ops import {name}\n\nCASES += [{block('OpCase(')}]")
-    (tmp_path / "tests" / "ops" / f"test_{name}.py").write_text(IMPORTS + block("@pytest.mark.parametrize"))
+    (tmp_path / "tests" / "ops" / f"test_{name}.py").write_text(block('"""scale_boxes against the reference'))
+    bench = f"bench/ops/bench_{name}.py"
+    (tmp_path / bench).write_text(block('"""Boxes times a number, against torch'))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
 
     build(tmp_path)
@@ -69,6 +59,7 @@ def test_the_page_gives_an_op(tmp_path: Path) -> None:
     files = ("tests/test_contract.py", f"tests/ops/test_{name}.py")
     tests = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k")
     run(tmp_path, *tests, f"{name} and not emulated")
+    run(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", bench)
     for other in op.parent.iterdir():
         if other != op:
             shutil.rmtree(other)
