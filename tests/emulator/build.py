@@ -162,7 +162,8 @@ def _check_defined(library: Path) -> None:
         library.unlink()
         raise BuildError(
             f"called but defined nowhere: {', '.join(missing)}. The function <name>_cuda that launches an op's kernels "
-            "stands in namespace fastcv, behind the end of fastcv::FASTCV_VARIANT: see docs/adding-an-op.md"
+            "stands in namespace fastcv, behind fastcv::FASTCV_VARIANT; bind_<folder> is named as its folder is: "
+            "see docs/adding-an-op.md"
         )
 
 
