@@ -80,7 +80,7 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load passes on the errors of its many readers
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "weights_only" in why:  # torch advises to execute what is in the file
+        if "weights_only" in str(error):  # torch advises to execute what is in the file
             why = "it is damaged, or holds other things than tensors"
         raise ValueError(f"{path} cannot be read as a checkpoint: {why}") from None
     if not isinstance(state, dict) or not {"version", "model", "optimizer", "step", "random"} <= state.keys():

@@ -142,7 +142,9 @@ def test_resume_refuses_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
         make_trainer(tmp_path).resume()
     torch.save({"model": Path}, tmp_path / "last.pt")
-    with pytest.raises(ValueError, match=r"last\.pt cannot be read as a checkpoint: it is damaged, or holds other things"):
+    with pytest.raises(
+        ValueError, match=r"last\.pt cannot be read as a checkpoint: it is damaged, or holds other things"
+    ):
         make_trainer(tmp_path).resume()
     torch.save({"model": {}}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="is not a checkpoint of a training"):
