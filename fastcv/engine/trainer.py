@@ -25,7 +25,6 @@ from fastcv.engine.checkpoint import (
 from fastcv.engine.evaluation import autocast, evaluate
 from fastcv.engine.interrupt import DelayedInterrupt
 from fastcv.engine.loader import Transform, training_batches
-from fastcv.engine.memory import return_freed_memory
 from fastcv.engine.options import TrainOptions
 from fastcv.engine.schedule import rate_factor
 from fastcv.engine.tasks import Task
@@ -34,7 +33,6 @@ from fastcv.engine.transfer import freeze, parameter_groups
 __all__ = ["Trainer", "TrainingError"]
 
 _PLOT_SECONDS = 30
-_TRIM_STEPS = 100  # between which freed memory stays with the process, for speed
 _MOST_PER_STEP = 1024  # samples of a step, where the data are less
 
 
@@ -209,8 +207,6 @@ class Trainer:
                 batches = self._batches(epoch, within * self.options.accumulate)
                 self._set_training_mode()
             interrupted = self._one_step(batches)
-            if self.step % _TRIM_STEPS == 0:
-                return_freed_memory()
             if interrupted:
                 self._save()
                 raise KeyboardInterrupt
