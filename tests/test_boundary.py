@@ -8,12 +8,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fastcv import _C
-from fastcv.ops import build_info, roi_align
+from fastcv.ops import box_iou, build_info, generalized_box_iou, nms, roi_align
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -229,3 +230,25 @@ def test_a_tensor_without_memory_is_refused() -> None:
 def test_another_version_of_the_exchange_api_is_refused() -> None:
     with pytest.raises(TypeError, match="incompatible DLPack exchange API"):
         call_with(device_type=1, major=2)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of both
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.quint8), "a quantized one of dtype quint8"),
+        (lambda t: torch.nested.nested_tensor([t]), "a nested one"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused(kind: Any, text: str) -> None:
+    boxes = torch.tensor([[1.0, 1, 4, 4], [2, 2, 5, 5]])
+    calls = {
+        "boxes": [lambda t: nms(kind(t), torch.ones(2), 0.5)],
+        "scores": [lambda t: nms(t, kind(torch.ones(2)), 0.5)],
+        "boxes1": [lambda t: box_iou(kind(t), t), lambda t: generalized_box_iou(kind(t), t)],
+        "input": [lambda t: roi_align(kind(torch.ones(1, 1, 6, 6)), torch.ones(1, 5), 2)],
+    }
+    for name, functions in calls.items():
+        for function in functions:
+            with pytest.raises(TypeError, match=f"^{name} must be a dense tensor, got {text}$"):
+                function(boxes)

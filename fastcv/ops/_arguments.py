@@ -22,6 +22,17 @@ def check_tensor(value: Any, name: str) -> None:
         raise TypeError(f"{name} must be a dense tensor, got one of layout {value.layout}")
 
 
+def check_numbers(value: Any, name: str) -> None:
+    """Raise TypeError unless ``value`` is such a tensor, and an array of numbers.
+
+    That is asked for once a call did not go the plain way: it takes as long as :func:`check_tensor` again.
+    """
+    check_tensor(value, name)
+    if isinstance(value, Tensor) and (value.is_quantized or value.is_nested):
+        kind = str(value.dtype).replace("torch.", "quantized one of dtype ") if value.is_quantized else "nested one"
+        raise TypeError(f"{name} must be a dense tensor, got a {kind}")
+
+
 def as_int(value: Any, name: str) -> Any:
     """Return an integer of any type, numpy's too, as an int (or the symbol that a trace has for one)."""
     if isinstance(value, torch.SymInt | Proxy):

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from fastcv import _C
-from fastcv.ops._arguments import as_bool, as_float, as_int, check_tensor
+from fastcv.ops._arguments import as_bool, as_float, as_int, check_numbers
 from fastcv.ops._autocast import AUTOCAST_KEYS, call_cast
 
 COMPILED: dict[str, Any] = {"_C": _C}
@@ -80,7 +80,7 @@ class Signature:
         Raises TypeError or ValueError, which name the argument, for what is not a tensor or no such number.
         """
         for name, tensor in self.all_tensors(arguments):
-            check_tensor(tensor, name)
+            check_numbers(tensor, name)
         made = list(arguments)
         for position, convert in self.scalars:
             if made[position] is not None or position not in self.optional:
