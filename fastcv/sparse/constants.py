@@ -7,7 +7,15 @@ from enum import Enum
 
 import torch
 
-__all__ = ["ALL_WEIGHT_IS_KRSC", "PYTORCH_VERSION", "SAVED_WEIGHT_LAYOUT", "AlgoHint", "ConvAlgo", "is_amp_enabled"]
+__all__ = [
+    "ALL_WEIGHT_IS_KRSC",
+    "FILTER_HWIO",
+    "PYTORCH_VERSION",
+    "SAVED_WEIGHT_LAYOUT",
+    "AlgoHint",
+    "ConvAlgo",
+    "is_amp_enabled",
+]
 
 LAYOUTS = ("KRSC", "RSKC", "RSCK")
 
@@ -21,6 +29,10 @@ if SAVED_WEIGHT_LAYOUT not in ("", *LAYOUTS):
     raise ValueError(f"SPCONV_SAVED_WEIGHT_LAYOUT must be KRSC, RSKC or RSCK, got {SAVED_WEIGHT_LAYOUT!r}")
 
 ALL_WEIGHT_IS_KRSC = True
+FILTER_HWIO = False
+SPCONV_ALLOW_TF32 = False
+"""Programs assign to it; what holds here is ``torch.backends.cudnn.allow_tf32``, as for torch's convolutions."""
+
 PYTORCH_VERSION = [int(number) for number in torch.__version__.split("+")[0].split(".")[:2]]
 
 

@@ -14,9 +14,9 @@ from fastcv.ops._arguments import as_ints
 from fastcv.ops.sparse_kernel_map import Geometry, KernelMap, build_kernel_map
 from fastcv.sparse.map4d import build_map_of_four_axes
 
-__all__ = ["IndiceData", "SparseConvTensor", "expand_nd"]
+__all__ = ["ImplicitGemmIndiceData", "IndiceData", "SparseConvTensor", "expand_nd", "scatter_nd"]
 
-IndiceData = KernelMap
+IndiceData = ImplicitGemmIndiceData = KernelMap
 """spconv's name for what is kept under an ``indice_key``."""
 
 _CARRIED = (
@@ -293,6 +293,12 @@ class SparseConvTensor:
 def expand_nd(ndim: int, val: int | Sequence[int]) -> list[int]:
     """Return one int for each axis, as spconv's layers do it."""
     return list(as_ints(val, ndim, "val", -(2**63)))
+
+
+def scatter_nd(indices: Tensor, updates: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a zero tensor of a shape with the rows of ``updates`` at ``indices`` (..., axes), which are distinct."""
+    result = torch.zeros(list(shape), dtype=updates.dtype, device=updates.device)
+    return result.index_put(indices.long().unbind(-1), updates)
 
 
 def _check(features: Any, indices: Any, spatial_shape: list[int], batch_size: int) -> None:

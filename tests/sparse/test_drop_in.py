@@ -42,8 +42,9 @@ def test_imports_of_programs(in_new_process: Callable[[str], str]) -> None:
         import spconv.pytorch as spconv
         from spconv.pytorch import ops, functional as Fsp
         from spconv.core import ConvAlgo
-        from spconv.constants import SAVED_WEIGHT_LAYOUT
-        from spconv.pytorch.core import SparseConvTensor, expand_nd
+        from spconv.constants import FILTER_HWIO, SAVED_WEIGHT_LAYOUT, SPCONV_ALLOW_TF32
+        assert (FILTER_HWIO, SPCONV_ALLOW_TF32) == (False, False)
+        from spconv.pytorch.core import ImplicitGemmIndiceData, IndiceData, SparseConvTensor, expand_nd, scatter_nd
         from spconv.pytorch.modules import SparseModule, SparseSequential, is_spconv_module
         from spconv.pytorch.conv import SparseConvolution, SubMConv3d
         from spconv.pytorch.utils import PointToVoxel, gather_features_by_pc_voxel_id
@@ -215,6 +216,13 @@ def test_other_rows_and_then_their_sites() -> None:
     assert len(y.features) == len(y.indices)
     y = sparse_add(y.select_by_index(torch.arange(20)), y.select_by_index(torch.arange(20, 27)))
     torch.testing.assert_close(sparse.ToDense()(y), x.dense() + other.dense())
+
+
+def test_scatter_nd() -> None:
+    indices, rows = torch.tensor([[0, 2], [1, 0]], dtype=torch.int32), torch.tensor([[1.0, 2], [3, 4]])
+    expected = torch.zeros(2, 3, 2)
+    expected[0, 2], expected[1, 0] = rows
+    assert torch.equal(sparse.core.scatter_nd(indices, rows, [2, 3, 2]), expected)
 
 
 def test_output_sizes() -> None:
