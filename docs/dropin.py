@@ -86,10 +86,10 @@ SPCONV = Peer(
     others={"PointToVoxel": "fastcv.ops.voxelize", "Identity": "fastcv.sparse.SparseIdentity"},
 )
 
-MMCV_ROTATED = (
-    "degrees as detectron2 has them, where mmcv takes radians: `rad2deg(angle)`, negative for `clockwise=True`; as "
-    "with `aligned=True`, for `aligned=False` add `0.5 / spatial_scale` to the centres"
+MMCV_ANGLES = (
+    "degrees as detectron2 has them, where mmcv takes radians: `rad2deg(angle)`, negative for `clockwise=True`"
 )
+MMCV_ROTATED = f"{MMCV_ANGLES}; as with `aligned=True`, for `aligned=False` add `0.5 / spatial_scale` to the centres"
 
 MMCV = Peer(
     "mmcv.ops",
@@ -132,11 +132,22 @@ MMCV = Peer(
     notes={
         "nms": "arguments and result are torchvision's: indices alone",
         "batched_nms": "arguments and result are torchvision's: indices alone",
-        "QueryAndGroup": "with `group_points`",
+        "QueryAndGroup": "with `group_points`, channels last",
         "Conv2d": "torch's arguments; its kernels are for inference, training is torch's",
         "conv2d": "torch's arguments; for inference, it has no gradient",
         "conv_transpose2d": "torch's arguments",
         "deform_conv2d": "torchvision's arguments",
+        "DeformConv2d": "torchvision's arguments: a bias by default; the groups of offsets follow from their number",
+        "ModulatedDeformConv2d": "torchvision's arguments; the groups of offsets follow from their number",
+        **for_all("`aligned=True` must be said, in mmcv it is the default; averages alone", "roi_align RoIAlign"),
+        **for_all("one-hot targets; `alpha` before `gamma`, best by name", "sigmoid_focal_loss SigmoidFocalLoss"),
+        "soft_nms": "result is indices and scores; no method `naive`, which is `nms`",
+        "box_iou_rotated": "all pairs; " + MMCV_ANGLES,
+        "nms_rotated": "indices alone, with classes `batched_nms_rotated`; " + MMCV_ANGLES,
+        "knn": "arguments are query, points, k; results are squared distances and indices (B, Q, k)",
+        "ball_query": "arguments are query, points, radius, k; `repeat_first=True` as in mmcv",
+        "three_interpolate": "features (B, M, C), where mmcv has (B, C, M)",
+        "grouping_operation": "features (B, N, C), where mmcv has (B, C, N)",
         "roi_align_rotated": MMCV_ROTATED,
         "RoIAlignRotated": MMCV_ROTATED,
     },
@@ -171,6 +182,9 @@ DETECTRON2 = Peer(
         "paste_masks_in_image": "fastcv.ops.paste_masks",
     },
     notes={
+        "ROIAlign": "`aligned=True` must be said, in detectron2 it is the default",
+        **for_all("torchvision's arguments: a bias by default, no norm", "DeformConv ModulatedDeformConv"),
+        "paste_masks_in_image": "pasted at whole pixels, as torchvision does it",
         "ciou_loss": "`fastcv.ops.ciou_loss` is the module of that name in torchvision",
         "roi_align_rotated": "negative sides give zeros, where detectron2 raises an error",
         "ROIAlignRotated": "negative sides give zeros, where detectron2 raises an error",
