@@ -10,8 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fastcv.models import detection
@@ -230,6 +232,26 @@ def test_nothing_is_downloaded(peer: ModuleType, name: str) -> None:
         builder(weights="nowhere.pth")
     with torch.device("meta"):
         assert builder(pretrained=False, pretrained_backbone=False)
+
+
+@pytest.mark.parametrize("name", [*BUILDERS, "fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn"])
+def test_what_programs_ask_weights_for(peer: ModuleType, name: str) -> None:
+    """The names of the classes, and what is done to an image: as in the examples of torchvision's pages."""
+    key = next(key for key in vars(peer) if key.endswith("_Weights") and key.lower().removesuffix("_weights") == name)
+    ours, theirs = getattr(detection, key).DEFAULT, getattr(peer, key).DEFAULT
+    assert {entry: theirs.meta[entry] for entry in ours.meta} == ours.meta
+    assert ours.meta["categories"] == theirs.meta["categories"]
+    assert ("keypoint_names" in ours.meta) == ("keypoint_names" in theirs.meta)
+    prepare, wanted = ours.transforms(), theirs.transforms()
+    pixels = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 8
+    plain = torch.from_numpy(pixels).permute(2, 0, 1)
+    pictures = [Image.fromarray(pixels), Image.fromarray(pixels[..., 0]), Image.fromarray(pixels).convert("1")]
+    kinds = (torch.uint8, torch.int16, torch.int32, torch.bool, torch.float32, torch.float64, torch.float16)
+    for image in [*pictures, *(plain.to(kind) for kind in kinds), plain[None]]:
+        assert torch.equal(prepare(image), wanted(image)), image
+        assert prepare(image).dtype is torch.float32
+    with pytest.raises(ValueError, match=r"img must be an image \(H, W\) or \(H, W, C\), got an array of shape \(3,\)"):
+        prepare([1, 2, 3])
 
 
 def test_other_weights_that_are_refused() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fastcv.models.detection.preset import ObjectDetection, meta_of
+
 __all__ = [
     "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights",
     "FasterRCNN_MobileNet_V3_Large_FPN_Weights",
@@ -52,6 +54,16 @@ class _Published(Enum):
     def url(self) -> str:
         """Where the checkpoint is."""
         return _SITE + str(self.value)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The names of the classes by label, under ``"categories"``, and of keypoints, under ``"keypoint_names"``."""
+        return meta_of(type(self).__name__.lower())
+
+    @property
+    def transforms(self) -> type[ObjectDetection]:
+        """What makes an image ready for the detector: ``transforms()`` returns the function."""
+        return ObjectDetection
 
 
 def _enumeration(name: str, **more: str) -> Any:
