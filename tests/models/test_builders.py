@@ -203,6 +203,32 @@ def test_weights_freeze_and_backbones_load(tmp_path: Path) -> None:
     assert not second.backbone.body.conv1.weight.requires_grad
 
 
+@pytest.fixture(autouse=True)
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torchvision keeps what it has downloaded: nothing, so far."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_what_torchvision_has_downloaded_is_taken(peer: ModuleType, torch_home: Path) -> None:
+    """The program that asked torchvision for it, with one import changed."""
+    enum = peer.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.DEFAULT
+    theirs = peer.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    torch_home.mkdir(parents=True)
+    torch.save(theirs.state_dict(), torch_home / enum.url.rsplit("/", 1)[1])
+    again = peer.fasterrcnn_mobilenet_v3_large_320_fpn(weights=enum)  # torchvision finds it there
+    own = detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.DEFAULT
+    for options in ({"weights": enum}, {"weights": own}, {"weights": "DEFAULT"}, {"pretrained": True}):
+        model = detection.fasterrcnn_mobilenet_v3_large_320_fpn(**options)
+        state = model.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in again.state_dict().items())
+        assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in again.parameters()]
+    backbone = pytest.importorskip("torchvision").models.mobilenet_v3_large(weights=None)
+    torch.save(backbone.state_dict(), torch_home / "mobilenet_v3_large-5c1a4163.pth")
+    model = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights_backbone="DEFAULT")
+    assert torch.equal(model.backbone.body["0"][0].weight, backbone.features[0][0].weight)
+
+
 @pytest.mark.parametrize("name", [*BUILDERS, "fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn"])
 def test_nothing_is_downloaded(peer: ModuleType, name: str) -> None:
     enum = next(

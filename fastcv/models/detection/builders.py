@@ -166,8 +166,9 @@ def fasterrcnn_resnet50_fpn(
     Parameters
     ----------
     weights : path or state_dict, optional
-        A checkpoint of the whole model, torchvision's or your own; see :func:`load_weights`. Nothing is downloaded: for
-        torchvision's "DEFAULT", or a member of its enumerations, the error says how to get the file.
+        A checkpoint of the whole model, torchvision's or your own; see :func:`load_weights`. Nothing is downloaded:
+        "DEFAULT", or a member of an enumeration, is the file that torchvision has downloaded before. Where there is
+        none, the error says how to get it.
     progress
         Ignored; accepted because torchvision has it.
     num_classes : int, optional

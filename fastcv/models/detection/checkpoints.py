@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastcv.models.detection.preset import ObjectDetection, meta_of
@@ -100,6 +101,8 @@ def legacy_weights(weights: Any, legacy: dict[str, Any], old: str, others: bool 
 def as_source(weights: Any, argument: str, model: str) -> Weights:
     """Return a path, a state_dict or None, which False is too.
 
+    What stands for a download is the path where torchvision keeps that file, if it is there.
+
     Parameters
     ----------
     weights
@@ -114,7 +117,8 @@ def as_source(weights: Any, argument: str, model: str) -> Weights:
     FileNotFoundError
         For a path where there is no file. The message says how to get it.
     ValueError
-        For what stands for a download: a member of torchvision's enumerations, its name, or True. Likewise.
+        For what stands for a download, a member of torchvision's enumerations, its name, or True, where torchvision
+        has not kept the file. Likewise.
     TypeError
         For anything else.
     """
@@ -127,6 +131,9 @@ def as_source(weights: Any, argument: str, model: str) -> Weights:
         url = _url(model)
     if isinstance(weights, str) and (weights in _NAMES or weights.split(".")[0].endswith("_Weights")):
         url = _url(model)
+    kept = None if url is None else Path(torch.hub.get_dir(), "checkpoints", str(url).rsplit("/", 1)[-1])
+    if kept is not None and kept.is_file():
+        return kept
     if url is not None or weights is True or (isinstance(weights, str) and weights in _NAMES):
         raise ValueError(
             f"{argument} must be the path of a checkpoint or a state_dict, got {weights!s}: nothing is downloaded. "
