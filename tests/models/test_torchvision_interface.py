@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Backend
@@ -66,8 +67,8 @@ def test_names_of_modules(peer: ModuleType) -> None:
         "mask_rcnn": ("MaskRCNN", "MaskRCNNPredictor", "MaskRCNNHeads"),
         "keypoint_rcnn": ("KeypointRCNN", "KeypointRCNNPredictor", "KeypointRCNNHeads"),
         "rpn": ("RegionProposalNetwork", "RPNHead", "AnchorGenerator", "concat_box_prediction_layers"),
-        "transform": ("GeneralizedRCNNTransform",),
-        "roi_heads": ("RoIHeads", "fastrcnn_loss"),
+        "transform": ("GeneralizedRCNNTransform", "paste_masks_in_image"),
+        "roi_heads": ("RoIHeads", "fastrcnn_loss", "paste_masks_in_image"),
         "image_list": ("ImageList",),
         "_utils": ("BoxCoder", "Matcher", "BalancedPositiveNegativeSampler"),
     }.items():
@@ -319,3 +320,24 @@ def test_targets_that_torchvision_takes(peer: ModuleType, kind: str) -> None:
             torch.manual_seed(4)
             losses.append({name: value.detach() for name, value in model(images(), batch).items()})
         torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
+
+
+def test_pasting_by_the_name_of_torchvision(peer: ModuleType) -> None:
+    masks = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[3.0, 4, 30, 40], [10, 10, 20, 15], [-5, -5, 60, 60]])
+    for options in ({}, {"padding": 2}):
+        expected = peer.roi_heads.paste_masks_in_image(masks, boxes, (50, 60), **options)
+        actual = roi_heads.paste_masks_in_image(masks, boxes, img_shape=(50, 60), **options)
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, torch.tensor, np.array])
+def test_means_of_any_kind(kind: Callable[[Any], Any]) -> None:
+    """Of images that are normalised already, for one."""
+    torch.manual_seed(0)
+    own = {"image_mean": kind([0.0, 0.0, 0.0]), "image_std": kind([1.0, 1.0, 1.0])}
+    model = detection.create("fasterrcnn_tiny_fpn", num_classes=CLASSES, **OPTIONS, **own).eval()
+    image = 4 * images()[0]
+    assert torch.equal(model.transform.normalize(image), image)
+    with torch.no_grad():
+        assert len(model([image])) == 1

@@ -113,7 +113,8 @@ class FasterRCNN(GeneralizedRCNN):
             box_nms_thresh,
             box_detections_per_img,
         )
-        transform = DetectionTransform(min_size, max_size, image_mean or MEAN, image_std or STD, **kwargs)
+        mean, std = MEAN if image_mean is None else image_mean, STD if image_std is None else image_std
+        transform = DetectionTransform(min_size, max_size, mean, std, **kwargs)
         super().__init__(backbone, rpn, roi_heads, transform)
 
 

@@ -15,13 +15,13 @@ from fastcv.models.detection.keypoint_head import heatmaps_to_keypoints, keypoin
 from fastcv.models.detection.mask_head import MaskRCNNPredictor, mask_loss
 from fastcv.models.detection.matching import BoxCoder, Matcher, is_unchanged, match
 from fastcv.models.detection.sampler import BalancedSampler
-from fastcv.models.detection.transform import Size, Target
+from fastcv.models.detection.transform import Size, Target, paste_masks_in_image
 from fastcv.ops.box_coding import decode_boxes
 from fastcv.ops.box_iou import box_iou
 from fastcv.ops.boxes import clip_boxes_to_image
 from fastcv.ops.nms import batched_nms_padded
 
-__all__ = ["RoIHeads", "fastrcnn_loss"]
+__all__ = ["RoIHeads", "fastrcnn_loss", "paste_masks_in_image"]
 
 Features = dict[str, Tensor]
 

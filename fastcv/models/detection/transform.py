@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from fastcv.ops.paste_masks import paste_masks
 
-__all__ = ["DetectionTransform", "GeneralizedRCNNTransform", "ImageList", "resize_boxes", "resize_keypoints"]
+__all__ = [
+    "DetectionTransform",
+    "GeneralizedRCNNTransform",
+    "ImageList",
+    "paste_masks_in_image",
+    "resize_boxes",
+    "resize_keypoints",
+]
 
 Size = tuple[int, int]
 Target = dict[str, Tensor]
@@ -76,8 +83,10 @@ class DetectionTransform(nn.Module):
         for name, sides in (("min_size", self.min_size), ("max_size", (max_size,))):
             if not sides or not all(isinstance(side, Real) and side > 0 for side in sides):
                 raise ValueError(f"{name} must be positive numbers, got {', '.join(map(str, sides)) or 'nothing'}")
-        self.image_mean = image_mean
-        self.image_std = image_std
+        self.image_mean, self.image_std = (  # arrays and tensors are taken, too
+            values if isinstance(values, list | tuple) else [float(value) for value in values]
+            for values in (image_mean, image_std)
+        )
         self.size_divisible = size_divisible
         self.fixed_size = fixed_size
         self._skip_resize = _skip_resize
@@ -210,6 +219,11 @@ def _resize_target(target: Target, old: Size, new: Size) -> Target:
     if "keypoints" in target:
         target["keypoints"] = resize_keypoints(target["keypoints"], old, new)
     return target
+
+
+def paste_masks_in_image(masks: Tensor, boxes: Tensor, img_shape: Size, padding: int = 1) -> Tensor:
+    """Return masks (D, 1, M, M) of boxes (D, 4) in the pixels of the image, (D, 1, height, width)."""
+    return paste_masks(masks, boxes, img_shape, padding)
 
 
 def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
