@@ -332,11 +332,15 @@ def test_pasting_by_the_name_of_torchvision(peer: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("kind", [list, tuple, torch.tensor, np.array])
-def test_means_of_any_kind(kind: Callable[[Any], Any]) -> None:
-    """Of images that are normalised already, for one."""
+def test_options_of_any_kind(kind: Callable[[Any], Any]) -> None:
+    """Means of images that are normalised already, for one; numbers of numpy."""
     torch.manual_seed(0)
     own = {"image_mean": kind([0.0, 0.0, 0.0]), "image_std": kind([1.0, 1.0, 1.0])}
-    model = detection.create("fasterrcnn_tiny_fpn", num_classes=CLASSES, **OPTIONS, **own).eval()
+    own |= {"bbox_reg_weights": kind([10.0, 10.0, 5.0, 5.0])}
+    backbone = detection.resnet_fpn_backbone(backbone_name="tiny", out_channels=32, returned_layers=kind([2, 3]))
+    assert backbone.body.returned_layers == [2, 3]
+    model = detection.create("fasterrcnn_tiny_fpn", num_classes=CLASSES, **{**OPTIONS, "min_size": np.int64(90)}, **own)
+    assert model.eval().transform.min_size == (90,)
     image = 4 * images()[0]
     assert torch.equal(model.transform.normalize(image), image)
     with torch.no_grad():

@@ -126,7 +126,8 @@ def resnet_fpn_backbone(
     weights = as_source(legacy_weights(weights, legacy, "pretrained"), "weights", backbone_name)
     if not 0 <= trainable_layers <= 5:
         raise ValueError(f"trainable_layers must be 0 to 5, got {trainable_layers}")
-    body = resnet(backbone_name, norm_layer, returned_layers or (1, 2, 3, 4))
+    stages = (1, 2, 3, 4) if returned_layers is None else [int(stage) for stage in returned_layers]
+    body = resnet(backbone_name, norm_layer, stages)
     if weights is not None:
         state = {key: value for key, value in read_state(weights).items() if not key.startswith("fc.")}
         load_state(body, state, _name(weights))
@@ -182,7 +183,8 @@ def mobilenet_backbone(
         network = nn.Sequential(features, nn.Conv2d(features[-1].out_channels, 256, 1))  # type: ignore[arg-type]
         network.out_channels = 256  # type: ignore[assignment]
         return network
-    chosen = returned_layers or (len(stages) - 2, len(stages) - 1)
+    last = (len(stages) - 2, len(stages) - 1)
+    chosen = last if returned_layers is None else [int(stage) for stage in returned_layers]
     if min(chosen) < 0 or max(chosen) >= len(stages):
         raise ValueError(f"returned_layers must be between 0 and {len(stages) - 1}, got {list(chosen)}")
     names = {str(stages[stage]): str(i) for i, stage in enumerate(chosen)}

@@ -26,7 +26,7 @@ class BoxCoder:
     """
 
     def __init__(self, weights: Sequence[float], bbox_xform_clip: float = math.log(1000.0 / 16)) -> None:
-        self.weights = tuple(weights)
+        self.weights = tuple(float(weight) for weight in weights)
         self.bbox_xform_clip = bbox_xform_clip
 
     def encode(self, reference_boxes: Sequence[Tensor], proposals: Sequence[Tensor]) -> list[Tensor]:

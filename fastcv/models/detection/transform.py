@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,8 @@ class DetectionTransform(nn.Module):
         _skip_resize: bool = False,
     ) -> None:
         super().__init__()
-        self.min_size = (min_size,) if isinstance(min_size, int) else tuple(min_size)
+        listed: Any = (min_size,) if isinstance(min_size, Real) else min_size
+        self.min_size: tuple[int, ...] = tuple(listed)
         self.max_size = max_size
         for name, sides in (("min_size", self.min_size), ("max_size", (max_size,))):
             if not sides or not all(isinstance(side, Real) and side > 0 for side in sides):
