@@ -1,7 +1,7 @@
 """Random calls of every public function: `python tests/fuzz.py --calls 100000 --seed 0`.
 
-Tame calls change values and strides and are compared with fastcv.reference. Wild calls change anything; they may be
-refused, readably. A call is made again by its seed: `--only NAME --seed SEED --calls 1`.
+Tame calls change strides alone; they are compared with plain ones and with fastcv.reference. Wild calls change
+anything; they may be refused, readably. A call is made again by its seed: `--only NAME --seed SEED --calls 1`.
 """
 
 from __future__ import annotations
@@ -121,9 +121,10 @@ COMPARED: set[str] = set()
 """The functions of which a result was held against the reference."""
 
 
-def compare(case: OpCase, arguments: dict[str, Any]) -> None:
-    """Hold a result against the reference, where there is one for these arguments."""
-    actual = case.function(**arguments)
+def compare(case: OpCase, arguments: dict[str, Any], plain: dict[str, Any]) -> None:
+    """Hold a result against that of the same values in plain strides, and against the reference where it takes them."""
+    actual = tensors_of(case.function(**arguments))
+    assert_near(actual, tensors_of(case.function(**plain)))
     slow = case.reference or getattr(reference, case.name, None)
     if slow is None or not set(arguments) <= set(inspect.signature(slow).parameters):
         return
@@ -132,7 +133,11 @@ def compare(case: OpCase, arguments: dict[str, Any]) -> None:
     except (TypeError, ValueError, RuntimeError):  # it takes fewer forms of the arguments than the operator
         return
     COMPARED.add(case.name)
-    for a, b in zip(tensors_of(actual), expected, strict=False):
+    assert_near(actual, expected)
+
+
+def assert_near(actual: list[Tensor], expected: list[Tensor]) -> None:
+    for a, b in zip(actual, expected, strict=False):
         torch.testing.assert_close(a, b.to(a.dtype), rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
@@ -143,7 +148,7 @@ def call(case: OpCase, seed: int) -> str:
     arguments = case.sample(seed % 3)
     if choose.random() < 0.2:
         try:
-            compare(case, tame(arguments, choose))
+            compare(case, tame(arguments, choose), arguments)
         except Exception as error:
             return f"tame: {type(error).__name__}: {error}"
         return ""
