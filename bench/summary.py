@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,17 +101,24 @@ def place_of(workload: str) -> list[str | int]:
 
 
 def summarize(document: Mapping[str, Any]) -> Summary:
-    """Summarise one run: median over the rounds of all repeats, then ratio to the peer and share of the limit."""
+    """Summarise one run: median over the rounds of all repeats, then ratio to the peer and share of the limit.
+
+    A contender that failed in some of its turns, because its result was wrong, has no row.
+    """
     machine = document["machine_info"]
     limits = machine.get("limits", {})
     rounds: dict[tuple[Key, str], list[float]] = {}
     facts: dict[tuple[Key, str], Mapping[str, Any]] = {}
+    turns: Counter[tuple[Key, str]] = Counter()
     for bench in document["benchmarks"]:
         info = bench["extra_info"]
         place = ((info["workload"], info["dtype"], info["layout"], info["threads"]), info["contender"])
         rounds.setdefault(place, []).extend(bench["stats"]["data"])
         facts[place] = info
-    medians = {place: median(times) for place, times in rounds.items()}
+        turns[place] += 1
+    all_turns = {key: max(turns[place] for place in turns if place[0] == key) for key, _ in turns}
+    facts = {place: info for place, info in facts.items() if turns[place] == all_turns[place[0]]}
+    medians = {place: median(rounds[place]) for place in facts}
     rows = []
     for place, info in facts.items():
         seconds = medians[place]

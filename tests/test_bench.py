@@ -235,6 +235,13 @@ def test_a_target_is_met_when_all_of_it_is(tmp_path):
     assert rows["X3", "fastcv", 1].met is None
 
 
+def test_a_contender_that_failed_in_a_turn_has_no_row(tmp_path):
+    """Where its result was right by chance, its time is no comparison."""
+    ours, theirs = measured("fastcv", [0.001]), measured("torchvision", [0.010])
+    (only,) = rows_of(document(ours, theirs, ours), tmp_path=tmp_path).values()
+    assert (only.contender, only.ratio) == ("fastcv", None)
+
+
 def test_a_ratio_without_a_peer_cannot_be_judged(tmp_path):
     rows = rows_of(document(measured("fastcv", [0.0001])), tmp_path=tmp_path)
     assert rows["X1", "fastcv", 1].met is None
