@@ -10,6 +10,7 @@ import torch
 
 from fastcv import nn, optimize
 from fastcv.models.detection import backbone_utils
+from fastcv.models.detection.resnet import ResNet
 
 FEATURES = torch.rand(2, 8, 12, 12)
 ROIS = torch.tensor([[0.0, 1, 1, 6, 6], [1, 2, 2, 9, 9]])
@@ -63,6 +64,17 @@ def test_backbones(name: str) -> None:
     called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
     assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Conv2d)} <= called
     assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.ReLU)} <= called
+
+
+def test_no_annotation_of_a_layer_is_a_string() -> None:
+    """Before torch 2.14 a trace of such a layer cannot be pickled: its file has no ``from __future__ import``."""
+    public = [getattr(nn, name) for name in nn.__all__] + [ResNet, backbone_utils.BackboneWithFPN]
+    layers = [layer for layer in public if isinstance(layer, type) and issubclass(layer, torch.nn.Module)]
+    assert len(layers) > 20
+    strings = [
+        layer.__name__ for layer in layers if any(isinstance(a, str) for a in layer.forward.__annotations__.values())
+    ]
+    assert not strings
 
 
 class WithStringAnnotations(torch.nn.Module):
